@@ -1,0 +1,98 @@
+//! App files: what an application's routes are, where its tokens travel, and how it answers (DESIGN 2).
+
+use std::time::Duration;
+
+use http::{HeaderValue, Method, StatusCode};
+
+use super::class::Class;
+use super::path_pattern::PathPattern;
+use super::settings::ClassMap;
+use super::values::{ByteSize, Rate};
+
+/// An application, as an app file describes it; validated.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The word that `app = "…"` names, e.g. `keepstack`.
+    pub name: Box<str>,
+    /// For people, e.g. `Keepstack`.
+    pub title: Box<str>,
+    /// The class of what no route lists.
+    pub default_class: Class,
+    /// The routes.
+    pub routes: Vec<AppRoute>,
+    /// Where tokens travel, and what they are.
+    pub tokens: Tokens,
+    /// The Content-Security-Policy by class; `{origin}` stands for scheme, host and public port.
+    pub csp: ClassMap<Box<str>>,
+    /// Bodies of denials in the application's own shape, by status; others get problem+json or a page.
+    pub denials: Vec<DenialBody>,
+    /// Rates of the application's classes, over the gateway's defaults.
+    pub rate: Vec<(Class, Rate)>,
+    /// Largest bodies of the application's classes, over the gateway's defaults.
+    pub body: Vec<(Class, ByteSize)>,
+}
+
+/// One route of an app file.
+#[derive(Debug, Clone)]
+pub struct AppRoute {
+    /// Only this method; `None`: all. Never set for a class that restricts.
+    pub method: Option<Method>,
+    /// Which paths.
+    pub pattern: PathPattern,
+    /// What they are.
+    pub class: Class,
+}
+
+/// Where an application's tokens travel, and what they are.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// What a token looks like.
+    pub format: TokenFormat,
+    /// Every place where the application looks for one.
+    pub carriers: Vec<Carrier>,
+    /// The refresh cookie's name, where there is one: an opaque token of its own.
+    pub refresh_cookie: Option<Box<str>>,
+    /// The issuer of the application's tokens, where it names one.
+    pub issuer: Option<Box<str>>,
+    /// How long an access token lives.
+    pub lifetime: Duration,
+    /// How long a refresh token lives; zero where there is none.
+    pub refresh_lifetime: Duration,
+}
+
+/// What a token looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFormat {
+    /// `header.payload.signature`, RFC 7519.
+    Jwt,
+    /// `base64url(json).base64url(hmac)`: Keepstack's.
+    HmacPair,
+    /// Anything else: the whole of it counts.
+    Opaque,
+}
+
+/// A place where tokens travel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Carrier {
+    /// `Authorization: Bearer …`, the scheme in any case.
+    Bearer,
+    /// The password of `Authorization: Basic …`.
+    Basic,
+    /// A cookie of this name.
+    Cookie(Box<str>),
+    /// A query parameter of this name.
+    Query(Box<str>),
+    /// An entry of `Sec-WebSocket-Protocol`.
+    Subprotocol,
+}
+
+/// The body of a denial in the application's own shape.
+#[derive(Debug, Clone)]
+pub struct DenialBody {
+    /// For this status.
+    pub status: StatusCode,
+    /// Content-Type.
+    pub content_type: HeaderValue,
+    /// The body as sent.
+    pub body: Box<str>,
+}

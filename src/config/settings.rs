@@ -1,0 +1,280 @@
+//! Settings: the config after validation. Typed, complete, nothing left to interpret, no `Option` that means "default".
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use super::app::App;
+use super::class::Class;
+use super::path_pattern::PathPattern;
+use super::values::{ByteSize, HostPattern, Networks, Rate};
+
+/// The whole config.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The config file, absolute.
+    pub path: PathBuf,
+    /// Every file that was read or is to be watched: config, app files, certificates, keys, block file.
+    pub files: Vec<PathBuf>,
+    /// Sockets of the public side.
+    pub listen: Listen,
+    /// TLS of the public side.
+    pub tls: Tls,
+    /// Certificates by themselves.
+    pub acme: Option<Acme>,
+    /// The operator's side.
+    pub admin: Admin,
+    /// Directory of the state, absolute.
+    pub state_dir: PathBuf,
+    /// Logs.
+    pub log: Log,
+    /// Bounds of the gateway.
+    pub limits: Limits,
+    /// The block list kept as a file, absolute.
+    pub blocks_file: Option<PathBuf>,
+    /// The sites, at least one.
+    pub sites: Vec<Site>,
+}
+
+/// `[listen]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// TLS.
+    pub https: Vec<SocketAddr>,
+    /// Redirect to https.
+    pub http: Vec<SocketAddr>,
+    /// HTTP behind another proxy that ends TLS: served only to `trusted_proxies`.
+    pub plain: Vec<SocketAddr>,
+    /// The port that redirects, CSP origins and tickets name.
+    pub public_port: u16,
+    /// Whose forwarding headers are believed.
+    pub trusted_proxies: Networks,
+    /// Whether connections of trusted proxies begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// What a TLS client gets that names no site of ours.
+    pub unknown_sni: UnknownSni,
+}
+
+/// `listen.unknown_sni`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownSni {
+    /// The handshake fails.
+    Refuse,
+    /// A throw-away certificate and 421 with all headers.
+    Misdirected,
+}
+
+/// `[tls]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// TLS 1.2 is served too.
+    pub tls12: bool,
+    /// Certificate and key files, absolute.
+    pub certificates: Vec<CertificateFiles>,
+    /// Own throw-away CA for hosts that have no certificate.
+    pub self_signed: bool,
+}
+
+/// One entry of `tls.certificates`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// PEM, leaf first.
+    pub cert: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+}
+
+/// `[acme]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acme {
+    /// Contact.
+    pub email: Box<str>,
+    /// `letsencrypt`, `letsencrypt-staging` or a URL.
+    pub directory: Box<str>,
+    /// CA of a private directory's TLS.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// The CLI's Unix socket, absolute.
+    pub socket: PathBuf,
+    /// `/metrics`, `/livez`, `/readyz` of the gateway itself; `None` is `off`.
+    pub metrics: Option<SocketAddr>,
+    /// Who may read them.
+    pub metrics_only_from: Networks,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Where the access log goes.
+    pub access: LogTarget,
+    /// In what form.
+    pub format: LogFormat,
+}
+
+/// Where a log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// Nowhere.
+    Off,
+    /// Appended to a file, absolute.
+    File(PathBuf),
+}
+
+/// The form of the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line; on a terminal a line for people.
+    Json,
+    /// Apache's combined format.
+    Combined,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections, all together.
+    pub connections: usize,
+    /// Open connections of one client (IPv6: one /64).
+    pub connections_per_client: usize,
+    /// Bytes of a request head.
+    pub request_head: ByteSize,
+    /// From accept to the first whole request head, handshake included.
+    pub head_timeout: Duration,
+    /// Between two requests of a connection, and for a peer that takes nothing.
+    pub idle_timeout: Duration,
+    /// What a client that owes bytes must send at least.
+    pub min_rate: MinRate,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+    /// Keys that the rate limits may hold, all together.
+    pub limiter_keys: usize,
+}
+
+/// `limits.min_rate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinRate {
+    /// Bytes.
+    pub bytes: ByteSize,
+    /// In every stretch of this length.
+    pub per: Duration,
+}
+
+/// `[[site]]`.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Names; the first one is the site's name in metrics, logs and blocks.
+    pub hosts: Vec<HostPattern>,
+    /// Names that only redirect to the first host.
+    pub redirect_hosts: Vec<HostPattern>,
+    /// Where downloads are served, if not on the main host.
+    pub download_host: Option<HostPattern>,
+    /// The application's routes, tokens, policies and answers.
+    pub app: Arc<App>,
+    /// Where requests go.
+    pub upstream: Upstream,
+    /// Judge only, for all guards that can be observed.
+    pub observe: bool,
+    /// Who may reach a class; a class that restricts and is not named here is open to loopback only.
+    pub only_from: Vec<(Class, Networks)>,
+    /// Rate per class; the site's own over the app file's over the defaults.
+    pub rate: Vec<(Class, Rate)>,
+    /// Largest body of a request per class, all classes.
+    pub body: ClassMap<ByteSize>,
+    /// Headers of answers.
+    pub headers: Headers,
+    /// Lifetime of access tokens.
+    pub token_lifetime: Duration,
+    /// Lifetime of refresh tokens, zero where the application has none.
+    pub refresh_lifetime: Duration,
+    /// Additions and overrides of the app file's routes, stronger than those.
+    pub routes: Vec<SiteRoute>,
+}
+
+/// Where requests of a site go: one host for now; several come with balancing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Upstream {
+    /// Host name or address.
+    pub host: Box<str>,
+    /// Port.
+    pub port: u16,
+}
+
+/// `[[site.route]]`.
+#[derive(Debug, Clone)]
+pub struct SiteRoute {
+    /// Only this method; `None`: all.
+    pub method: Option<http::Method>,
+    /// Which paths.
+    pub pattern: PathPattern,
+    /// What they are.
+    pub class: Class,
+    /// Another port of the same application.
+    pub upstream: Option<Upstream>,
+    /// The rate guard only observes here.
+    pub observe_rate: bool,
+    /// `%2F` passes as it is.
+    pub keep_encoded_slash: bool,
+}
+
+/// `[site.headers]`.
+#[derive(Debug, Clone)]
+pub struct Headers {
+    /// The Content-Security-Policy.
+    pub csp: CspChoice,
+    /// Report only.
+    pub csp_observe: bool,
+    /// Strict-Transport-Security; `None` is `off`, and with `self_signed`.
+    pub hsts: Option<HeaderValue>,
+    /// Headers of the operator's own.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// `site.headers.csp`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CspChoice {
+    /// The app file's, by class.
+    App,
+    /// None.
+    Off,
+    /// This one, for every class.
+    Own(Box<str>),
+}
+
+/// One value for each class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassMap<T>([T; Class::ALL.len()]);
+
+impl<T> ClassMap<T> {
+    /// A map from a function of the class.
+    pub fn from_fn(mut value: impl FnMut(Class) -> T) -> Self {
+        Self(Class::ALL.map(&mut value))
+    }
+
+    /// The value of a class.
+    #[expect(clippy::indexing_slicing, reason = "the array has a place for each class; tested in `class`")]
+    pub fn get(&self, class: Class) -> &T {
+        &self.0[class as usize]
+    }
+
+    /// The place of a class's value.
+    #[expect(clippy::indexing_slicing, reason = "the array has a place for each class; tested in `class`")]
+    pub fn get_mut(&mut self, class: Class) -> &mut T {
+        &mut self.0[class as usize]
+    }
+}
+
+impl Site {
+    /// The site's name in metrics, logs and blocks: its first host.
+    pub fn name(&self) -> String {
+        self.hosts.first().map(ToString::to_string).unwrap_or_default()
+    }
+}

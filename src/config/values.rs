@@ -1,0 +1,259 @@
+//! Leaf types that parse themselves: behind this module there is no string left to interpret.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// A number of bytes: `32KiB`, `1MiB`, `10GiB`, `512` (bytes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+/// A token bucket: `burst` at once, refilled at one per `refill` (GCRA).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Time in which one request comes back.
+    pub refill: Duration,
+    /// Most requests at once.
+    pub burst: NonZeroU32,
+}
+
+/// A set of networks. An address that is not known is in none (fails closed).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Networks(Vec<IpNet>);
+
+/// A host name of a site: exact, or `*.example.com` for exactly one label in front.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostPattern {
+    wildcard: bool,
+    /// Lower case, without the `*.` and without a trailing dot.
+    name: Box<str>,
+}
+
+/// A problem in one value: what is wrong and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueError {
+    /// What is wrong, e.g. `"5 per minute" is no rate`.
+    pub message: String,
+    /// What would be right, e.g. `write a number and a unit: "20/min"`.
+    pub help: String,
+}
+
+impl ValueError {
+    fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { message: message.into(), help: help.into() }
+    }
+}
+
+impl fmt::Display for ValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.message, self.help)
+    }
+}
+
+// === impl ByteSize ===
+
+impl FromStr for ByteSize {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = || {
+            ValueError::new(
+                format!("`{text}` is no size"),
+                "write a whole number and KiB, MiB or GiB, e.g. \"32KiB\"",
+            )
+        };
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let factor = match unit.trim() {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "TiB" => 1 << 40,
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(factor).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        match units.into_iter().find(|(size, _)| self.0 >= *size && self.0 % size == 0) {
+            Some((size, unit)) => write!(f, "{}{unit}", self.0 / size),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+// === impl Rate ===
+
+/// Parses the long-run part of a rate, `20/min`, into the time in which one comes back.
+///
+/// # Errors
+/// When it is not a whole number from 1 and one of `/s`, `/min`, `/h`, `/day`.
+pub fn parse_refill(text: &str) -> Result<Duration, ValueError> {
+    let wrong = || {
+        ValueError::new(
+            format!("`{text}` is no rate"),
+            "write a whole number, a slash and s, min, h or day, e.g. \"20/min\"",
+        )
+    };
+    let (count, unit) = text.split_once('/').ok_or_else(wrong)?;
+    let count: u32 = count.trim().parse().map_err(|_| wrong())?;
+    let unit = match unit.trim() {
+        "s" | "sec" => Duration::from_secs(1),
+        "min" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3600),
+        "day" => Duration::from_secs(86_400),
+        _ => return Err(wrong()),
+    };
+    unit.checked_div(count).filter(|each| !each.is_zero()).ok_or_else(wrong)
+}
+
+/// Parses a length of time: `250ms`, `10s`, `15m`, `168h`, `30d`.
+///
+/// # Errors
+/// When it is not a whole number and one of these units.
+pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
+    let wrong = || {
+        ValueError::new(
+            format!("`{text}` is no length of time"),
+            "write a whole number and ms, s, m, h or d, e.g. \"10s\"",
+        )
+    };
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let millis = match unit.trim() {
+        "ms" => 1,
+        "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+// === impl Networks ===
+
+impl Networks {
+    /// A set of these networks; IPv4-mapped IPv6 networks are taken as IPv4.
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
+        Self(networks.into_iter().map(|net| net.trunc()).collect())
+    }
+
+    /// Loopback, IPv4 and IPv6: who may reach what is closed by default.
+    pub fn loopback() -> Self {
+        Self(["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect())
+    }
+
+    /// Whether the address is in one of the networks.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|net| net.contains(&address))
+    }
+
+    /// No network at all: nobody.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The networks as given.
+    pub fn iter(&self) -> impl Iterator<Item = &IpNet> {
+        self.0.iter()
+    }
+}
+
+/// Parses one entry of an allowlist: a CIDR, or one address (`/32`, `/128`).
+///
+/// # Errors
+/// When it is neither, or when bits of the host are set (`10.0.0.1/8` is most likely a slip).
+pub fn parse_network(text: &str) -> Result<IpNet, ValueError> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(address.to_canonical()));
+    }
+    let net: IpNet = text.parse().map_err(|_| {
+        ValueError::new(format!("`{text}` is no network"), "write an address or a CIDR, e.g. \"10.0.0.0/8\"")
+    })?;
+    if net.trunc() != net {
+        return Err(ValueError::new(
+            format!("`{text}` has bits set behind its prefix"),
+            format!("write \"{}\" for the network or \"{}\" for the one address", net.trunc(), net.addr()),
+        ));
+    }
+    Ok(net)
+}
+
+// === impl HostPattern ===
+
+impl HostPattern {
+    /// Whether a host (lower case, no port, no trailing dot) is meant.
+    pub fn matches(&self, host: &str) -> bool {
+        if !self.wildcard {
+            return host == &*self.name;
+        }
+        host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == &*self.name)
+    }
+
+    /// The name without `*.`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `*.name`: any one label in front.
+    pub fn is_wildcard(&self) -> bool {
+        self.wildcard
+    }
+}
+
+impl FromStr for HostPattern {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = |why: &str| {
+            ValueError::new(
+                format!("`{text}` is no host name: {why}"),
+                "write the bare name, e.g. \"files.example.com\" or \"*.example.com\"",
+            )
+        };
+        let lower = text.trim_end_matches('.').to_ascii_lowercase();
+        let (wildcard, name) = match lower.strip_prefix("*.") {
+            Some(rest) => (true, rest),
+            None => (false, lower.as_str()),
+        };
+        if name.is_empty() || name.len() > 253 {
+            return Err(wrong("empty or longer than 253 characters"));
+        }
+        if name.contains("://") || name.contains('/') {
+            return Err(wrong("no scheme and no path"));
+        }
+        if name.parse::<IpAddr>().is_err() {
+            if name.contains(':') {
+                return Err(wrong("no port; `listen.public_port` says it"));
+            }
+            let good = |label: &str| {
+                !label.is_empty()
+                    && label.len() <= 63
+                    && !label.starts_with('-')
+                    && !label.ends_with('-')
+                    && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            };
+            if !name.split('.').all(good) {
+                return Err(wrong("a label is empty, too long, or has a character that names do not have"));
+            }
+        }
+        Ok(Self { wildcard, name: name.into() })
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.wildcard { "*." } else { "" }, self.name)
+    }
+}

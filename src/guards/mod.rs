@@ -1,0 +1,95 @@
+//! Guards: each is one struct with a pure check. They judge [`Facts`] and nothing else.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::request::facts::Facts;
+
+/// What a guard answers. There is no third answer: an error inside a guard is a denial.
+#[must_use = "a verdict that nobody reads lets the request through"]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing against it.
+    Pass,
+    /// Refused.
+    Deny(Denial),
+}
+
+/// A refusal: which guard, why, and when to come again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// Metric label and log field.
+    pub guard: &'static str,
+    /// Why; fixes the status and the public text.
+    pub reason: Reason,
+    /// For 429.
+    pub retry_after: Option<Duration>,
+}
+
+/// Why a request was refused: a closed list, the same word in log, metric, answer to `explain` and test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The host is none of ours, or not the one of the TLS name.
+    Misdirected,
+    /// The client is in none of the class's networks.
+    NotAllowlisted,
+    /// A credential is blocked.
+    TokenBlocked,
+    /// The client's network is blocked.
+    AddressBlocked,
+    /// The share link is blocked.
+    ShareBlocked,
+    /// The announced or actual body is over the class's limit.
+    BodyTooLarge,
+    /// The client's budget for the class is used up.
+    RateLimited,
+    /// The gateway is draining.
+    Draining,
+}
+
+impl Reason {
+    /// The word in metrics and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Misdirected => "misdirected",
+            Self::NotAllowlisted => "not_allowlisted",
+            Self::TokenBlocked => "token_blocked",
+            Self::AddressBlocked => "address_blocked",
+            Self::ShareBlocked => "share_blocked",
+            Self::BodyTooLarge => "body_too_large",
+            Self::RateLimited => "rate_limited",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// The status of the answer (DESIGN 4).
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::NotAllowlisted | Self::ShareBlocked => StatusCode::NOT_FOUND,
+            Self::TokenBlocked => StatusCode::UNAUTHORIZED,
+            Self::AddressBlocked => StatusCode::FORBIDDEN,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// A guard: a pure, immediate check of facts.
+pub trait Guard {
+    /// Metric label and log field.
+    const NAME: &'static str;
+    /// Judges.
+    fn check(&self, cx: &Facts) -> Verdict;
+}
+
+/// A guard that is not configured for a route passes.
+impl<G: Guard> Guard for Option<G> {
+    const NAME: &'static str = G::NAME;
+
+    fn check(&self, cx: &Facts) -> Verdict {
+        self.as_ref().map_or(Verdict::Pass, |guard| guard.check(cx))
+    }
+}

@@ -1,0 +1,63 @@
+//! Sockets come in: accept, TLS, strict framing, hyper. Generic over the service; knows no guard and no policy.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::request::facts::Malformed;
+use crate::stores::streams::Kill;
+
+/// What a listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// TLS, the public door.
+    Https,
+    /// Port 80: ACME and redirects.
+    Http,
+    /// HTTP behind another proxy that ends TLS.
+    Plain,
+}
+
+impl Kind {
+    /// The label of `portcullis_connections{listener}`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Https => "https",
+            Self::Http => "http",
+            Self::Plain => "plain",
+        }
+    }
+}
+
+/// What the service may know of the connection that a request came by. One for each connection, shared by `Rc` with
+/// the I/O type under hyper and with hyper's executor.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket's peer, IPv4-mapped addresses as IPv4; after a PROXY header the address that it names.
+    pub peer: SocketAddr,
+    /// Which listener accepted it.
+    pub kind: Kind,
+    /// The server name of the TLS handshake, lower case; `None` without TLS or without SNI.
+    pub sni: Option<Box<str>>,
+    /// HTTP/2.
+    pub h2: bool,
+    /// Ends the whole connection.
+    pub kill: Rc<Kill>,
+    /// HTTP/1.1: set by the I/O type when it has refused a head. It then hands hyper a harmless head in its place, as
+    /// the last one of the connection, so that the refusal is answered in order: the service answers request number
+    /// `.0` (counted from 1) of this connection with the status of `.1` and forwards nothing.
+    pub malformed: Cell<Option<(u64, Malformed)>>,
+    /// HTTP/1.1: set by the I/O type when a body broke the grammar; hyper then reports a broken body.
+    pub malformed_body: Cell<Option<Malformed>>,
+    /// Requests that the service has seen on this connection; the service counts.
+    pub requests: Cell<u64>,
+    /// HTTP/2: `call` leaves the stream's kill switch here, and the executor, which hyper asks next, takes it.
+    pub next_stream: RefCell<Option<Rc<Kill>>>,
+    /// Set by the service before it answers 101: the I/O type hands everything through from then on. Until then it
+    /// holds back what follows the head of an upgrade request.
+    pub tunnel: Cell<bool>,
+    /// Bytes received and sent, for the access log and the minimum rate.
+    pub received: Cell<u64>,
+    /// See `received`.
+    pub sent: Cell<u64>,
+}

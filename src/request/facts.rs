@@ -1,0 +1,105 @@
+//! Facts: everything a guard may know of a request; small, owned, built once from the head.
+
+use std::rc::Rc;
+
+use http::Method;
+
+use super::client::Client;
+use super::credential::{Credential, Key};
+use crate::clock::Now;
+use crate::config::class::Class;
+
+/// Everything a guard may know of a request.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// After trusted proxies; never the socket's.
+    pub client: Client,
+    /// The names under which blocks may be scoped to this site: see [`scope_of`].
+    pub scopes: Rc<[u64]>,
+    /// The route's class.
+    pub class: Class,
+    /// The method.
+    pub method: Method,
+    /// Every candidate credential.
+    pub credentials: Vec<Credential>,
+    /// Keyed hash of the share token in the path, on share routes.
+    pub share: Option<Key>,
+    /// The length that the request announces; `None`: chunked or HTTP/2 without one.
+    pub body_length: Option<u64>,
+    /// Asks for a WebSocket.
+    pub websocket: bool,
+    /// Both clocks, read once: the only time a guard sees.
+    pub now: Now,
+    /// A rehearsal (`explain`) charges no budget.
+    pub rehearsal: bool,
+}
+
+/// The scope of a block or a site by one of its host names: the first eight bytes of a SHA-256.
+pub fn scope_of(host: &str) -> u64 {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, host.to_ascii_lowercase().as_bytes());
+    digest.as_ref().iter().take(8).fold(0, |scope, byte| scope << 8 | u64::from(*byte))
+}
+
+/// Why a request is malformed: the closed list behind `portcullis_malformed_total{reason}` and the 400 (or 431, 421).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Malformed {
+    /// Request line that is no request line.
+    RequestLine,
+    /// Neither HTTP/1.0 nor HTTP/1.1.
+    Version,
+    /// CONNECT, TRACE, or a name that is no token.
+    Method,
+    /// Target that is neither path nor absolute URL of ours; fragment, user-info.
+    Target,
+    /// Path that cannot be made normal: escapes, encoded slashes, control characters.
+    Path,
+    /// Lone CR, lone LF, NUL, folded line.
+    LineEnding,
+    /// Header name that is no token, or blanks round it.
+    HeaderName,
+    /// Control character in a header value.
+    HeaderValue,
+    /// More header fields than the limit: 431.
+    TooManyHeaders,
+    /// Larger head than the limit: 431.
+    HeadTooLarge,
+    /// No, two, or a wrong Host.
+    Host,
+    /// Content-Length that is no single plain number, or together with chunked.
+    ContentLength,
+    /// Transfer-Encoding other than one `chunked` in HTTP/1.1.
+    TransferEncoding,
+    /// A chunk that breaks the grammar, or a trailer that has no business there.
+    Chunk,
+    /// An upgrade to anything but a WebSocket, or with a body.
+    Upgrade,
+    /// `Expect` other than `100-continue`.
+    Expect,
+    /// Two credentials of one kind that differ, or more than can be examined.
+    Credentials,
+}
+
+impl Malformed {
+    /// The word in metrics and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::RequestLine => "request_line",
+            Self::Version => "version",
+            Self::Method => "method",
+            Self::Target => "target",
+            Self::Path => "path",
+            Self::LineEnding => "line_ending",
+            Self::HeaderName => "header_name",
+            Self::HeaderValue => "header_value",
+            Self::TooManyHeaders => "too_many_headers",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Host => "host",
+            Self::ContentLength => "content_length",
+            Self::TransferEncoding => "transfer_encoding",
+            Self::Chunk => "chunk",
+            Self::Upgrade => "upgrade",
+            Self::Expect => "expect",
+            Self::Credentials => "credentials",
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What a request is, before anyone judges it.
+
+pub mod body;
+pub mod client;
+pub mod credential;
+pub mod facts;
+pub mod path;

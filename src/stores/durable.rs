@@ -1,0 +1,1 @@
+//! The durable store of blocks: redb behind one owner (DESIGN 6).

@@ -1,0 +1,1 @@
+//! The state of rate limits: bounded, sharded, over all workers; survives reload.

@@ -1,0 +1,6 @@
+//! What outlives a policy: blocks, limits, live streams.
+
+pub mod blocks;
+pub mod durable;
+pub mod limits;
+pub mod streams;
