@@ -22,3 +22,9 @@ pub struct Problem {
 /// All problems of a config.
 #[derive(Debug, Clone, Default)]
 pub struct Problems(pub Vec<Problem>);
+
+impl std::fmt::Display for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|problem| writeln!(f, "{}: {}", problem.file.display(), problem.message))
+    }
+}
