@@ -61,7 +61,6 @@ pub fn run() -> ExitCode {
 }
 
 /// Says on standard error what went wrong.
-#[expect(clippy::print_stderr, reason = "this is where a person reads")]
 pub(crate) fn complain(what: impl std::fmt::Display) {
     // Unlike the macro, a closed standard error must not end the process.
     let _ = writeln!(io::stderr(), "portcullis: {what}");
