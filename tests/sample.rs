@@ -1,5 +1,7 @@
 //! The sample application behaves as the app file `keepstack` says that Keepstack does.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's own functions are test code")]
+
 mod common;
 
 use std::net::SocketAddr;
