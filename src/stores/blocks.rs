@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
+use crate::request::credential::Credential;
 use crate::request::facts::Facts;
 
 /// An immutable snapshot of all blocks, made for look-ups.
@@ -42,7 +43,12 @@ pub enum Kind {
 impl Index {
     /// The first block that a request falls under. Does not allocate, lock or wait.
     pub fn matching(&self, facts: &Facts) -> Option<Hit> {
-        let _ = facts;
+        self.matching_where(facts, |_| true)
+    }
+
+    /// The same, with only those credentials examined that are meant.
+    pub fn matching_where(&self, facts: &Facts, meant: impl Fn(&Credential) -> bool) -> Option<Hit> {
+        let _ = (facts, meant);
         None
     }
 }
