@@ -43,6 +43,27 @@ pub struct AppRoute {
     pub class: Class,
 }
 
+impl App {
+    /// What a path is, as one of its views spells it (DESIGN 4.3: ask for each view, the strictest answer counts).
+    pub fn class_of(&self, method: &Method, path: &str) -> Class {
+        self.route_of(method, path).map_or(self.default_class, |route| route.class)
+    }
+
+    /// The route of a path: the strictest that matches, among those of one class the most specific. An app file can
+    /// thus name `/api/*` without a thought for what must stay closed below it.
+    pub fn route_of(&self, method: &Method, path: &str) -> Option<&AppRoute> {
+        self.routes
+            .iter()
+            .filter(|route| takes(route.method.as_ref(), method) && route.pattern.matches(path))
+            .max_by_key(|route| (route.class.strictness(), route.pattern.specificity()))
+    }
+}
+
+/// Whether a route of this method takes a request of that one: frameworks answer HEAD with their GET route.
+pub(super) fn takes(route: Option<&Method>, request: &Method) -> bool {
+    route.is_none_or(|method| method == request || (method == Method::GET && request == Method::HEAD))
+}
+
 /// Where an application's tokens travel, and what they are.
 #[derive(Debug, Clone)]
 pub struct Tokens {

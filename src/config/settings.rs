@@ -1,13 +1,14 @@
 //! Settings: the config after validation. Typed, complete, nothing left to interpret, no `Option` that means "default".
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 
-use super::app::App;
+use super::app::{self, App};
 use super::class::Class;
 use super::path_pattern::PathPattern;
 use super::values::{ByteSize, HostPattern, Networks, Rate};
@@ -212,7 +213,7 @@ pub struct Upstream {
 #[derive(Debug, Clone)]
 pub struct SiteRoute {
     /// Only this method; `None`: all.
-    pub method: Option<http::Method>,
+    pub method: Option<Method>,
     /// Which paths.
     pub pattern: PathPattern,
     /// What they are.
@@ -272,7 +273,43 @@ impl<T> ClassMap<T> {
     }
 }
 
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "http://[{}]:{}", self.host, self.port),
+            false => write!(f, "http://{}:{}", self.host, self.port),
+        }
+    }
+}
+
 impl Site {
+    /// Who may reach a class; `None`: everybody.
+    pub fn allowed(&self, class: Class) -> Option<Networks> {
+        let own = self.only_from.iter().find(|(named, _)| *named == class);
+        own.map(|(_, networks)| networks.clone()).or_else(|| class.restricts().then(Networks::loopback))
+    }
+
+    /// What a path is, as one of its views spells it: the site's own route, where it is at least as specific as the
+    /// app file's, else the stricter of both. A site route of `/*` must not open what the app file closes.
+    pub fn class_of(&self, method: &Method, path: &str) -> (Class, Option<&SiteRoute>) {
+        let theirs = self.app.route_of(method, path);
+        let class = theirs.map_or(self.app.default_class, |route| route.class);
+        let Some(own) = self.route_of(method, path) else { return (class, None) };
+        let weaker = theirs.is_some_and(|theirs| {
+            theirs.pattern.specificity() > own.pattern.specificity()
+                && theirs.class.strictness() > own.class.strictness()
+        });
+        if weaker { (class, None) } else { (own.class, Some(own)) }
+    }
+
+    /// The site's own route of a path: the strictest that matches, among those of one class the most specific.
+    pub fn route_of(&self, method: &Method, path: &str) -> Option<&SiteRoute> {
+        self.routes
+            .iter()
+            .filter(|route| app::takes(route.method.as_ref(), method) && route.pattern.matches(path))
+            .max_by_key(|route| (route.class.strictness(), route.pattern.specificity()))
+    }
+
     /// The site's name in metrics, logs and blocks: its first host.
     pub fn name(&self) -> String {
         self.hosts.first().map(ToString::to_string).unwrap_or_default()

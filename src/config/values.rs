@@ -1,12 +1,12 @@
 //! Leaf types that parse themselves: behind this module there is no string left to interpret.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 /// A number of bytes: `32KiB`, `1MiB`, `10GiB`, `512` (bytes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -146,7 +146,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
 impl Networks {
     /// A set of these networks; IPv4-mapped IPv6 networks are taken as IPv4.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
-        Self(networks.into_iter().map(|net| net.trunc()).collect())
+        Self(networks.into_iter().map(|net| unmapped(net).trunc()).collect())
     }
 
     /// Loopback, IPv4 and IPv6: who may reach what is closed by default.
@@ -178,7 +178,7 @@ pub fn parse_network(text: &str) -> Result<IpNet, ValueError> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
     }
-    let net: IpNet = text.parse().map_err(|_| {
+    let net: IpNet = text.parse().map(unmapped).map_err(|_| {
         ValueError::new(format!("`{text}` is no network"), "write an address or a CIDR, e.g. \"10.0.0.0/8\"")
     })?;
     if net.trunc() != net {
@@ -188,6 +188,27 @@ pub fn parse_network(text: &str) -> Result<IpNet, ValueError> {
         ));
     }
     Ok(net)
+}
+
+/// `::ffff:10.0.0.0/104` is `10.0.0.0/8`: clients are never seen in the mapped form.
+fn unmapped(net: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = net else { return net };
+    let four: Option<Ipv4Addr> = mapped.addr().to_ipv4_mapped();
+    let inner = four.zip(mapped.prefix_len().checked_sub(96));
+    inner.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(net, IpNet::V4)
+}
+
+/// Parses an address to listen on: `[::]:443`, `127.0.0.1:9180`.
+///
+/// # Errors
+/// When address or port is missing.
+pub fn parse_socket(text: &str) -> Result<SocketAddr, ValueError> {
+    text.parse().map_err(|_| {
+        ValueError::new(
+            format!("`{text}` is no address with a port"),
+            "write e.g. \"[::]:443\" for every address or \"127.0.0.1:8443\" for one",
+        )
+    })
 }
 
 // === impl HostPattern ===
@@ -222,7 +243,7 @@ impl FromStr for HostPattern {
                 "write the bare name, e.g. \"files.example.com\" or \"*.example.com\"",
             )
         };
-        let lower = text.trim_end_matches('.').to_ascii_lowercase();
+        let lower = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
         let (wildcard, name) = match lower.strip_prefix("*.") {
             Some(rest) => (true, rest),
             None => (false, lower.as_str()),
@@ -233,7 +254,11 @@ impl FromStr for HostPattern {
         if name.contains("://") || name.contains('/') {
             return Err(wrong("no scheme and no path"));
         }
-        if name.parse::<IpAddr>().is_err() {
+        let address = name.parse::<IpAddr>().is_ok();
+        if wildcard && (address || !name.contains('.')) {
+            return Err(wrong("behind `*.` a domain of one's own must stand"));
+        }
+        if !address {
             if name.contains(':') {
                 return Err(wrong("no port; `listen.public_port` says it"));
             }

@@ -1,0 +1,192 @@
+//! The file as a whole, and the sections of the gateway itself.
+
+use std::path::PathBuf;
+
+use super::listen::Public;
+use super::{Doc, Table, hosts, listen, site};
+use crate::config::defaults;
+use crate::config::settings::{Acme, Admin, Limits, Log, LogFormat, LogTarget, MinRate, Settings};
+use crate::config::values::{Networks, ValueError, parse_duration, parse_network, parse_socket};
+
+/// Reads a config file.
+pub(super) fn read(doc: &Doc, mut root: Table<'_>) -> Option<Settings> {
+    let before = doc.count();
+    let public = listen::public(&mut root);
+    let public_is_sound = doc.count() == before;
+    let admin = admin(root.section("admin"));
+    let state_dir = state(root.section("state"));
+    let log = log(root.section("log"));
+    let (limits, bodies) = limits(root.section("limits"));
+    let blocks_file = blocks(root.section("blocks"));
+    let mut hosts = hosts::Hosts::default();
+    let sites = sites(doc, &mut root, &site::Around { public: &public, bodies }, &mut hosts);
+    if public_is_sound {
+        hosts.want_certificates(doc, &public);
+    }
+    root.finish();
+    let Public { listen, tls, acme, .. } = public;
+    Some(Settings {
+        path: doc.file.clone(),
+        files: vec![doc.file.clone()],
+        listen,
+        tls,
+        acme,
+        admin,
+        state_dir,
+        log,
+        limits,
+        blocks_file,
+        sites,
+    })
+}
+
+fn sites(
+    doc: &Doc,
+    root: &mut Table<'_>,
+    around: &site::Around<'_>,
+    hosts: &mut hosts::Hosts,
+) -> Vec<crate::config::settings::Site> {
+    let mut apps = super::app::Cache::default();
+    let tables = root.tables("site");
+    if tables.is_empty() {
+        let help = "add [[site]] with hosts, app and upstream; `portcullis init` prints one";
+        doc.missing(0..0, "there is no site", help);
+    }
+    let sites = tables.into_iter().filter_map(|table| site::site(table, around, hosts, &mut apps)).collect();
+    hosts.refuse_ourselves(doc, &around.public.listen);
+    sites
+}
+
+/// Limits of bodies that `[limits]` names itself; they are weaker than a site's and stronger than an app file's.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Bodies {
+    pub body: Option<crate::config::values::ByteSize>,
+    pub upload: Option<crate::config::values::ByteSize>,
+}
+
+impl Bodies {
+    /// Reads the two keys.
+    pub fn read(table: &mut Table<'_>) -> Self {
+        Self { body: table.parse("body", str::parse), upload: table.parse("upload_body", str::parse) }
+    }
+}
+
+/// `[acme]`, accepted with a warning: the machinery comes in a later version.
+pub(super) fn acme(mut table: Table<'_>) -> Option<Acme> {
+    let email = table.parse("email", |text| match text.split_once('@') {
+        Some((user, host)) if !user.is_empty() && !host.is_empty() => Ok(text.into()),
+        _ => Err(value_error(format!("`{text}` is no mail address"), "write e.g. \"me@example.com\"")),
+    });
+    if table.get("email").is_none() {
+        let help = "add email = \"me@example.com\": the authority warns there before a certificate ends";
+        table.doc.missing(table.span.clone(), "`acme` names no email", help);
+    }
+    let directory = table.parse("directory", directory);
+    let ca_file = table.text("ca_file").map(|path| table.doc.named_file(path));
+    table.doc.warning(
+        table.span.clone(),
+        "certificates by ACME come in a later version; hosts without a certificate get a throw-away one",
+        "use tls.certificates, or tls.self_signed = true for trying things out",
+    );
+    table.finish();
+    let directory = directory.unwrap_or_else(|| defaults::ACME_DIRECTORY.into());
+    Some(Acme { email: email?, directory, ca_file })
+}
+
+fn directory(text: &str) -> Result<Box<str>, ValueError> {
+    if matches!(text, "letsencrypt" | "letsencrypt-staging") || text.starts_with("https://") {
+        return Ok(text.into());
+    }
+    let help = "write \"letsencrypt\", \"letsencrypt-staging\" or an https:// URL";
+    Err(value_error(format!("`{text}` is no ACME directory"), help))
+}
+
+fn admin(mut table: Table<'_>) -> Admin {
+    let socket = table.text("socket").unwrap_or(defaults::ADMIN_SOCKET);
+    let socket = table.doc.resolve(socket);
+    let metrics = table.parse("metrics", |text| match text {
+        "off" => Ok(None),
+        _ => parse_socket(text).map(Some).map_err(|error| {
+            value_error(error.message, "write e.g. \"127.0.0.1:9180\", or \"off\"")
+        }),
+    });
+    let metrics = metrics.unwrap_or_else(|| defaults::ADMIN_METRICS.parse().ok());
+    let metrics_only_from = table.list("metrics_only_from", parse_network).map(Networks::new);
+    let metrics_only_from = metrics_only_from.unwrap_or_else(|| {
+        Networks::new(defaults::METRICS_ONLY_FROM.iter().filter_map(|net| net.parse().ok()))
+    });
+    table.finish();
+    Admin { socket, metrics, metrics_only_from }
+}
+
+fn state(mut table: Table<'_>) -> PathBuf {
+    let dir = table.text("dir").unwrap_or(defaults::STATE_DIR);
+    let dir = table.doc.resolve(dir);
+    table.finish();
+    dir
+}
+
+fn log(mut table: Table<'_>) -> Log {
+    let access = match table.text("access") {
+        None | Some("stdout") => LogTarget::Stdout,
+        Some("off") => LogTarget::Off,
+        Some(path) => LogTarget::File(table.doc.resolve(path)),
+    };
+    let forms = [("json", LogFormat::Json), ("combined", LogFormat::Combined)];
+    let format = table.choice("format", &forms).unwrap_or(LogFormat::Json);
+    table.finish();
+    Log { access, format }
+}
+
+fn limits(mut table: Table<'_>) -> (Limits, Bodies) {
+    let bodies = Bodies::read(&mut table);
+    let limits = Limits {
+        connections: table.number("connections").unwrap_or(defaults::CONNECTIONS),
+        connections_per_client: table
+            .number("connections_per_client")
+            .unwrap_or(defaults::CONNECTIONS_PER_CLIENT),
+        request_head: table.parse("request_head", request_head).unwrap_or(defaults::REQUEST_HEAD),
+        head_timeout: table.parse("head_timeout", some_time).unwrap_or(defaults::HEAD_TIMEOUT),
+        idle_timeout: table.parse("idle_timeout", some_time).unwrap_or(defaults::IDLE_TIMEOUT),
+        min_rate: min_rate(table.section("min_rate")),
+        drain_timeout: table.parse("drain_timeout", parse_duration).unwrap_or(defaults::DRAIN_TIMEOUT),
+        limiter_keys: table.number("limiter_keys").unwrap_or(defaults::LIMITER_KEYS),
+    };
+    table.finish();
+    (limits, bodies)
+}
+
+fn min_rate(mut table: Table<'_>) -> MinRate {
+    let bytes = table.parse("bytes", str::parse).unwrap_or(defaults::MIN_RATE_BYTES);
+    let per = table.parse("per", some_time).unwrap_or(defaults::MIN_RATE_PER);
+    table.finish();
+    MinRate { bytes, per }
+}
+
+/// A time that is not nothing: zero would cut every connection.
+fn some_time(text: &str) -> Result<std::time::Duration, ValueError> {
+    let time = parse_duration(text)?;
+    if time.is_zero() {
+        return Err(value_error(format!("`{text}` leaves no time at all"), "write e.g. \"10s\""));
+    }
+    Ok(time)
+}
+
+/// Below 1 KiB not even a curl gets through; above 1 MiB strangers choose how much memory a connection takes.
+fn request_head(text: &str) -> Result<crate::config::values::ByteSize, ValueError> {
+    let size: crate::config::values::ByteSize = text.parse()?;
+    if (1 << 10..=1 << 20).contains(&size.0) {
+        return Ok(size);
+    }
+    Err(value_error(format!("`{text}` is out of range"), "write something between \"1KiB\" and \"1MiB\""))
+}
+
+fn blocks(mut table: Table<'_>) -> Option<PathBuf> {
+    let file = table.text("file").map(|path| table.doc.named_file(path));
+    table.finish();
+    file
+}
+
+fn value_error(message: String, help: &str) -> ValueError {
+    ValueError { message, help: help.into() }
+}

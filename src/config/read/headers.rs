@@ -1,0 +1,138 @@
+//! `[site.headers]`, and policies wherever they stand.
+
+use http::{HeaderName, HeaderValue, header};
+
+use super::{Table, nearest};
+use crate::config::defaults;
+use crate::config::settings::{CspChoice, Headers};
+use crate::config::values::ValueError;
+
+/// Every directive of CSP that a browser of today knows.
+const DIRECTIVES: [&str; 25] = [
+    "default-src",
+    "script-src",
+    "script-src-elem",
+    "script-src-attr",
+    "style-src",
+    "style-src-elem",
+    "style-src-attr",
+    "img-src",
+    "font-src",
+    "connect-src",
+    "media-src",
+    "object-src",
+    "frame-src",
+    "child-src",
+    "worker-src",
+    "manifest-src",
+    "fenced-frame-src",
+    "base-uri",
+    "form-action",
+    "frame-ancestors",
+    "sandbox",
+    "report-uri",
+    "report-to",
+    "upgrade-insecure-requests",
+    "require-trusted-types-for",
+];
+
+/// Reads the section.
+pub(super) fn headers(mut table: Table<'_>, self_signed: bool) -> Headers {
+    let csp = table.parse("csp", csp_choice).unwrap_or(CspChoice::App);
+    let modes = [("enforce", false), ("observe", true)];
+    let csp_observe = table.choice("csp_mode", &modes).unwrap_or(false);
+    let hsts = table.parse("hsts", hsts);
+    let hsts = hsts.unwrap_or_else(|| Some(HeaderValue::from_static(defaults::HSTS)));
+    let set = table.section("set").entries().filter_map(|(name, value)| own_header(name, &value)).collect();
+    table.finish();
+    // A browser that remembers HSTS of a throw-away certificate would lock its owner out.
+    Headers { csp, csp_observe, hsts: hsts.filter(|_| !self_signed), set }
+}
+
+fn csp_choice(text: &str) -> Result<CspChoice, ValueError> {
+    match text {
+        "app" => Ok(CspChoice::App),
+        "off" => Ok(CspChoice::Off),
+        _ => csp(text).map(CspChoice::Own),
+    }
+}
+
+/// Parses a policy: a misspelt directive is one that no browser obeys.
+pub(super) fn csp(text: &str) -> Result<Box<str>, ValueError> {
+    let wrong = |message: String, help: &str| ValueError { message, help: help.into() };
+    let filled = text.replace("{origin}", "https://example.com");
+    if filled.contains(['{', '}']) {
+        return Err(wrong("the only placeholder is `{origin}`".into(), "remove the other braces"));
+    }
+    if HeaderValue::from_str(&filled).is_err() || !filled.is_ascii() {
+        return Err(wrong("a policy is one line of ASCII".into(), "remove line ends and other characters"));
+    }
+    for directive in filled.split(';').map(str::trim).filter(|directive| !directive.is_empty()) {
+        let word = directive.split(' ').next().unwrap_or_default();
+        if !DIRECTIVES.contains(&word) && word != "trusted-types" {
+            let help = match nearest(word, DIRECTIVES) {
+                Some(best) => format!("did you mean `{best}`?"),
+                None => "write a policy such as \"default-src 'self'\", or \"app\" or \"off\"".into(),
+            };
+            return Err(ValueError { message: format!("`{word}` is no directive of a policy"), help });
+        }
+    }
+    Ok(text.into())
+}
+
+fn hsts(text: &str) -> Result<Option<HeaderValue>, ValueError> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let seconds = text.split(';').next().and_then(|first| first.trim().strip_prefix("max-age="));
+    let sound = seconds.is_some_and(|seconds| seconds.parse::<u32>().is_ok());
+    HeaderValue::from_str(text).ok().filter(|_| sound).map(Some).ok_or_else(|| ValueError {
+        message: format!("`{text}` is no HSTS policy"),
+        help: "write e.g. \"max-age=31536000; includeSubDomains\", or \"off\"".into(),
+    })
+}
+
+fn own_header(name: &str, value: &super::Value<'_>) -> Option<(HeaderName, HeaderValue)> {
+    let at_key = |message: String, help: &str| value.doc.problem(value.key_span.clone(), message, help);
+    let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
+        at_key(format!("`{name}` is no header name"), "write e.g. X-Robots-Tag = \"noindex\"");
+        return None;
+    };
+    if let Some(why) = reserved(&header) {
+        at_key(format!("`{name}` cannot be set here: {why}"), "remove it");
+        return None;
+    }
+    let parsed = value.parse(|text| {
+        HeaderValue::from_str(text).map_err(|_| ValueError {
+            message: format!("the value of `{name}` has characters that headers do not have"),
+            help: "remove line ends and control characters".into(),
+        })
+    })?;
+    Some((header, parsed))
+}
+
+/// What would break the framing of answers, or has a key of its own.
+fn reserved(header: &HeaderName) -> Option<&'static str> {
+    let hop = [
+        header::CONNECTION,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::TRAILER,
+        header::TE,
+        header::DATE,
+        header::CONTENT_TYPE,
+        header::CONTENT_ENCODING,
+        header::CONTENT_RANGE,
+        header::LOCATION,
+        header::SET_COOKIE,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ];
+    match header {
+        _ if hop.contains(header) => Some("it belongs to the single answer"),
+        &header::CONTENT_SECURITY_POLICY => Some("the key is `site.headers.csp`"),
+        &header::STRICT_TRANSPORT_SECURITY => Some("the key is `site.headers.hsts`"),
+        _ => None,
+    }
+}

@@ -1,0 +1,207 @@
+//! Text → settings, one file per section. A small reader walks the spanned table, so that every problem of a file is
+//! found at once and each has its place; serde would stop at the first.
+
+mod app;
+mod certificates;
+mod gateway;
+mod headers;
+mod hosts;
+mod listen;
+mod route;
+mod site;
+mod table;
+mod value;
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Problem, Problems};
+use super::settings::Settings;
+use crate::clock::Now;
+
+pub(super) use app::{builtin_names, builtin_text};
+pub(super) use table::Table;
+pub(super) use value::Value;
+
+/// A place in a text, in bytes.
+pub(super) type Span = Range<usize>;
+
+/// No config, app file or certificate chain is larger; a device file would be endless.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// What reading found, besides the settings.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub problems: Problems,
+    pub warnings: Problems,
+    pub files: Vec<PathBuf>,
+}
+
+/// One file being read.
+#[derive(Debug)]
+pub(super) struct Doc {
+    pub file: PathBuf,
+    /// What snippets show.
+    source: Arc<str>,
+    /// The text had syntax errors: what is missing may only be unread.
+    broken: bool,
+    pub now: Now,
+    found: RefCell<Found>,
+}
+
+impl Doc {
+    /// Parses a text and walks its table. The walk sees every key that could be read, whatever is wrong elsewhere.
+    pub fn walk<T>(
+        file: &Path,
+        text: &str,
+        now: Now,
+        walk: impl FnOnce(&Self, Table<'_>) -> T,
+    ) -> (T, Found) {
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let source = blank_secrets(text, root.get_ref()).into();
+        let broken = !errors.is_empty();
+        let doc = Self { file: file.into(), source, broken, now, found: RefCell::default() };
+        for error in errors {
+            let at = error.span().unwrap_or(0..0);
+            doc.problem(at, error.message(), "the file is TOML: see https://toml.io for its grammar");
+        }
+        let result = walk(&doc, Table::new(&doc, String::new(), 0..0, root.get_ref()));
+        (result, doc.found.into_inner())
+    }
+
+    /// Notes what is wrong at a place.
+    pub fn problem(&self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+        let problem = self.at(span, message, help);
+        self.found.borrow_mut().problems.0.push(problem);
+    }
+
+    /// Notes something that is missing, unless it may only be unread.
+    pub fn missing(&self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+        if !self.broken {
+            self.problem(span, message, help);
+        }
+    }
+
+    /// Notes what is worth a word.
+    pub fn warning(&self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+        let warning = self.at(span, message, help);
+        self.found.borrow_mut().warnings.0.push(warning);
+    }
+
+    /// Takes over what was found in another file.
+    pub fn absorb(&self, other: Found) {
+        let mut found = self.found.borrow_mut();
+        found.problems.0.extend(other.problems.0);
+        found.warnings.0.extend(other.warnings.0);
+        found.files.extend(other.files);
+    }
+
+    /// The line of a place, from 1.
+    pub fn line_of(&self, span: &Span) -> usize {
+        self.source.get(..span.start).map_or(1, |before| before.matches('\n').count() + 1)
+    }
+
+    /// How many problems there are by now.
+    pub fn count(&self) -> usize {
+        self.found.borrow().problems.0.len()
+    }
+
+    /// A path of this file: relative ones are relative to its directory. It is watched from now on.
+    pub fn named_file(&self, path: &str) -> PathBuf {
+        let path = self.resolve(path);
+        let mut found = self.found.borrow_mut();
+        if !found.files.contains(&path) {
+            found.files.push(path.clone());
+        }
+        path
+    }
+
+    /// A path of this file, absolute.
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new("/")).join(path)
+    }
+
+    fn at(&self, span: Span, message: impl Into<String>, help: impl Into<String>) -> Problem {
+        Problem {
+            file: self.file.clone(),
+            source: Arc::clone(&self.source),
+            span: Some(span),
+            message: message.into(),
+            help: help.into(),
+        }
+    }
+}
+
+/// The settings of a text.
+pub(super) fn settings(path: &Path, text: &str, now: Now) -> (Option<Settings>, Found) {
+    Doc::walk(path, text, now, gateway::read)
+}
+
+/// Reads a whole file, if it is a plain one of sane size.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    let about = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    if !about.is_file() {
+        return Err("it is no plain file".into());
+    }
+    if about.len() > LARGEST_FILE {
+        return Err(format!("it is larger than {} KiB", LARGEST_FILE >> 10));
+    }
+    std::fs::read(path).map_err(|error| error.to_string())
+}
+
+/// The known word that was most likely meant.
+pub(super) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+    let (distance, best) = known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .min_by_key(|(distance, _)| *distance)?;
+    (distance <= best.len().max(3) / 3).then_some(best)
+}
+
+/// "did you mean …", or all that there is.
+pub(super) fn suggestion(word: &str, known: &[&str]) -> String {
+    match nearest(word, known.iter().copied()) {
+        Some(best) => format!("did you mean `{best}`?"),
+        None if known.is_empty() => "remove it".into(),
+        None => format!("known here: {}", known.join(", ")),
+    }
+}
+
+/// The text with the values of secret keys blanked, byte for byte, so that places stay right.
+fn blank_secrets(text: &str, root: &DeTable<'_>) -> String {
+    let mut spans = Vec::new();
+    secret_values(root, &mut spans);
+    let mut bytes = text.as_bytes().to_vec();
+    for span in spans {
+        for byte in bytes.get_mut(span).into_iter().flatten().filter(|byte| **byte != b'\n') {
+            *byte = b'*';
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+fn secret_values(table: &DeTable<'_>, spans: &mut Vec<Span>) {
+    const WORDS: [&str; 6] = ["secret", "password", "passwd", "token", "private", "api_key"];
+    for (key, value) in table.iter() {
+        let name = key.get_ref().to_ascii_lowercase();
+        let secret = WORDS.iter().any(|word| name.contains(word)) && !name.ends_with("_file");
+        match value.get_ref() {
+            DeValue::String(_) if secret => spans.push(value.span()),
+            DeValue::Table(inner) => secret_values(inner, spans),
+            DeValue::Array(items) => {
+                for item in items.iter() {
+                    match item.get_ref() {
+                        DeValue::Table(inner) => secret_values(inner, spans),
+                        DeValue::String(_) if secret => spans.push(item.span()),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}

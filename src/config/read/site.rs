@@ -1,0 +1,277 @@
+//! `[[site]]`.
+
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::Authority;
+
+use super::gateway::Bodies;
+use super::hosts::Hosts;
+use super::listen::Public;
+use super::{Table, Value, app, headers, nearest, route};
+use crate::config::app::App;
+use crate::config::class::Class;
+use crate::config::defaults;
+use crate::config::settings::{ClassMap, Site, Upstream};
+use crate::config::values::{
+    ByteSize, HostPattern, Networks, Rate, ValueError, parse_duration, parse_network, parse_refill,
+};
+
+/// What a site takes over from the rest of the file.
+pub(super) struct Around<'a> {
+    pub public: &'a Public,
+    pub bodies: Bodies,
+}
+
+/// Reads a site.
+pub(super) fn site(
+    mut table: Table<'_>,
+    around: &Around<'_>,
+    seen: &mut Hosts,
+    apps: &mut app::Cache,
+) -> Option<Site> {
+    let hosts = hosts(&mut table, seen);
+    let redirect_hosts = redirect_hosts(&mut table, &hosts, seen);
+    let app = app::of_site(&mut table, apps);
+    let upstream = site_upstream(&mut table, seen);
+    let modes = [("enforce", false), ("observe", true)];
+    let observe = table.choice("mode", &modes).unwrap_or(false);
+    let only_from = only_from(&table.section("only_from"));
+    let own_rates = rates(&table.section("rate"));
+    let mut limits = table.section("limits");
+    let bodies = Bodies::read(&mut limits);
+    limits.finish();
+    let headers = headers::headers(table.section("headers"), around.public.tls.self_signed);
+    let lifetimes = lifetimes(table.section("tokens"));
+    let routes = routes(&mut table, &only_from, seen);
+    not_yet(&mut table);
+    table.finish();
+    let app = app?;
+    Some(Site {
+        rate: merged_rates(own_rates, &app),
+        body: merged_bodies(bodies, around.bodies, &app),
+        token_lifetime: lifetimes.0.unwrap_or(app.tokens.lifetime),
+        refresh_lifetime: lifetimes.1.unwrap_or(app.tokens.refresh_lifetime),
+        hosts,
+        redirect_hosts,
+        download_host: None,
+        app,
+        upstream: upstream?,
+        observe,
+        only_from,
+        headers,
+        routes,
+    })
+}
+
+fn not_yet(table: &mut Table<'_>) {
+    table.later("download_host", "downloads stay on the site's own host, under the app file's policy");
+    table.later("login_guard", "`site.rate.login` limits the tries of each client");
+    table.later("share_guard", "`site.rate.share` limits the requests of each client");
+}
+
+fn hosts(table: &mut Table<'_>, seen: &mut Hosts) -> Vec<HostPattern> {
+    let help = "write hosts = [\"files.example.com\"]";
+    let Some(value) = table.get("hosts") else {
+        table.doc.missing(table.span.clone(), "the site names no `hosts`", help);
+        return Vec::new();
+    };
+    let Some(items) = value.list() else { return Vec::new() };
+    if items.is_empty() {
+        value.wrong(ValueError { message: "the list is empty".into(), help: help.into() });
+    }
+    host_list(&items, seen)
+}
+
+fn redirect_hosts(table: &mut Table<'_>, hosts: &[HostPattern], seen: &mut Hosts) -> Vec<HostPattern> {
+    let Some(value) = table.get("redirect_hosts") else { return Vec::new() };
+    if hosts.first().is_some_and(HostPattern::is_wildcard) {
+        value.wrong(ValueError {
+            message: "the site's first host is a wildcard, so there is nowhere to redirect to".into(),
+            help: "name an exact host first in `hosts`".into(),
+        });
+    }
+    host_list(&value.list().unwrap_or_default(), seen)
+}
+
+fn host_list(items: &[Value<'_>], seen: &mut Hosts) -> Vec<HostPattern> {
+    let mut hosts = Vec::new();
+    for item in items {
+        if let Some(host) = item.parse(str::parse::<HostPattern>) {
+            seen.add(item.doc, &host, item.span.clone());
+            hosts.push(host);
+        }
+    }
+    hosts
+}
+
+fn site_upstream(table: &mut Table<'_>, seen: &mut Hosts) -> Option<Upstream> {
+    let Some(value) = table.get("upstream") else {
+        let help = "write e.g. upstream = \"http://127.0.0.1:8000\"";
+        table.doc.missing(table.span.clone(), "the site names no `upstream`", help);
+        return None;
+    };
+    if value.inner.is_array() {
+        let items = value.list()?;
+        return match items.as_slice() {
+            [only] => upstream(only, seen),
+            _ => {
+                value.later("name exactly one upstream");
+                None
+            }
+        };
+    }
+    upstream(&value, seen)
+}
+
+/// Reads where requests go.
+pub(super) fn upstream(value: &Value<'_>, seen: &mut Hosts) -> Option<Upstream> {
+    let text = value.text()?;
+    let later = ["https://", "h2c://", "unix:"];
+    if let Some(scheme) = later.into_iter().find(|scheme| text.starts_with(scheme)) {
+        let help = "let the application listen for http on loopback, e.g. \"http://127.0.0.1:8000\"";
+        value.wrong(ValueError {
+            message: format!("upstreams by `{scheme}` are not in this version"),
+            help: help.into(),
+        });
+        return None;
+    }
+    let upstream = parse_upstream(text).map_err(|error| value.wrong(error)).ok()?;
+    seen.add_upstream(&upstream, value.span.clone());
+    Some(upstream)
+}
+
+fn parse_upstream(text: &str) -> Result<Upstream, ValueError> {
+    let wrong = |why: &str| ValueError {
+        message: format!("`{text}` is no upstream: {why}"),
+        help: "write scheme, host and port, e.g. \"http://127.0.0.1:8000\"".into(),
+    };
+    let rest = text.strip_prefix("http://").ok_or_else(|| wrong("it must begin with `http://`"))?;
+    if rest.contains(['/', '?', '#']) {
+        return Err(wrong("no path, not even `/`; requests keep theirs"));
+    }
+    if rest.contains('@') {
+        return Err(wrong("no user name or password"));
+    }
+    let authority: Authority = rest.parse().map_err(|_| wrong("host or port cannot be read"))?;
+    let bare = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let is_six = authority.host().starts_with('[');
+    if bare.is_empty() || (is_six && bare.parse::<Ipv6Addr>().is_err()) {
+        return Err(wrong("host or port cannot be read"));
+    }
+    if authority.port_u16() == Some(0) || rest.ends_with(':') {
+        return Err(wrong("the port must be from 1 to 65535"));
+    }
+    Ok(Upstream { host: bare.to_ascii_lowercase().into(), port: authority.port_u16().unwrap_or(80) })
+}
+
+fn only_from(table: &Table<'_>) -> Vec<(Class, Networks)> {
+    let mut rules = Vec::new();
+    for (word, value) in table.entries() {
+        let class = class_of_key(word, &value);
+        let Some(items) = value.list() else { continue };
+        let networks: Vec<_> = items.iter().filter_map(|item| item.parse(parse_network)).collect();
+        let everybody = networks.iter().any(|network| network.prefix_len() == 0);
+        let Some(class) = class else { continue };
+        if everybody && class.restricts() {
+            value.doc.warning(
+                value.span.clone(),
+                format!("`{class}` is open to everybody"),
+                "name only the networks that need it, e.g. [\"10.0.0.0/8\"]",
+            );
+        }
+        rules.push((class, Networks::new(networks)));
+    }
+    rules
+}
+
+fn rates(table: &Table<'_>) -> Vec<(Class, Rate)> {
+    table.entries().filter_map(|(word, value)| rate_entry(word, &value)).collect()
+}
+
+/// Reads `CLASS = { refill = …, burst = … }`.
+pub(super) fn rate_entry(word: &str, value: &Value<'_>) -> Option<(Class, Rate)> {
+    let class = class_of_key(word, value);
+    let mut table = value.table()?;
+    let refill = table.parse("refill", parse_refill);
+    let burst = table.number::<u32>("burst");
+    for (key, absent) in [("refill", table.get("refill").is_none()), ("burst", table.get("burst").is_none())] {
+        if absent {
+            let help = "write e.g. refill = \"20/min\" (long-run rate) and burst = 10 (most at once)";
+            table.doc.missing(value.key_span.clone(), format!("`{}` names no `{key}`", value.name), help);
+        }
+    }
+    table.finish();
+    Some((class?, Rate { refill: refill?, burst: burst.and_then(std::num::NonZeroU32::new)? }))
+}
+
+/// A class as the key of an entry.
+pub(super) fn class_of_key(word: &str, value: &Value<'_>) -> Option<Class> {
+    parse_class(word)
+        .map_err(|error| value.doc.problem(value.key_span.clone(), error.message, error.help))
+        .ok()
+}
+
+/// Parses the word of a class.
+pub(super) fn parse_class(word: &str) -> Result<Class, ValueError> {
+    word.parse().map_err(|()| {
+        let words = Class::ALL.map(Class::word);
+        ValueError {
+            message: format!("`{word}` is no class"),
+            help: match nearest(word, words) {
+                Some(best) => format!("did you mean `{best}`?"),
+                None => format!("the classes are {}", words.join(", ")),
+            },
+        }
+    })
+}
+
+fn lifetimes(mut table: Table<'_>) -> (Option<Duration>, Option<Duration>) {
+    let found = (table.parse("lifetime", parse_duration), table.parse("refresh_lifetime", parse_duration));
+    for key in ["verify", "issuer", "audience"] {
+        table.later(key, "the application verifies its tokens itself; blocked ones are refused here");
+    }
+    table.finish();
+    found
+}
+
+fn routes(
+    table: &mut Table<'_>,
+    only_from: &[(Class, Networks)],
+    seen: &mut Hosts,
+) -> Vec<crate::config::settings::SiteRoute> {
+    let tables = table.tables("route");
+    tables.into_iter().filter_map(|table| route::route(table, only_from, seen)).collect()
+}
+
+fn merged_rates(own: Vec<(Class, Rate)>, app: &Arc<App>) -> Vec<(Class, Rate)> {
+    let of = |rates: &[(Class, Rate)], class| {
+        rates.iter().find(|(named, _)| *named == class).map(|(_, rate)| *rate)
+    };
+    Class::ALL
+        .into_iter()
+        .filter_map(|class| {
+            let rate = of(&own, class).or_else(|| of(&app.rate, class)).or_else(|| defaults::rate(class));
+            rate.map(|rate| (class, rate))
+        })
+        .collect()
+}
+
+/// The site's `[site.limits]` before `[limits]` before the app file before the defaults; what an app file says of a
+/// class is one of its own, which the general `body` does not touch.
+fn merged_bodies(own: Bodies, gateway: Bodies, app: &Arc<App>) -> ClassMap<ByteSize> {
+    let of_app = |class| app.body.iter().find(|(named, _)| *named == class).map(|(_, size)| *size);
+    let body = own.body.or(gateway.body).unwrap_or(defaults::BODY);
+    ClassMap::from_fn(|class| match class {
+        Class::Upload => own
+            .upload
+            .or(gateway.upload)
+            .or_else(|| of_app(class))
+            .unwrap_or(defaults::UPLOAD_BODY),
+        Class::Login => of_app(class).unwrap_or(defaults::LOGIN_BODY),
+        Class::Refresh => of_app(class).unwrap_or(defaults::REFRESH_BODY),
+        _ => of_app(class).unwrap_or(body),
+    })
+}
+

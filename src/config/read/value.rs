@@ -1,0 +1,129 @@
+//! One value being read: what it is, or a problem that says what it should be.
+
+use toml::de::{DeInteger, DeValue};
+
+use super::{Doc, Span, Table, suggestion};
+use crate::config::values::ValueError;
+
+/// A value and where it stands.
+pub(in crate::config) struct Value<'d> {
+    pub doc: &'d Doc,
+    /// Dotted, as in messages.
+    pub name: String,
+    pub key_span: Span,
+    pub span: Span,
+    pub inner: &'d DeValue<'d>,
+}
+
+impl<'d> Value<'d> {
+    /// Notes that the value is wrong.
+    pub fn wrong(&self, error: ValueError) {
+        self.doc.problem(self.span.clone(), format!("`{}`: {}", self.name, error.message), error.help);
+    }
+
+    /// Notes that a later version will take this.
+    pub fn later(&self, meanwhile: &str) {
+        let message = format!("`{}` is not in this version", self.name);
+        self.doc.problem(self.key_span.clone(), message, format!("remove it; meanwhile {meanwhile}"));
+    }
+
+    /// A string.
+    pub fn text(&self) -> Option<&'d str> {
+        match self.inner {
+            DeValue::String(text) => Some(text),
+            _ => self.expected("a string in quotes"),
+        }
+    }
+
+    /// A string that parses itself.
+    pub fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, ValueError>) -> Option<T> {
+        parse(self.text()?).map_err(|error| self.wrong(error)).ok()
+    }
+
+    /// One of some words.
+    pub fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+        let text = self.text()?;
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            self.wrong(ValueError {
+                message: format!("`{text}` is not known"),
+                help: suggestion(text, &known),
+            });
+        }
+        found
+    }
+
+    /// A boolean.
+    pub fn flag(&self) -> Option<bool> {
+        match self.inner {
+            DeValue::Boolean(flag) => Some(*flag),
+            _ => self.expected("true or false, without quotes"),
+        }
+    }
+
+    /// A whole number from 1 that fits.
+    pub fn number<T: TryFrom<u64>>(&self) -> Option<T> {
+        let DeValue::Integer(number) = self.inner else {
+            return self.expected("a whole number");
+        };
+        let found = whole(number).filter(|number| *number > 0).and_then(|number| T::try_from(number).ok());
+        if found.is_none() {
+            self.wrong(ValueError {
+                message: format!("{number} is out of range"),
+                help: "write a whole number from 1".into(),
+            });
+        }
+        found
+    }
+
+    /// The items of a list.
+    pub fn list(&self) -> Option<Vec<Value<'d>>> {
+        let DeValue::Array(items) = self.inner else {
+            return self.expected("a list in brackets");
+        };
+        Some(
+            items
+                .iter()
+                .map(|item| Value {
+                    doc: self.doc,
+                    name: self.name.clone(),
+                    key_span: self.key_span.clone(),
+                    span: item.span(),
+                    inner: item.get_ref(),
+                })
+                .collect(),
+        )
+    }
+
+    /// A table.
+    pub fn table(&self) -> Option<Table<'d>> {
+        match self.inner {
+            DeValue::Table(table) => {
+                Some(Table::new(self.doc, self.name.clone(), self.span.clone(), table))
+            }
+            _ => self.expected("a table"),
+        }
+    }
+
+    fn expected<T>(&self, what: &str) -> Option<T> {
+        self.wrong(ValueError {
+            message: format!("{} stands where {what} is wanted", article(self.inner.type_str())),
+            help: match self.inner {
+                DeValue::String(text) if what.starts_with("a list") => format!("write [\"{text}\"]"),
+                _ => format!("write {what}"),
+            },
+        });
+        None
+    }
+}
+
+/// The number, where it is one that counts something.
+pub(super) fn whole(number: &DeInteger<'_>) -> Option<u64> {
+    u64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+fn article(word: &str) -> String {
+    let an = word.starts_with(['a', 'e', 'i', 'o', 'u']);
+    format!("{} {word}", if an { "an" } else { "a" })
+}
