@@ -34,11 +34,18 @@ pub struct Claims {
     pub issued: Option<u64>,
     /// Unix seconds of expiry.
     pub expires: Option<u64>,
+    /// Key of the token's `iss`: see [`issuer_key`].
+    pub issuer: Option<Key>,
 }
 
 /// The key of a subject. `1` and `"1"` are the same subject.
 pub fn subject_key(subject: &str) -> Key {
     named_key("subject", subject.as_bytes())
+}
+
+/// The key of an issuer.
+pub fn issuer_key(issuer: &str) -> Key {
+    named_key("issuer", issuer.as_bytes())
 }
 
 /// The key of a token id. `1` and `"1"` are the same.

@@ -5,3 +5,4 @@ pub mod client;
 pub mod credential;
 pub mod facts;
 pub mod path;
+pub mod share_key;
