@@ -1,1 +1,3 @@
 //! What the gateway shows: metrics, access log, audit log; nothing here knows of requests or policies.
+
+pub mod audit;
