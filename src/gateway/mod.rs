@@ -6,6 +6,7 @@
 
 mod answer;
 pub mod exchange;
+pub mod explain;
 pub mod hops;
 pub mod read;
 pub mod respond;
