@@ -6,6 +6,7 @@ pub mod path_pattern;
 pub mod problem;
 pub mod settings;
 pub mod values;
+pub mod watch;
 
 use std::path::Path;
 
