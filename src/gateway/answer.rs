@@ -1,5 +1,8 @@
 //! The answer on its way back: what came of the request, and what is put on it.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 
@@ -117,9 +120,15 @@ pub fn failed(
 }
 
 /// A tunnel begins: the answer keeps its hop-by-hop fields, the rest is the tunnel's.
-pub fn switched(mut exchange: Box<Exchange>, answer: Response<Body>, dress: Dress<'_>) -> Response<Body> {
+pub fn switched(
+    mut exchange: Box<Exchange>,
+    answer: Response<Body>,
+    dress: Dress<'_>,
+    slot: &Rc<RefCell<Option<Box<Exchange>>>>,
+) -> Response<Body> {
     let answer = dress.put_on(answer, &mut exchange);
     exchange.end();
+    slot.replace(Some(exchange));
     answer
 }
 

@@ -176,8 +176,8 @@ impl Exchange {
         Response::from_parts(head, body)
     }
 
-    /// A tunnel begins: the rest is the tunnel's.
-    pub fn end(mut self: Box<Self>) {
+    /// A tunnel begins: however that ends, it is an end.
+    pub fn end(&mut self) {
         self.ended = true;
     }
 

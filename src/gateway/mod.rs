@@ -13,7 +13,7 @@ pub mod respond;
 pub mod upload;
 pub mod view;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -141,6 +141,8 @@ pub struct Tunnel {
     pub streams: Rc<Streams>,
     /// What the block is asked about.
     pub facts: Rc<Facts>,
+    /// The exchange goes here once the tunnel stands, to be logged when the tunnel ends.
+    pub exchange: Rc<RefCell<Option<Box<Exchange>>>>,
 }
 
 impl std::fmt::Debug for Tunnel {
@@ -233,12 +235,14 @@ where
             Ok(permit) => permit,
             Err(denial) => {
                 exchange.denied(&denial);
+                upload::drain(incoming).await;
                 return finish(exchange, respond::denied(&denial, Some(reading.site), asked.html), dress);
             }
         };
         let strips = permit.strip_cookies;
         let upload = Upload::new(&reading, Rc::clone(&exchange.received));
-        let way = Way { reading: &reading, facts, upload: &upload, id: &exchange.id };
+        let slot = Rc::default();
+        let way = Way { reading: &reading, facts, upload: &upload, id: &exchange.id, slot: &slot };
         let forward = self.forward(permit, head, incoming, way);
         let answer = match self.upstream.clone().oneshot(forward).await {
             Ok(answer) => answer::permitted(answer, &mut exchange),
@@ -246,7 +250,7 @@ where
         };
         let answer = if strips { answer::expire_cookies(answer, reading.site) } else { answer };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return answer::switched(exchange, answer, dress);
+            return answer::switched(exchange, answer, dress, &slot);
         }
         let answer = dress.put_on(answer, &mut exchange);
         exchange.follow(answer, Some(live))
@@ -291,10 +295,15 @@ where
     }
 
     fn forward(&self, permit: Permit, mut head: Parts, incoming: Incoming, way: Way<'_>) -> Forward {
-        let Way { reading, facts, upload, id } = way;
+        let Way { reading, facts, upload, id, slot } = way;
         let tunnel = facts.websocket.then(|| {
             let client = head.extensions.remove::<OnUpgrade>();
-            client.map(|client| Tunnel { client, streams: Rc::clone(&self.streams), facts })
+            client.map(|client| Tunnel {
+                client,
+                streams: Rc::clone(&self.streams),
+                facts,
+                exchange: Rc::clone(slot),
+            })
         });
         if permit.strip_cookies {
             answer::strip_cookies(&mut head.headers, reading.site);
@@ -341,6 +350,7 @@ struct Way<'a> {
     facts: Rc<Facts>,
     upload: &'a Upload,
     id: &'a str,
+    slot: &'a Rc<RefCell<Option<Box<Exchange>>>>,
 }
 
 fn finish(mut exchange: Box<Exchange>, answer: Response<Body>, dress: Dress<'_>) -> Response<Body> {

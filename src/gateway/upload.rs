@@ -2,12 +2,19 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::read::Reading;
 use crate::request::body::{Body, BodyError, Tail};
+
+/// Bodies up to this size are read away.
+const DRAINED: u64 = 64 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// What became of a client's body; shared with the body itself.
 #[derive(Debug)]
@@ -53,6 +60,23 @@ impl Upload {
     pub fn broken(&self) -> bool {
         self.state.get() == State::Broken
     }
+}
+
+/// Reads a small body of a denied request away, so that the answer finds a client that listens: some take an answer before
+/// the end of their own body for a broken connection. What is large or slow is not waited for.
+pub async fn drain(mut body: Incoming) {
+    if body.is_end_stream() || body.size_hint().lower() > DRAINED {
+        return;
+    }
+    let read = async {
+        let mut left = DRAINED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            let Some(rest) = left.checked_sub(length) else { return };
+            left = rest;
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_TIME, read).await;
 }
 
 struct Meter {

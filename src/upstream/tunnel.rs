@@ -36,7 +36,7 @@ pub fn is_true(headers: &HeaderMap, accept: Option<&str>) -> bool {
 
 /// Opens the tunnel: registered at once, running when both sides have switched, over when either ends or a block cuts it.
 pub fn open(tunnel: Tunnel, upstream: OnUpgrade, lease: Lease) {
-    let Tunnel { client, streams, facts } = tunnel;
+    let Tunnel { client, streams, facts, exchange } = tunnel;
     let kill = Rc::<Kill>::default();
     let registration = streams.register(facts, Rc::clone(&kill));
     let work = async move {
@@ -46,7 +46,7 @@ pub fn open(tunnel: Tunnel, upstream: OnUpgrade, lease: Lease) {
     };
     // Ends by itself, by its kill switch, or with the worker's thread.
     tokio::task::spawn_local(async move {
-        let _held = (registration, lease);
+        let _held = (registration, lease, exchange);
         Killable::new(work, kill).await;
     });
 }
