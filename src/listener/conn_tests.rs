@@ -212,8 +212,20 @@ fn a_long_body_goes_straight_through_and_ends_at_its_length() {
 fn near_requests() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(
         prop::sample::select(vec![
-            GET, GET, POST, "hello", CHUNKED, "5\r\nhello\r\n", "0\r\n", "\r\n", UPGRADE, "GET / HTTP/1.1\r\n", "Host: a\r\n",
-            "Transfer-Encoding: chunked\r\n", "\n", "x",
+            GET,
+            GET,
+            POST,
+            "hello",
+            CHUNKED,
+            "5\r\nhello\r\n",
+            "0\r\n",
+            "\r\n",
+            UPGRADE,
+            "GET / HTTP/1.1\r\n",
+            "Host: a\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "\n",
+            "x",
         ]),
         0..10,
     )

@@ -58,7 +58,13 @@ fn a_request_may_last_as_long_as_it_likes() {
 #[test]
 fn an_upload_below_the_rate_is_cut_one_above_goes_on() {
     let at = |rate: u64| {
-        ends(move |now| Look { phase: Phase::Active, begun: 1, owing: true, received: now * rate / 1000, ..QUIET })
+        ends(move |now| Look {
+            phase: Phase::Active,
+            begun: 1,
+            owing: true,
+            received: now * rate / 1000,
+            ..QUIET
+        })
     };
     assert_eq!(at(0), Some((10_000, Verdict::Kill)));
     assert_eq!(at(1600), Some((10_000, Verdict::Kill)));
@@ -67,8 +73,12 @@ fn an_upload_below_the_rate_is_cut_one_above_goes_on() {
     let ours = |_| Look { phase: Phase::Active, begun: 1, owing: false, ..QUIET };
     assert_eq!(ends(ours), None);
     // A good start does not pay for a stop.
-    let stops = |now: u64| {
-        Look { phase: Phase::Active, begun: 1, owing: true, received: now.min(15_000) * 1000, ..QUIET }
+    let stops = |now: u64| Look {
+        phase: Phase::Active,
+        begun: 1,
+        owing: true,
+        received: now.min(15_000) * 1000,
+        ..QUIET
     };
     assert_eq!(ends(stops), Some((30_000, Verdict::Kill)));
 }
