@@ -1,7 +1,11 @@
 //! Raw bytes into a real listener: the service sees exactly the requests that are well-formed, or none; the client
 //! gets its refusal whole, and the connection ends.
 
-#![allow(clippy::indexing_slicing, clippy::too_many_lines, reason = "a test may panic, and a table may be long")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    reason = "a test may panic, and a table may be long"
+)]
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -36,10 +40,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the service saw, in order: `GET /path body`, or `... BROKEN`.
 type Seen = Rc<RefCell<Vec<String>>>;
+/// The kill switches of HTTP/2 streams, in order.
+type Kills = Rc<RefCell<Vec<Rc<Kill>>>>;
 
 #[derive(Clone)]
 struct Recorder {
     seen: Seen,
+    kills: Kills,
     connection: Rc<Connection>,
 }
 
@@ -113,7 +120,9 @@ impl Service<Request<Incoming>> for Recorder {
         let number = self.connection.requests.get() + 1;
         self.connection.requests.set(number);
         if self.connection.h2 {
-            *self.connection.next_stream.borrow_mut() = Some(Rc::new(Kill::default()));
+            let kill = Rc::new(Kill::default());
+            self.kills.borrow_mut().push(Rc::clone(&kill));
+            *self.connection.next_stream.borrow_mut() = Some(kill);
         }
         let this = self.clone();
         Box::pin(async move { Ok(this.answer(request, number).await) })
@@ -139,6 +148,7 @@ impl Events for Counts {
 struct Door {
     address: SocketAddr,
     seen: Seen,
+    kills: Kills,
     connections: Rc<RefCell<Vec<Rc<Connection>>>>,
     cx: Rc<Context>,
     hand: Arc<TestClock>,
@@ -196,17 +206,18 @@ impl Door {
         });
         let listener = Listener::bind("127.0.0.1:0".parse().expect("an address"), kind).expect("bound");
         let address = listener.address().expect("an address");
-        let seen = Seen::default();
+        let (seen, kills) = (Seen::default(), Kills::default());
         let connections = Rc::<RefCell<Vec<Rc<Connection>>>>::default();
         let service = {
-            let (seen, connections) = (Rc::clone(&seen), Rc::clone(&connections));
+            let (seen, kills) = (Rc::clone(&seen), Rc::clone(&kills));
+            let connections = Rc::clone(&connections);
             move |connection: Rc<Connection>| {
                 connections.borrow_mut().push(Rc::clone(&connection));
-                Recorder { seen: Rc::clone(&seen), connection }
+                Recorder { seen: Rc::clone(&seen), kills: Rc::clone(&kills), connection }
             }
         };
         let done = tokio::task::spawn_local(listener.run(Rc::clone(&cx), service));
-        Self { address, seen, connections, cx, hand, drain, counts, state, done }
+        Self { address, seen, kills, connections, cx, hand, drain, counts, state, done }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -637,6 +648,34 @@ fn http_2_streams_are_served_side_by_side_and_end_alone() {
         drop(hanging);
         until(|| door.seen().last().is_some_and(|last| last == "cancelled")).await;
         until(|| open.watch.in_flight.get() == 0).await;
+    });
+}
+
+#[test]
+fn a_killed_stream_is_reset_and_its_neighbours_go_on_a_killed_connection_takes_all() {
+    run(async {
+        let door = Door::open(Kind::Https);
+        let stream = tls(&door, "localhost", &["h2"]).await.expect("a handshake");
+        let (mut client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        tokio::task::spawn_local(async move { drop(connection.await) });
+        let request =
+            |path: &str| Request::get(format!("https://localhost{path}")).body(()).expect("a request");
+
+        let (cut, _) = client.send_request(request("/hang"), true).expect("sent");
+        let (other, _) = client.send_request(request("/hang"), true).expect("sent");
+        until(|| door.kills.borrow().len() == 2).await;
+        door.kills.borrow()[0].kill();
+        assert!(cut.await.expect_err("cut").is_reset());
+        let (fine, _) = client.send_request(request("/fine"), true).expect("sent");
+        assert_eq!(fine.await.expect("an answer").status(), 200);
+        assert_eq!(door.seen().iter().filter(|seen| *seen == "cancelled").count(), 1);
+
+        let open = door.connections.borrow_mut().pop().expect("a connection");
+        open.kill.kill();
+        drop(open);
+        other.await.expect_err("cut");
+        until(|| door.seen().iter().filter(|seen| *seen == "cancelled").count() == 2).await;
+        until(|| door.cx.caps.open() == 0).await;
     });
 }
 

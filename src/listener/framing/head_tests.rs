@@ -123,6 +123,12 @@ fn every_trick_is_refused_by_its_name() {
             ("X: a\r\r\n", M::LineEnding),
             ("X: a\rb\r\n", M::LineEnding),
             ("X: a\0b\r\n", M::LineEnding),
+            ("X\0: a\r\n", M::LineEnding),
+            ("X\r: a\r\n", M::LineEnding),
+            ("\r\r\n", M::LineEnding),
+            ("Host: \rb\r\n", M::LineEnding),
+            ("Content-Length: 1\r\r\n", M::LineEnding),
+            ("Transfer-Encoding: chunked\0\r\n", M::LineEnding),
             ("X: a\r\n b\r\n", M::LineEnding),
             ("X: a\r\n\tb\r\n", M::LineEnding),
             (" X: a\r\n", M::LineEnding),
@@ -184,6 +190,10 @@ fn every_trick_is_refused_by_its_name() {
     )
     .chain([
         ("GET / HTTP/1.1\n".into(), M::LineEnding),
+        ("GET / HTTP/1.1\r\r\nHost: a\r\n\r\n".into(), M::LineEnding),
+        ("GET /\r HTTP/1.1\r\nHost: a\r\n\r\n".into(), M::LineEnding),
+        ("GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n".into(), M::LineEnding),
+        ("G\0T / HTTP/1.1\r\nHost: a\r\n\r\n".into(), M::LineEnding),
         ("GET / HTTP/1.1\r\n\r\n".into(), M::Host),
         ("GET / HTTP/1.1\r\nHost:\r\n\r\n".into(), M::Host),
         ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n".into(), M::Host),
