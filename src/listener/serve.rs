@@ -36,6 +36,8 @@ const PENDING_RESETS: usize = 20;
 const LOCAL_RESETS: usize = 100;
 const PING_EVERY: Duration = Duration::from_secs(45);
 const PING_ANSWER: Duration = Duration::from_secs(20);
+/// How long a connection that is to close, and has asked nothing yet, may still ask: its request may be on its way.
+const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 /// A plaintext side that hyper can hand over to a tunnel.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
@@ -111,8 +113,8 @@ async fn until_done<C: Future>(
 ) -> C::Output {
     let mut served = std::pin::pin!(served);
     let mut asked = false;
+    let mut chance: Option<Pin<Box<tokio::time::Sleep>>> = None;
     std::future::poll_fn(|cx| {
-        // First what is here already: a request in the socket is still answered.
         if let Poll::Ready(output) = served.as_mut().poll(cx) {
             return Poll::Ready(output);
         }
@@ -120,6 +122,10 @@ async fn until_done<C: Future>(
             return Poll::Pending;
         }
         if connection.watch.closing.get() {
+            if connection.watch.begun.get() == 0 {
+                let chance = chance.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_CHANCE)));
+                std::task::ready!(chance.as_mut().poll(cx));
+            }
             asked = true;
             close(served.as_mut());
             return served.as_mut().poll(cx);

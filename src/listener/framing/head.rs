@@ -80,21 +80,28 @@ impl HeadParser {
         let within = bytes.get(..limits.bytes).unwrap_or(bytes);
         while let Some(at) = position(within, self.scanned) {
             let end = at + 1;
-            let line = line_of(within, self.line..end)?;
             let start = self.line;
+            let line = within.get(start..end).and_then(|line| line.strip_suffix(b"\r\n"));
+            let line = line.ok_or(Malformed::LineEnding)?;
             self.line = end;
             self.scanned = end;
-            let Some(seen) = &mut self.seen else {
-                self.seen = Some(Seen::request_line(line)?);
-                continue;
-            };
-            if line.is_empty() {
+            if let (Some(seen), []) = (&self.seen, line) {
                 return seen.finish(within, end).map(Some);
             }
-            seen.field(line, start, limits)?;
+            self.judge(line, start, limits).map_err(|wrong| name_of(wrong, line))?;
         }
         self.scanned = within.len();
         if bytes.len() >= limits.bytes { Err(Malformed::HeadTooLarge) } else { Ok(None) }
+    }
+
+    fn judge(&mut self, line: &[u8], start: usize, limits: HeadLimits) -> Result<(), Malformed> {
+        match &mut self.seen {
+            Some(seen) => seen.field(line, start, limits),
+            None => {
+                self.seen = Some(Seen::request_line(line)?);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -103,13 +110,9 @@ fn position(bytes: &[u8], from: usize) -> Option<usize> {
     Some(from + at)
 }
 
-/// A line without its CRLF; it holds no other CR and no NUL.
-fn line_of(bytes: &[u8], range: Range<usize>) -> Result<&[u8], Malformed> {
-    let line = bytes.get(range).and_then(|line| line.strip_suffix(b"\r\n")).ok_or(Malformed::LineEnding)?;
-    if line.iter().any(|byte| matches!(byte, b'\r' | 0)) {
-        return Err(Malformed::LineEnding);
-    }
-    Ok(line)
+/// A lone CR and a NUL fail every rule of their line; they are called by their own name.
+fn name_of(wrong: Malformed, line: &[u8]) -> Malformed {
+    if line.iter().any(|byte| matches!(byte, b'\r' | 0)) { Malformed::LineEnding } else { wrong }
 }
 
 impl Seen {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::SignatureScheme;
@@ -38,6 +38,25 @@ struct Served {
     own: bool,
 }
 
+/// What of the config decides over certificates.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The config file, for problems.
+    pub config: PathBuf,
+    /// Certificate files.
+    pub files: Vec<CertificateFiles>,
+    /// Every host of every site.
+    pub hosts: Vec<HostPattern>,
+    /// The one site's host, if there is one site only: reached without a name too.
+    pub nameless: Option<HostPattern>,
+    /// Where there is no file our own CA makes one.
+    pub own: bool,
+    /// Clients that name no host of ours get a throw-away certificate rather than an alert.
+    pub stranger: bool,
+    /// Where our own CA is kept.
+    pub state_dir: PathBuf,
+}
+
 /// When a host's certificate ends, for the metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expiry {
@@ -56,43 +75,55 @@ struct FromFile {
     addresses: Vec<IpAddr>,
 }
 
+impl Wanted {
+    /// Under `[acme]` our own CA stands in until the real certificate is there.
+    pub fn of(settings: &Settings) -> Self {
+        let hosts = settings
+            .sites
+            .iter()
+            .flat_map(|site| site.hosts.iter().chain(&site.redirect_hosts).chain(&site.download_host));
+        let nameless = match settings.sites.as_slice() {
+            [site] => site.hosts.first().cloned(),
+            _ => None,
+        };
+        Self {
+            config: settings.path.clone(),
+            files: settings.tls.certificates.clone(),
+            hosts: hosts.cloned().collect(),
+            nameless,
+            own: settings.tls.self_signed || settings.acme.is_some(),
+            stranger: settings.listen.unknown_sni == UnknownSni::Misdirected,
+            state_dir: settings.state_dir.clone(),
+        }
+    }
+}
+
 impl Certificates {
     /// Reads every certificate file and makes what is missing, where the config lets us. Own certificates of
     /// `previous` are kept while they last, so that a reload does not change them.
     ///
     /// # Errors
     /// Every file that does not hold, and every host that has no certificate.
-    pub fn build(settings: &Settings, now: Now, previous: Option<&Self>) -> Result<Self, Problems> {
+    pub fn build(wanted: &Wanted, now: Now, previous: Option<&Self>) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        let mut files = Vec::new();
-        for pair in &settings.tls.certificates {
-            match read(pair) {
-                Ok(file) => files.push(file),
-                Err(problem) => problems.0.push(problem),
-            }
-        }
-        let mut maker = Maker { settings, now, previous, ca: None };
+        let mut note = |problem| problems.0.push(problem);
+        let files: Vec<FromFile> =
+            wanted.files.iter().filter_map(|pair| read(pair).map_err(&mut note).ok()).collect();
+        let mut maker = Maker { wanted, now, previous, ca: None };
         let mut built = Self::default();
-        for host in hosts_of(settings) {
-            let mut served: Vec<Served> =
-                files.iter().filter(|file| file.covers(host)).map(|file| file.served.clone()).collect();
+        for host in &wanted.hosts {
+            let covers = files.iter().filter(|file| file.covers(host));
+            let mut served: Vec<Served> = covers.map(|file| file.served.clone()).collect();
             if served.is_empty() {
-                match maker.make(host) {
-                    Ok(own) => served.push(own),
-                    Err(problem) => problems.0.push(problem),
-                }
+                served.extend(maker.make(host).map_err(&mut note).ok());
             }
             built.hosts.insert(host.clone(), served);
         }
-        if let [site] = settings.sites.as_slice() {
-            built.nameless =
-                site.hosts.first().and_then(|host| built.hosts.get(host)).cloned().unwrap_or_default();
-        }
-        if settings.listen.unknown_sni == UnknownSni::Misdirected {
-            match throw_away(now) {
-                Ok((key, _)) => built.stranger = Some(key),
-                Err(error) => problems.0.push(maker.problem(&error)),
-            }
+        let nameless = wanted.nameless.as_ref().and_then(|host| built.hosts.get(host));
+        built.nameless = nameless.cloned().unwrap_or_default();
+        if wanted.stranger {
+            let made = throw_away(now).map_err(|error| note(maker.problem(&error)));
+            built.stranger = made.ok().map(|(key, _)| key);
         }
         if problems.0.is_empty() { Ok(built) } else { Err(problems) }
     }
@@ -129,7 +160,7 @@ impl Certificates {
 
 /// Makes certificates of our own CA, which is opened when first needed.
 struct Maker<'a> {
-    settings: &'a Settings,
+    wanted: &'a Wanted,
     now: Now,
     previous: Option<&'a Certificates>,
     ca: Option<Ca>,
@@ -137,9 +168,9 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn make(&mut self, host: &HostPattern) -> Result<Served, Problem> {
-        if !self.settings.tls.self_signed && self.settings.acme.is_none() {
+        if !self.wanted.own {
             return Err(Problem {
-                file: self.settings.path.clone(),
+                file: self.wanted.config.clone(),
                 source: "".into(),
                 span: None,
                 message: format!("no certificate for `{host}`"),
@@ -162,14 +193,14 @@ impl Maker<'_> {
     fn issue(&mut self, host: &HostPattern) -> std::io::Result<(Arc<CertifiedKey>, i64)> {
         let ca = match self.ca.take() {
             Some(ca) => ca,
-            None => Ca::open(&self.settings.state_dir, self.now)?,
+            None => Ca::open(&self.wanted.state_dir, self.now)?,
         };
         self.ca.insert(ca).issue(&host.to_string(), self.now)
     }
 
     fn problem(&self, error: &std::io::Error) -> Problem {
         Problem {
-            file: self.settings.state_dir.clone(),
+            file: self.wanted.state_dir.clone(),
             source: "".into(),
             span: None,
             message: format!("cannot make a certificate of our own: {error}"),
@@ -177,13 +208,6 @@ impl Maker<'_> {
                 .into(),
         }
     }
-}
-
-fn hosts_of(settings: &Settings) -> impl Iterator<Item = &HostPattern> {
-    settings
-        .sites
-        .iter()
-        .flat_map(|site| site.hosts.iter().chain(&site.redirect_hosts).chain(&site.download_host))
 }
 
 impl FromFile {

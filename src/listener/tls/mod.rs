@@ -11,7 +11,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-pub use certificates::{Certificates, Expiry};
+pub use certificates::{Certificates, Expiry, Wanted};
 
 /// The provider, named everywhere: two providers in one build would make rustls panic when it has to choose.
 pub fn provider() -> CryptoProvider {
@@ -68,3 +68,6 @@ pub fn server_config(resolver: Arc<Resolver>, tls12: bool) -> Result<Arc<ServerC
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
 }
+
+#[cfg(test)]
+mod tests;
