@@ -1,5 +1,8 @@
 //! What a person types: one file per verb or family; no logic of its own.
 
+pub mod check;
+pub mod init;
+
 use std::process::ExitCode;
 
 /// Runs the command line and answers its exit code.
