@@ -30,8 +30,14 @@ pub struct Options {
     pub coloured: bool,
 }
 
-/// Checks a config file, writes the outcome, answers the exit code: 0 or 3 (1 when it cannot be written).
-pub fn check(path: &Path, options: Options, out: &mut dyn Write) -> u8 {
+/// Checks a config file, writes the outcome without colours, answers the exit code: 0 or 3 (1 when it cannot be
+/// written).
+pub fn check(path: &Path, offline: bool, json: bool, out: &mut dyn Write) -> u8 {
+    check_with(path, Options { offline, json, coloured: false }, out)
+}
+
+/// As [`check`], with every choice.
+pub fn check_with(path: &Path, options: Options, out: &mut dyn Write) -> u8 {
     let (result, code) = match config::load(path) {
         Ok(loaded) if options.json => (write_json(&Problems::default(), Some(&loaded), out), OK),
         Ok(loaded) => (write_policy(&loaded, options.coloured, out), OK),
