@@ -63,12 +63,12 @@ fn write_policy(loaded: &Loaded, coloured: bool, out: &mut dyn Write) -> io::Res
     writeln!(out, "ok: {}", settings.path.display())?;
     for site in &settings.sites {
         writeln!(out)?;
-        write_site(site, out)?;
+        write_site(site, settings.listen.public_port, out)?;
     }
     Ok(())
 }
 
-fn write_site(site: &Site, out: &mut dyn Write) -> io::Result<()> {
+fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
     let hosts: Vec<_> = site.hosts.iter().map(ToString::to_string).collect();
     writeln!(out, "site {}", hosts.join(", "))?;
     let redirects: Vec<_> = site.redirect_hosts.iter().map(ToString::to_string).collect();
@@ -87,7 +87,7 @@ fn write_site(site: &Site, out: &mut dyn Write) -> io::Result<()> {
     let mut rows = vec![["class", "reachable from", "rate (burst)", "body", "paths"].map(String::from)];
     rows.extend(classes(site).map(|class| row(site, class)));
     write_table(&rows, out)?;
-    write_policies(site, out)
+    write_policies(site, port, out)
 }
 
 /// Classes that some route of the site has, or that are its default.
@@ -100,7 +100,13 @@ fn row(site: &Site, class: Class) -> [String; 5] {
     if class == site.app.default_class {
         paths.push("(all others)".into());
     }
-    [class.to_string(), reach(site, class), rate(site, class), site.body.get(class).to_string(), short(&paths)]
+    [
+        class.to_string(),
+        reach(site, class),
+        rate(site, class),
+        site.body.get(class).to_string(),
+        short(&paths),
+    ]
 }
 
 fn reach(site: &Site, class: Class) -> String {
@@ -117,15 +123,17 @@ fn rate(site: &Site, class: Class) -> String {
     found.map_or("unlimited".into(), |(_, rate)| format!("{} ({})", per(rate.refill), rate.burst))
 }
 
-/// `1/6 s` is hard to read: the largest unit in which it is a whole number.
+/// As a person would write it: by the minute, unless the number is long or none.
 fn per(refill: Duration) -> String {
-    let units = [(1, "s"), (60, "min"), (3600, "h"), (86_400, "day")];
+    const MOST: u128 = 999;
+    let units = [(60, "min"), (1, "s"), (3600, "h"), (86_400, "day")];
     let each = refill.as_nanos().max(1);
     for (seconds, word) in units {
         let nanos = Duration::from_secs(seconds).as_nanos();
         let count = (nanos + each / 2) / each;
         // A refill is rounded to nanoseconds: compare as loosely.
-        if count > 0 && nanos.abs_diff(count * each) <= count {
+        let short = count <= MOST || word == "s";
+        if count > 0 && short && nanos.abs_diff(count * each) <= count {
             return format!("{count}/{word}");
         }
     }
@@ -166,7 +174,11 @@ fn write_table(rows: &[[String; 5]], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn write_policies(site: &Site, out: &mut dyn Write) -> io::Result<()> {
+fn write_policies(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
+    let origin = match port {
+        443 => format!("https://{}", site.name()),
+        _ => format!("https://{}:{port}", site.name()),
+    };
     let suffix = if site.headers.csp_observe { ", report only" } else { "" };
     writeln!(out, "\n  Content-Security-Policy{suffix}")?;
     match &site.headers.csp {
@@ -183,6 +195,7 @@ fn write_policies(site: &Site, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     for (policy, classes) in shown {
+        let policy = policy.replace("{origin}", &origin);
         writeln!(out, "    {}:\n      {policy}", classes.join(", "))?;
     }
     Ok(())
@@ -191,7 +204,7 @@ fn write_policies(site: &Site, out: &mut dyn Write) -> io::Result<()> {
 fn span(time: Duration) -> String {
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
     let millis = time.as_millis();
-    let unit = units.into_iter().find(|(size, _)| millis >= *size && millis % size == 0);
+    let unit = units.into_iter().find(|(size, _)| millis >= *size && millis.is_multiple_of(*size));
     unit.map_or(format!("{millis}ms"), |(size, word)| format!("{}{word}", millis / size))
 }
 

@@ -78,8 +78,8 @@ public_port = 443
         Some(Behind::Cloudflare) => {
             let networks: Vec<_> = CLOUDFLARE.iter().map(|net| format!("    {}", quoted(net))).collect();
             format!(
-                "[listen]\n# Cloudflare's addresses (https://www.cloudflare.com/ips/, of 2026): clients are read from \
-                 their X-Forwarded-For.\n# Let the firewall admit only them to port 443, or strangers walk round \
+                "[listen]\n# Cloudflare's addresses, whose X-Forwarded-For is believed: compare them with \
+                 https://www.cloudflare.com/ips/\n# Let the firewall admit only them to port 443, or strangers walk round \
                  Cloudflare.\ntrusted_proxies = [\n{},\n]\n\n",
                 networks.join(",\n")
             )
@@ -87,7 +87,7 @@ public_port = 443
     }
 }
 
-/// As published by Cloudflare.
+/// Cloudflare's networks, which change rarely; the config that is printed says where to compare.
 const CLOUDFLARE: [&str; 22] = [
     "173.245.48.0/20",
     "103.21.244.0/22",

@@ -84,7 +84,7 @@ impl FromStr for ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        match units.into_iter().find(|(size, _)| self.0 >= *size && self.0 % size == 0) {
+        match units.into_iter().find(|(size, _)| self.0 >= *size && self.0.is_multiple_of(*size)) {
             Some((size, unit)) => write!(f, "{}{unit}", self.0 / size),
             None => write!(f, "{}B", self.0),
         }
@@ -289,7 +289,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_and_shown() {
-        for (text, bytes) in [("512", 512), ("1B", 1), ("32KiB", 32 << 10), ("1 MiB", 1 << 20), ("10GiB", 10 << 30)] {
+        for (text, bytes) in
+            [("512", 512), ("1B", 1), ("32KiB", 32 << 10), ("1 MiB", 1 << 20), ("10GiB", 10 << 30)]
+        {
             let size: ByteSize = text.parse().unwrap();
             assert_eq!(size.0, bytes);
             assert_eq!(size.to_string().parse(), Ok(size), "{size}");
@@ -301,7 +303,9 @@ mod tests {
 
     #[test]
     fn refills_are_the_time_for_one() {
-        for (text, millis) in [("1/s", 1000), ("20/min", 3000), ("300/min", 200), ("1/h", 3_600_000), ("2/day", 43_200_000)] {
+        for (text, millis) in
+            [("1/s", 1000), ("20/min", 3000), ("300/min", 200), ("1/h", 3_600_000), ("2/day", 43_200_000)]
+        {
             assert_eq!(parse_refill(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "20", "0/s", "-1/s", "1/week", "1.5/s", "/s", "5 per minute"] {
@@ -311,7 +315,9 @@ mod tests {
 
     #[test]
     fn durations_want_a_unit() {
-        for (text, millis) in [("250ms", 250), ("10s", 10_000), ("15m", 900_000), ("168h", 604_800_000), ("30d", 2_592_000_000)] {
+        for (text, millis) in
+            [("250ms", 250), ("10s", 10_000), ("15m", 900_000), ("168h", 604_800_000), ("30d", 2_592_000_000)]
+        {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "10", "s", "1.5h", "-1s", "1y", "99999999999999999999s", "999999999999999999d"] {
@@ -355,9 +361,27 @@ mod tests {
             ("localhost", "localhost", true),
             ("192.0.2.1", "192.0.2.1", true),
         ] {
-            assert_eq!(pattern.parse::<HostPattern>().unwrap().matches(host), expected, "{host} for {pattern}");
+            assert_eq!(
+                pattern.parse::<HostPattern>().unwrap().matches(host),
+                expected,
+                "{host} for {pattern}"
+            );
         }
-        for text in ["", ".", "*", "*.", "*.com", "*.192.0.2.1", "a:80", "http://a", "a/b", "a..b", "-a", "a b", "ä.example"] {
+        for text in [
+            "",
+            ".",
+            "*",
+            "*.",
+            "*.com",
+            "*.192.0.2.1",
+            "a:80",
+            "http://a",
+            "a/b",
+            "a..b",
+            "-a",
+            "a b",
+            "ä.example",
+        ] {
             assert!(text.parse::<HostPattern>().is_err(), "{text}");
         }
     }

@@ -79,11 +79,7 @@ fn proxy_protocol(table: &mut Table<'_>) {
     }
 }
 
-fn sockets(
-    table: &mut Table<'_>,
-    key: &'static str,
-    seen: &mut Vec<SocketAddr>,
-) -> Option<Vec<SocketAddr>> {
+fn sockets(table: &mut Table<'_>, key: &'static str, seen: &mut Vec<SocketAddr>) -> Option<Vec<SocketAddr>> {
     let items = table.get(key)?.list()?;
     let mut sockets = Vec::new();
     for item in items {
@@ -120,11 +116,10 @@ fn tls(mut table: Table<'_>) -> (Tls, Vec<Names>) {
                 entry.doc.missing(entry.span.clone(), format!("the certificate names no `{word}`"), help);
             }
         }
-        if let Some((cert, key)) = cert.zip(key) {
-            if let Some((pair, found)) = pair(&cert, &key) {
-                files.push(pair);
-                names.push(found);
-            }
+        let found = cert.zip(key).and_then(|(cert, key)| pair(&cert, &key));
+        if let Some((pair, found)) = found {
+            files.push(pair);
+            names.push(found);
         }
         entry.finish();
     }
@@ -134,7 +129,8 @@ fn tls(mut table: Table<'_>) -> (Tls, Vec<Names>) {
 
 fn pair(cert: &super::Value<'_>, key: &super::Value<'_>) -> Option<(CertificateFiles, Names)> {
     let (cert_text, key_text) = (cert.text(), key.text());
-    let files = CertificateFiles { cert: cert.doc.named_file(cert_text?), key: cert.doc.named_file(key_text?) };
+    let files =
+        CertificateFiles { cert: cert.doc.named_file(cert_text?), key: cert.doc.named_file(key_text?) };
     let names = certificates::check(cert, key, &files)?;
     Some((files, names))
 }
