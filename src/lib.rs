@@ -4,8 +4,8 @@
 //! (held by `tests/architecture.rs`). To learn the product read [`gateway`] first.
 
 pub mod clock;
-pub mod telemetry;
 pub mod config;
+pub mod telemetry;
 pub mod request;
 pub mod stores;
 pub mod guards;

@@ -1,11 +1,93 @@
 //! What a person types: one file per verb or family; no logic of its own.
+//!
+//! A verb is a `clap::Args` of its own and a function that writes to a given place and answers an exit code of [`exit`].
 
 pub mod check;
+mod demo;
+mod demo_text;
+pub mod exit;
 pub mod init;
+mod run;
+pub mod user_dir;
 
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Where the config lies when nobody says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/portcullis/portcullis.toml";
+
+/// The front door of self-hosted file-sharing and backup services.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, about, arg_required_else_help = true, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the gateway.
+    Run(run::Args),
+    /// Run a sample application behind the gateway and say what to try.
+    Demo(demo::Args),
+}
+
+/// Which config a verb means.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConfigArgs {
+    /// The config file.
+    #[arg(long, env = "PORTCULLIS_CONFIG", value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+}
 
 /// Runs the command line and answers its exit code.
 pub fn run() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => {
+            // Help and version come this way too; a reader that has gone away is no error.
+            let _ = told.print();
+            return ExitCode::from(if told.use_stderr() { exit::USAGE } else { exit::OK });
+        }
+    };
+    let mut out = io::stdout();
+    let code = match cli.verb {
+        Verb::Run(args) => run::run(&args, &mut out),
+        Verb::Demo(args) => demo::demo(&args, &mut out),
+    };
+    let _ = out.flush();
+    ExitCode::from(code)
+}
+
+/// Says on standard error what went wrong.
+pub(crate) fn complain(what: impl std::fmt::Display) {
+    // Unlike the macro, a closed standard error must not end the process.
+    let _ = writeln!(io::stderr(), "portcullis: {what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn secrets_have_no_place_among_the_arguments() {
+        let mut command = Cli::command();
+        command.build();
+        for verb in command.get_subcommands() {
+            for argument in verb.get_arguments() {
+                let name = argument.get_id().as_str();
+                assert!(!["token", "password", "secret"].contains(&name), "{}: {name}", verb.get_name());
+            }
+        }
+    }
 }

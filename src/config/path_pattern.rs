@@ -78,6 +78,27 @@ impl PathPattern {
         }
     }
 
+    /// Whether a path below a path of this pattern is meant: for classes that restrict, `/metrics` holds for
+    /// `/metrics/x` too, since routers mount whole trees.
+    pub fn matches_above(&self, path: &str) -> bool {
+        path.match_indices('/').skip(1).any(|(at, _)| path.get(..at).is_some_and(|above| self.matches(above)))
+    }
+
+    /// `/*`.
+    pub fn everything() -> Self {
+        Self { text: "/*".into(), segments: Vec::new(), tail: Tail::Below }
+    }
+
+    /// The same pattern for paths in lower case.
+    #[must_use]
+    pub fn to_lowercase(&self) -> Self {
+        let segments = self.segments.iter().map(|segment| match segment {
+            Segment::Literal(literal) => Segment::Literal(literal.to_lowercase().into()),
+            Segment::Param(name) => Segment::Param(name.clone()),
+        });
+        Self { text: self.text.clone(), segments: segments.collect(), tail: self.tail }
+    }
+
     /// As written.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -1,17 +1,26 @@
 //! Guards: each is one struct with a pure check. They judge [`Facts`] and nothing else.
 
+pub mod allowlist;
+pub mod blocks;
+pub mod browser;
+pub mod headers;
+pub mod rate;
+pub mod size;
+
 use std::time::Duration;
 
 use http::StatusCode;
 
 use crate::request::facts::Facts;
 
-/// What a guard answers. There is no third answer: an error inside a guard is a denial.
+/// What a guard answers. There is no other answer: an error inside a guard is a denial.
 #[must_use = "a verdict that nobody reads lets the request through"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing against it.
     Pass,
+    /// It would be refused, but the guard only observes here: counted, let through.
+    WouldDeny(Denial),
     /// Refused.
     Deny(Denial),
 }
@@ -27,11 +36,13 @@ pub struct Denial {
     pub retry_after: Option<Duration>,
 }
 
-/// Why a request was refused: a closed list, the same word in log, metric, answer to `explain` and test.
+/// Why a request was refused: a closed list, the same word in log, metric, `explain` and test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The host is none of ours, or not the one of the TLS name.
     Misdirected,
+    /// A `plain` listener serves trusted proxies only.
+    UntrustedPeer,
     /// The client is in none of the class's networks.
     NotAllowlisted,
     /// A credential is blocked.
@@ -40,6 +51,8 @@ pub enum Reason {
     AddressBlocked,
     /// The share link is blocked.
     ShareBlocked,
+    /// A page of another origin wants to run, frame or connect to what it must not.
+    CrossOrigin,
     /// The announced or actual body is over the class's limit.
     BodyTooLarge,
     /// The client's budget for the class is used up.
@@ -53,10 +66,12 @@ impl Reason {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Misdirected => "misdirected",
+            Self::UntrustedPeer => "untrusted_peer",
             Self::NotAllowlisted => "not_allowlisted",
             Self::TokenBlocked => "token_blocked",
             Self::AddressBlocked => "address_blocked",
             Self::ShareBlocked => "share_blocked",
+            Self::CrossOrigin => "cross_origin",
             Self::BodyTooLarge => "body_too_large",
             Self::RateLimited => "rate_limited",
             Self::Draining => "draining",
@@ -69,11 +84,18 @@ impl Reason {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotAllowlisted | Self::ShareBlocked => StatusCode::NOT_FOUND,
             Self::TokenBlocked => StatusCode::UNAUTHORIZED,
-            Self::AddressBlocked => StatusCode::FORBIDDEN,
+            Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
         }
+    }
+}
+
+impl Denial {
+    /// A denial without a time to come again.
+    pub const fn new(guard: &'static str, reason: Reason) -> Self {
+        Self { guard, reason, retry_after: None }
     }
 }
 

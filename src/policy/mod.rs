@@ -1,13 +1,152 @@
-//! Settings become an immutable snapshot that requests are judged by.
+//! Settings become an immutable snapshot that requests are judged by; reload swaps it, requests never see two.
 
+mod compile;
+mod routes;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
 
-/// The snapshot.
+pub use compile::compile;
+pub use routes::Found;
+
+use crate::config::app::Tokens;
+use crate::config::class::Class;
+use crate::config::path_pattern::PathPattern;
+use crate::config::settings::{ClassMap, Settings, Upstream};
+use crate::config::values::{HostPattern, Networks};
+use crate::guards::allowlist::Allowlist;
+use crate::guards::browser::Browser;
+use crate::guards::headers::HeaderSet;
+use crate::guards::rate::Rate;
+use crate::guards::size::Size;
+use crate::request::target::Host;
+
+/// The snapshot. Everything a request needs, nothing that changes.
 #[derive(Debug)]
-pub struct Policy {}
+pub struct Policy {
+    /// The settings it was compiled from, for those who show them.
+    pub settings: Settings,
+    /// Whose forwarding headers are believed.
+    pub trusted_proxies: Networks,
+    /// The sites.
+    pub sites: Vec<Site>,
+    /// Exact host names.
+    hosts: HashMap<Box<str>, HostPlace>,
+    /// Wildcards, longest name first.
+    wildcards: Vec<(HostPattern, HostPlace)>,
+    /// Headers of answers that belong to no site.
+    pub nowhere: HeaderSet,
+}
+
+/// Where a host leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostPlace {
+    /// To a site; the second number is the place in [`Site::hosts`].
+    Site(usize, usize),
+    /// Redirected to the first host of a site.
+    Redirect(usize),
+}
+
+/// One site.
+#[derive(Debug)]
+pub struct Site {
+    /// Its first host: metrics, logs.
+    pub name: Arc<str>,
+    /// The names under which blocks may be scoped to it.
+    pub scopes: Box<[u64]>,
+    /// Where its tokens travel.
+    pub tokens: Tokens,
+    /// How long its access tokens live.
+    pub token_lifetime: Duration,
+    /// Its hosts with their origins and headers.
+    pub hosts: Vec<SiteHost>,
+    /// Denial bodies in the application's shape.
+    pub denials: HashMap<StatusCode, AppDenial>,
+    /// Its routes; the last one matches everything.
+    pub routes: Vec<Route>,
+    /// Judge only.
+    pub observe: bool,
+}
+
+/// One host of a site.
+#[derive(Debug)]
+pub struct SiteHost {
+    /// The name or wildcard.
+    pub pattern: HostPattern,
+    /// As browsers write it: `https://files.example.com:8443`.
+    pub origin: Box<str>,
+    /// Headers of answers by class.
+    pub headers: ClassMap<HeaderSet>,
+}
+
+/// A denial in the application's shape.
+#[derive(Debug, Clone)]
+pub struct AppDenial {
+    /// Content-Type.
+    pub content_type: HeaderValue,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// One route.
+#[derive(Debug)]
+pub struct Route {
+    /// Only this method.
+    pub method: Option<http::Method>,
+    /// Which paths.
+    pub pattern: PathPattern,
+    /// The same in lower case, for the folded view.
+    folded: PathPattern,
+    /// From `[[site.route]]`: stronger than the app file's.
+    own: bool,
+    /// What it is.
+    pub class: Class,
+    /// Where it leads.
+    pub upstream: Upstream,
+    /// `%2F` passes.
+    pub keep_encoded_slash: bool,
+    /// Who judges.
+    pub guards: RouteGuards,
+}
+
+/// The guards of a route; their order is in `gateway::decide`. (Blocks outlive policies and are not among them.)
+#[derive(Debug, Clone)]
+pub struct RouteGuards {
+    /// Who may reach it.
+    pub allowlist: Option<Allowlist>,
+    /// What browsers may do with it.
+    pub browser: Browser,
+    /// How large a body may be.
+    pub size: Size,
+    /// How often.
+    pub rate: Option<Arc<Rate>>,
+}
+
+impl Policy {
+    /// Where a host leads; `None`: nowhere, which denies. A single site is also reached by address.
+    pub fn place(&self, host: &Host) -> Option<HostPlace> {
+        if let Some(place) = self.hosts.get(host.as_str()) {
+            return Some(*place);
+        }
+        if let Some((_, place)) = self.wildcards.iter().find(|(pattern, _)| pattern.matches(host.as_str())) {
+            return Some(*place);
+        }
+        (self.sites.len() == 1 && host.is_address()).then_some(HostPlace::Site(0, 0))
+    }
+
+    /// A site by its place.
+    pub fn site(&self, site: usize) -> Option<&Site> {
+        self.sites.get(site)
+    }
+}
 
 /// Where the policy is published: one writer (reload), readers that cache per thread by generation.
 #[derive(Debug)]
@@ -36,5 +175,56 @@ impl PolicyCell {
     /// Changes with every publication.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+}
+
+/// One worker's view of the policy: reference counts of its own, so that workers share no cache line on the way.
+#[derive(Debug)]
+pub struct PolicyReader {
+    cell: Arc<PolicyCell>,
+    cached: RefCell<(u64, Rc<Snapshot>)>,
+}
+
+/// A policy as one worker holds it.
+#[derive(Debug)]
+pub struct Snapshot {
+    policy: Arc<Policy>,
+    /// Each site's block scopes.
+    scopes: Vec<Rc<[u64]>>,
+}
+
+impl PolicyReader {
+    /// A reader for one thread.
+    pub fn new(cell: Arc<PolicyCell>) -> Self {
+        let cached = RefCell::new((cell.generation(), Rc::new(Snapshot::new(cell.load()))));
+        Self { cell, cached }
+    }
+
+    /// The snapshot for a request: called once, at its beginning.
+    pub fn current(&self) -> Rc<Snapshot> {
+        let generation = self.cell.generation();
+        let mut cached = self.cached.borrow_mut();
+        if cached.0 != generation {
+            *cached = (generation, Rc::new(Snapshot::new(self.cell.load())));
+        }
+        Rc::clone(&cached.1)
+    }
+}
+
+impl Snapshot {
+    /// A snapshot of a policy for one thread.
+    pub fn new(policy: Arc<Policy>) -> Self {
+        let scopes = policy.sites.iter().map(|site| Rc::from(&*site.scopes)).collect();
+        Self { policy, scopes }
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The block scopes of a site.
+    pub fn scopes(&self, site: usize) -> Rc<[u64]> {
+        self.scopes.get(site).cloned().unwrap_or_else(|| Rc::new([]))
     }
 }

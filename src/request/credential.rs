@@ -1,6 +1,21 @@
-//! Finds every candidate token of a request; what is read of it without a key may block, never allow.
+//! What a token is: its fingerprint over the signed part, and what it says of itself unverified (DESIGN 6).
+//!
+//! A token has many spellings: decoders forgive padding, spare bits, other alphabets, junk. The signed part cannot be
+//! spelled in another way, so blocks are keyed by it, and a token whose segments are not canonical is refused.
 
 use std::fmt;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::facts::Malformed;
+use crate::config::app::TokenFormat;
+
+/// Longest text that is looked at as a token, in bytes; longer ones are refused (a head has 32 KiB at most anyway).
+pub const MAX_TOKEN: usize = 16 * 1024;
 
 /// A key of the block index: the first half of a SHA-256 over a name and the thing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,9 +28,9 @@ pub struct Fingerprint(pub [u8; 32]);
 /// One candidate token of a request. No secret is kept in it.
 #[derive(Debug, Clone)]
 pub struct Credential {
-    /// Names the token in the block index and in logs (shortened).
+    /// Names the token in the block index and, shortened and keyed, in logs.
     pub fingerprint: Fingerprint,
-    /// What the token says of itself, unverified; `None` when it has no claims that can be read.
+    /// What the token says of itself, unverified; `None` when it is opaque.
     pub claims: Option<Claims>,
     /// It came in a cookie: on `page` and `login` it is stripped and expired rather than refused.
     pub in_cookie: bool,
@@ -30,10 +45,52 @@ pub struct Claims {
     pub jti_text: Option<Box<str>>,
     /// Key of the token's `sub`: see [`subject_key`].
     pub subject: Option<Key>,
+    /// The `sub` as text, for the CLI's reply.
+    pub subject_text: Option<Box<str>>,
     /// Unix seconds of issue: `iat`, or `exp` minus the lifetime; `None` counts as oldest.
     pub issued: Option<u64>,
     /// Unix seconds of expiry.
     pub expires: Option<u64>,
+    /// Key of the token's `iss`: see [`issuer_key`].
+    pub issuer: Option<Key>,
+}
+
+/// Examines the text of one token.
+///
+/// # Errors
+/// [`Malformed::Credentials`] for a token-shaped text that some decoder may read in another way than we do: segments
+/// that are not canonical base64url, claims that are no object or name a key twice, or more than [`MAX_TOKEN`] bytes.
+pub fn examine(
+    text: &[u8],
+    format: TokenFormat,
+    lifetime: Duration,
+    in_cookie: bool,
+) -> Result<Credential, Malformed> {
+    if text.len() > MAX_TOKEN {
+        return Err(Malformed::Credentials);
+    }
+    let opaque = || Credential { fingerprint: Fingerprint::of(text), claims: None, in_cookie };
+    let dots = text.iter().filter(|byte| **byte == b'.').count();
+    let payload_place = match (format, dots) {
+        (TokenFormat::Jwt, 2) => 1,
+        (TokenFormat::HmacPair, 1) => 0,
+        _ => return Ok(opaque()),
+    };
+    let mut payload = None;
+    for (place, segment) in text.split(|byte| *byte == b'.').enumerate() {
+        // The engine refuses padding, other alphabets and spare bits: one spelling only.
+        let decoded = URL_SAFE_NO_PAD.decode(segment).map_err(|_| Malformed::Credentials)?;
+        if place == payload_place {
+            payload = Some(decoded);
+        }
+    }
+    let signed = text.rsplitn(2, |byte| *byte == b'.').nth(1).unwrap_or(text);
+    let claims = payload.as_deref().and_then(|json| Claims::read(json, lifetime));
+    Ok(Credential {
+        fingerprint: Fingerprint::of(signed),
+        claims: Some(claims.ok_or(Malformed::Credentials)?),
+        in_cookie,
+    })
 }
 
 /// The key of a subject. `1` and `"1"` are the same subject.
@@ -41,26 +98,14 @@ pub fn subject_key(subject: &str) -> Key {
     named_key("subject", subject.as_bytes())
 }
 
+/// The key of an issuer.
+pub fn issuer_key(issuer: &str) -> Key {
+    named_key("issuer", issuer.as_bytes())
+}
+
 /// The key of a token id. `1` and `"1"` are the same.
 pub fn jti_key(jti: &str) -> Key {
     named_key("jti", jti.as_bytes())
-}
-
-impl Fingerprint {
-    /// The fingerprint of a signed part.
-    pub fn of(signed: &[u8]) -> Self {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, signed);
-        let mut bytes = [0; 32];
-        bytes.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
-        Self(bytes)
-    }
-
-    /// The key of this fingerprint in the block index.
-    pub fn key(&self) -> Key {
-        let mut key = [0; 16];
-        key.iter_mut().zip(self.0).for_each(|(to, from)| *to = from);
-        Key(key)
-    }
 }
 
 fn named_key(name: &str, thing: &[u8]) -> Key {
@@ -68,9 +113,27 @@ fn named_key(name: &str, thing: &[u8]) -> Key {
     context.update(name.as_bytes());
     context.update(&[0]);
     context.update(thing);
-    let mut key = [0; 16];
-    key.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
-    Key(key)
+    Key(first_bytes(context.finish().as_ref()))
+}
+
+fn first_bytes<const N: usize>(from: &[u8]) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    bytes
+}
+
+// === impl Fingerprint ===
+
+impl Fingerprint {
+    /// The fingerprint of a signed part.
+    pub fn of(signed: &[u8]) -> Self {
+        Self(first_bytes(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, signed).as_ref()))
+    }
+
+    /// The key of this fingerprint in the block index.
+    pub fn key(&self) -> Key {
+        Key(first_bytes(&self.0))
+    }
 }
 
 impl fmt::Display for Fingerprint {
@@ -88,5 +151,146 @@ impl fmt::Debug for Fingerprint {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+// === impl Claims ===
+
+/// The claims that matter; a key that stands twice is an error by serde's own rule.
+#[derive(Deserialize)]
+struct RawClaims {
+    #[serde(default)]
+    jti: Scalar,
+    #[serde(default)]
+    sub: Scalar,
+    #[serde(default)]
+    iss: Scalar,
+    #[serde(default)]
+    iat: Scalar,
+    #[serde(default)]
+    exp: Scalar,
+}
+
+/// A claim as applications write it: text or number; anything else is nothing.
+#[derive(Deserialize, Default)]
+#[serde(untagged)]
+enum Scalar {
+    Text(String),
+    Whole(u64),
+    Number(f64),
+    Other(IgnoredAny),
+    #[default]
+    Missing,
+}
+
+impl Claims {
+    fn read(json: &[u8], lifetime: Duration) -> Option<Self> {
+        // serde would read a list as the struct's fields in order.
+        if !json.trim_ascii_start().starts_with(b"{") {
+            return None;
+        }
+        let RawClaims { jti, sub, iss, iat, exp } = serde_json::from_slice(json).ok()?;
+        let (jti, subject) = (jti.into_text(), sub.into_text());
+        let expires = exp.seconds();
+        let issued = iat.seconds().or_else(|| expires.map(|at| at.saturating_sub(lifetime.as_secs())));
+        Some(Self {
+            jti: jti.as_deref().map(jti_key),
+            subject: subject.as_deref().map(subject_key),
+            issuer: iss.into_text().as_deref().map(issuer_key),
+            jti_text: jti.and_then(printable),
+            subject_text: subject.and_then(printable),
+            issued,
+            expires,
+        })
+    }
+}
+
+impl Scalar {
+    fn into_text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Whole(number) => Some(number.to_string()),
+            Self::Number(number) => Some(number.to_string()),
+            Self::Other(_) | Self::Missing => None,
+        }
+    }
+
+    /// Unix seconds, rounded down; what is no number or no time is nothing.
+    fn seconds(&self) -> Option<u64> {
+        match self {
+            Self::Whole(number) => Some(*number),
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "checked to be in range"
+            )]
+            Self::Number(number) if (0.0..1e15).contains(number) => Some(*number as u64),
+            _ => None,
+        }
+    }
+}
+
+fn printable(text: String) -> Option<Box<str>> {
+    (text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn b64(text: &str) -> String {
+        URL_SAFE_NO_PAD.encode(text)
+    }
+
+    fn pair(claims: &str, signature: &str) -> Result<Credential, Malformed> {
+        examine(format!("{}.{signature}", b64(claims)).as_bytes(), TokenFormat::HmacPair, DAY, false)
+    }
+
+    #[test]
+    fn the_fingerprint_covers_the_signed_part_only() {
+        let one = pair(r#"{"sub":1,"exp":90000}"#, "AAAA").unwrap();
+        let other = pair(r#"{"sub":1,"exp":90000}"#, "BBBB").unwrap();
+        assert_eq!(one.fingerprint, other.fingerprint);
+        assert_ne!(one.fingerprint, pair(r#"{"sub":2,"exp":90000}"#, "AAAA").unwrap().fingerprint);
+    }
+
+    #[test]
+    fn spellings_that_some_decoder_forgives_are_refused() {
+        // Keepstack (Python) takes all of these for the one token; PyJWT takes padding; Go spare bits.
+        for signature in ["AAA=", "AAB", "AA+A", "A!AA", "AA~~AA", "AAAA=AAAA", "AAAA==", "A AA", "AAAAA"] {
+            assert!(pair(r#"{"sub":1}"#, signature).is_err(), "{signature}");
+        }
+        assert!(pair(r#"{"sub":1}"#, "AAA").is_ok());
+    }
+
+    #[test]
+    fn claims_are_read_as_number_or_text() {
+        let number = pair(r#"{"sub":1,"jti":7,"exp":90000}"#, "AAAA").unwrap().claims.unwrap();
+        let text = pair(r#"{"sub":"1","jti":"7","exp":90000.9}"#, "AAAA").unwrap().claims.unwrap();
+        assert_eq!((number.subject, number.jti), (text.subject, text.jti));
+        assert_eq!((number.expires, text.expires), (Some(90_000), Some(90_000)));
+        assert_eq!(number.issued, Some(90_000 - 86_400), "no iat: expiry minus lifetime");
+        let with_iat = pair(r#"{"sub":1,"iat":5,"exp":90000}"#, "AAAA").unwrap().claims.unwrap();
+        assert_eq!(with_iat.issued, Some(5));
+        let odd = pair(r#"{"sub":[1],"iat":"x","exp":{}}"#, "AAAA").unwrap().claims.unwrap();
+        assert_eq!((odd.subject, odd.issued, odd.expires), (None, None, None));
+    }
+
+    #[test]
+    fn claims_that_can_be_read_in_two_ways_are_refused() {
+        for claims in [r#"{"sub":1,"sub":2}"#, "[1]", "nonsense", r#"{"sub":1}x"#] {
+            assert!(pair(claims, "AAAA").is_err(), "{claims}");
+        }
+    }
+
+    #[test]
+    fn other_shapes_are_opaque() {
+        for text in ["abc", "a.b.c.d", "a.b.c"] {
+            let credential = examine(text.as_bytes(), TokenFormat::HmacPair, DAY, true).unwrap();
+            assert_eq!(credential.fingerprint, Fingerprint::of(text.as_bytes()));
+            assert!(credential.claims.is_none() && credential.in_cookie);
+        }
     }
 }

@@ -28,10 +28,45 @@ pub struct Facts {
     pub body_length: Option<u64>,
     /// Asks for a WebSocket.
     pub websocket: bool,
+    /// Which page a browser says it comes from.
+    pub origin: Origin,
+    /// A browser would run the answer as code: `Sec-Fetch-Dest` script, style, worker, object, embed and their kin.
+    pub runs_as_code: bool,
     /// Both clocks, read once: the only time a guard sees.
     pub now: Now,
     /// A rehearsal (`explain`) charges no budget.
     pub rehearsal: bool,
+}
+
+/// Which page a browser says a request comes from, by `Origin` and `Sec-Fetch-Site`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Nothing is said.
+    Absent,
+    /// The site itself.
+    Own,
+    /// Another site, or an origin that cannot be read (`null`).
+    Foreign,
+}
+
+impl Facts {
+    /// Facts of an unremarkable request, for tests to change.
+    pub fn example() -> Self {
+        Self {
+            client: Client::Address(std::net::IpAddr::from([203, 0, 113, 7])),
+            scopes: Rc::new([scope_of("files.example.com")]),
+            class: Class::Api,
+            method: Method::GET,
+            credentials: Vec::new(),
+            share: None,
+            body_length: Some(0),
+            websocket: false,
+            origin: Origin::Absent,
+            runs_as_code: false,
+            now: Now { mono: 1_000_000_000_000, wall: 1_790_000_000_000 },
+            rehearsal: false,
+        }
+    }
 }
 
 /// The scope of a block or a site by one of its host names: the first eight bytes of a SHA-256.

@@ -1,7 +1,10 @@
 //! What a request is, before anyone judges it.
 
 pub mod body;
+pub mod carriers;
 pub mod client;
 pub mod credential;
 pub mod facts;
 pub mod path;
+pub mod share_key;
+pub mod target;

@@ -1,6 +1,7 @@
 //! What outlives a policy: blocks, limits, live streams.
 
 pub mod blocks;
+pub mod cached;
 pub mod durable;
 pub mod limits;
 pub mod streams;

@@ -1,0 +1,52 @@
+# Two commands: `make demo` to try it, `make test` to prove it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+# What the tests call, as "program:Debian package".
+TEST_PROGRAMS := curl:curl openssl:openssl promtool:prometheus
+
+.PHONY: help demo build test test-deps lint deny clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: build ## Run the gateway on https://localhost:8443 before a sample application
+	@exec target/debug/portcullis demo
+
+build: ## Build the development binary
+	$(CARGO) build --locked
+
+test: test-deps lint ## Check format and lints, then run every test
+	$(CARGO) nextest run --locked --no-fail-fast
+	$(CARGO) test --locked --doc
+
+lint: ## Check format and lints
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+test-deps: ## Install what the tests need, or say what is missing
+	@missing=(); packages=(); \
+	for entry in $(TEST_PROGRAMS); do \
+	  if ! command -v "$${entry%%:*}" >/dev/null; then missing+=("$${entry%%:*}"); packages+=("$${entry##*:}"); fi; \
+	done; \
+	if [ "$${#missing[@]}" -gt 0 ]; then \
+	  install="apt-get install -y --no-install-recommends $${packages[*]}"; \
+	  if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	    echo "The tests need: $${missing[*]}. On Debian: $$install" >&2; exit 1; \
+	  fi; \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive $$install \
+	    || { echo "Could not install: $${missing[*]}" >&2; exit 1; }; \
+	fi
+	@command -v cargo-nextest >/dev/null || $(CARGO) install cargo-nextest --locked
+	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 \
+	  || rustup component add rustfmt clippy
+
+deny: ## Check licences, bans and sources of dependencies
+	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
+	$(CARGO) deny check licenses bans sources
+
+clean: ## Remove what was built
+	$(CARGO) clean

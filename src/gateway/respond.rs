@@ -1,0 +1,125 @@
+//! Denials, malformed requests and failures become answers: the only maker of error bodies.
+//!
+//! The stranger gets the same short text for every reason with the same status; what happened is in the log, under the id
+//! that the answer carries.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::ForwardError;
+use crate::guards::Denial;
+use crate::policy::Site;
+use crate::request::body::Body;
+use crate::request::facts::Malformed;
+
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+
+/// The answer to a denied request: in the application's own shape where the app file gives one.
+pub fn denied(denial: &Denial, site: Option<&Site>, html: bool) -> Response<Body> {
+    let status = denial.reason.status();
+    let mut answer = match site.and_then(|site| site.denials.get(&status)) {
+        Some(own) => {
+            let mut answer = Response::new(Body::Full(own.body.clone()));
+            *answer.status_mut() = status;
+            answer.headers_mut().insert(header::CONTENT_TYPE, own.content_type.clone());
+            answer
+        }
+        None => plain(status, html),
+    };
+    if let Some(wait) = denial.retry_after {
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    answer
+}
+
+/// The answer to a request that cannot be understood; the connection is closed behind it.
+pub fn malformed(why: Malformed) -> Response<Body> {
+    let status = match why {
+        Malformed::TooManyHeaders | Malformed::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let mut answer = plain(status, false);
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// The answer when the application could not be asked, or did not answer.
+pub fn failed(error: &ForwardError, html: bool) -> Response<Body> {
+    let status = match error {
+        ForwardError::Connect(_) | ForwardError::Protocol(_) | ForwardError::Closed => {
+            StatusCode::BAD_GATEWAY
+        }
+        ForwardError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+        ForwardError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ForwardError::BrokenRequest => StatusCode::BAD_REQUEST,
+    };
+    let mut answer = plain(status, html);
+    if matches!(error, ForwardError::BodyTooLarge | ForwardError::BrokenRequest) {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+/// A redirect that names nothing of the request but its path.
+pub fn redirect(location: &str) -> Response<Body> {
+    let mut answer = Response::new(Body::Empty);
+    *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    if let Ok(location) = HeaderValue::from_str(location) {
+        answer.headers_mut().insert(header::LOCATION, location);
+    }
+    answer
+}
+
+/// RFC 9457, or a small page for browsers.
+fn plain(status: StatusCode, html: bool) -> Response<Body> {
+    let reason = status.canonical_reason().unwrap_or("Error");
+    let code = status.as_u16();
+    let (content_type, body) = if html {
+        (
+            HTML,
+            format!("<!doctype html><html lang=en><title>{code} {reason}</title><h1>{code} {reason}</h1>\n"),
+        )
+    } else {
+        (PROBLEM, format!("{{\"type\":\"about:blank\",\"title\":\"{reason}\",\"status\":{code}}}\n"))
+    };
+    let mut answer = Response::new(Body::Full(Bytes::from(body)));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    answer
+}
+
+/// Rounded up, at least one.
+fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guards::Reason;
+
+    #[test]
+    fn the_wait_is_rounded_up_and_at_least_one_second() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
+        }
+    }
+
+    #[test]
+    fn reasons_of_one_status_look_the_same() {
+        let answer = |reason| {
+            let answer = denied(&Denial::new("x", reason), None, false);
+            (answer.status(), answer.headers().clone(), format!("{:?}", answer.into_body()))
+        };
+        assert_eq!(answer(Reason::NotAllowlisted), answer(Reason::ShareBlocked));
+        assert_eq!(answer(Reason::AddressBlocked), answer(Reason::CrossOrigin));
+    }
+}

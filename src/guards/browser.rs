@@ -1,0 +1,69 @@
+//! Refuses what a browser says a foreign page or a script tag is doing.
+//!
+//! 1. What users uploaded (`download`, `preview`, `share_download`) is never run: `Sec-Fetch-Dest` script, style, worker,
+//!    object, embed and their kin are refused, so `<script src="/s/TOKEN/file">` stays dead even on a page without a policy.
+//! 2. A WebSocket, and all of `live`, wants an Origin that is absent or the site's own: cookies and tokens of a visitor are no
+//!    invitation to connect from elsewhere.
+//! 3. A login posted by another site's page is refused, uncounted.
+//!
+//! Caveat: browsers tell the truth in these fields, others may not; that is enough, since it is browsers that are abused here.
+
+use super::{Denial, Guard, Reason, Verdict};
+use crate::config::class::Class;
+use crate::request::facts::{Facts, Origin};
+
+/// What a class refuses of browsers.
+#[derive(Debug, Clone, Copy)]
+pub struct Browser {
+    class: Class,
+}
+
+impl Browser {
+    /// The guard of a class.
+    pub fn of(class: Class) -> Self {
+        Self { class }
+    }
+}
+
+impl Guard for Browser {
+    const NAME: &'static str = "browser";
+
+    fn check(&self, cx: &Facts) -> Verdict {
+        let refused = match self.class {
+            Class::Download | Class::Preview | Class::ShareDownload if cx.runs_as_code => true,
+            Class::Live | Class::Login => cx.origin == Origin::Foreign,
+            _ => cx.websocket && cx.origin == Origin::Foreign,
+        };
+        if refused { Verdict::Deny(Denial::new(Self::NAME, Reason::CrossOrigin)) } else { Verdict::Pass }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uploads_never_run_and_foreign_pages_open_no_socket() {
+        for (class, origin, runs_as_code, passes) in [
+            (Class::Download, Origin::Own, true, false),
+            (Class::ShareDownload, Origin::Absent, true, false),
+            (Class::Preview, Origin::Foreign, false, true),
+            (Class::Live, Origin::Foreign, false, false),
+            (Class::Live, Origin::Own, false, true),
+            (Class::Live, Origin::Absent, false, true),
+            (Class::Login, Origin::Foreign, false, false),
+        ] {
+            let guard = Browser::of(class);
+            let facts = Facts { class, origin, runs_as_code, ..Facts::example() };
+            assert_eq!(guard.check(&facts) == Verdict::Pass, passes, "{class} {origin:?}");
+        }
+        let script = Facts { class: Class::Asset, runs_as_code: true, ..Facts::example() };
+        assert_eq!(
+            Browser::of(Class::Asset).check(&script),
+            Verdict::Pass,
+            "the application's own scripts run"
+        );
+        let socket = Facts { websocket: true, origin: Origin::Foreign, ..Facts::example() };
+        assert_ne!(Browser::of(Class::Page).check(&socket), Verdict::Pass, "on whatever route");
+    }
+}

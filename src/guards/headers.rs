@@ -1,0 +1,197 @@
+//! The security headers of answers, built once for each class and host of a site.
+//!
+//! 1. `Content-Security-Policy` by class, the strictest the application's own pages work with.
+//! 2. nosniff, Referrer-Policy, Permissions-Policy, COOP, CORP, X-Frame-Options on everything, HSTS over TLS.
+//! 3. The application's own copies are replaced, on denials too.
+//! 4. CORS fields that let a foreign origin in are taken out; `Secure` is put on cookies; token answers get `no-store`.
+//!
+//! Caveat: a policy is kept by the browser; other clients never see it.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::config::class::Class;
+use crate::config::settings::{CspChoice, Headers};
+
+const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
+const COOP: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// Features that a file or backup service has no use for.
+const NO_FEATURES: &str = "accelerometer=(), browsing-topics=(), camera=(), display-capture=(), geolocation=(), \
+                           gyroscope=(), magnetometer=(), microphone=(), midi=(), payment=(), usb=()";
+
+/// The headers of one class on one host.
+#[derive(Debug, Clone)]
+pub struct HeaderSet {
+    set: Vec<(HeaderName, HeaderValue)>,
+    no_store: bool,
+}
+
+/// What a set is built from.
+#[derive(Debug, Clone, Copy)]
+pub struct Ingredients<'a> {
+    /// The route's class.
+    pub class: Class,
+    /// `[site.headers]`.
+    pub headers: &'a Headers,
+    /// The app file's policy for the class.
+    pub app_csp: &'a str,
+    /// Scheme, host and port as browsers write them: `https://files.example.com`.
+    pub origin: &'a str,
+}
+
+impl HeaderSet {
+    /// Builds the set. A policy that is no header value is left to config's check; here it closes (`default-src 'none'`).
+    pub fn build(from: Ingredients<'_>) -> Self {
+        let class = from.class;
+        let mut set = vec![
+            (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+            (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+            (header::REFERRER_POLICY, HeaderValue::from_static(referrer_policy(class))),
+            (PERMISSIONS_POLICY, HeaderValue::from_static(NO_FEATURES)),
+            (COOP, HeaderValue::from_static("same-origin")),
+            (CORP, HeaderValue::from_static("same-origin")),
+        ];
+        let csp = match &from.headers.csp {
+            CspChoice::App => Some(from.app_csp),
+            CspChoice::Own(policy) => Some(&**policy),
+            CspChoice::Off => None,
+        };
+        if let Some(csp) = csp {
+            let name = if from.headers.csp_observe {
+                header::CONTENT_SECURITY_POLICY_REPORT_ONLY
+            } else {
+                header::CONTENT_SECURITY_POLICY
+            };
+            let value = HeaderValue::from_str(&csp.replace("{origin}", from.origin));
+            set.push((name, value.unwrap_or(HeaderValue::from_static("default-src 'none'"))));
+        }
+        if let Some(hsts) = &from.headers.hsts {
+            set.push((header::STRICT_TRANSPORT_SECURITY, hsts.clone()));
+        }
+        set.extend(from.headers.set.iter().cloned());
+        Self { set, no_store: matches!(class, Class::Login | Class::Refresh | Class::Oidc) }
+    }
+
+    /// Puts the set on an answer.
+    pub fn apply(&self, headers: &mut HeaderMap, origin: Option<&HeaderValue>, own_origin: bool) {
+        headers.remove(header::CONTENT_SECURITY_POLICY);
+        headers.remove(header::CONTENT_SECURITY_POLICY_REPORT_ONLY);
+        for (name, value) in &self.set {
+            headers.insert(name.clone(), value.clone());
+        }
+        if self.no_store {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        close_cors(headers, origin, own_origin);
+        if headers.contains_key(header::SET_COOKIE) {
+            secure_cookies(headers);
+        }
+    }
+
+    /// The names and values, for `check` and `explain`.
+    pub fn iter(&self) -> impl Iterator<Item = &(HeaderName, HeaderValue)> {
+        self.set.iter()
+    }
+}
+
+/// Share links are secrets in the path: nothing of it goes to others.
+fn referrer_policy(class: Class) -> &'static str {
+    match class {
+        Class::Share | Class::ShareDownload | Class::Oidc => "no-referrer",
+        _ => "same-origin",
+    }
+}
+
+/// Takes CORS fields out unless the request comes from the site itself.
+fn close_cors(headers: &mut HeaderMap, origin: Option<&HeaderValue>, own_origin: bool) {
+    let Some(allowed) = headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN) else { return };
+    if own_origin && origin == Some(allowed) {
+        return;
+    }
+    for name in [
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        header::ACCESS_CONTROL_MAX_AGE,
+    ] {
+        headers.remove(name);
+    }
+}
+
+fn secure_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().map(secure).collect();
+    headers.remove(header::SET_COOKIE);
+    for cookie in cookies {
+        headers.append(header::SET_COOKIE, cookie);
+    }
+}
+
+fn secure(cookie: &HeaderValue) -> HeaderValue {
+    let bytes = cookie.as_bytes();
+    let is_secure = |part: &[u8]| part.trim_ascii().eq_ignore_ascii_case(b"secure");
+    if bytes.split(|byte| *byte == b';').skip(1).any(is_secure) {
+        return cookie.clone();
+    }
+    HeaderValue::from_bytes(&[bytes, b"; Secure"].concat()).unwrap_or_else(|_| cookie.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(class: Class) -> HeaderSet {
+        let headers = Headers {
+            csp: CspChoice::App,
+            csp_observe: false,
+            hsts: Some(HeaderValue::from_static("max-age=31536000")),
+            set: vec![],
+        };
+        let app_csp = "script-src {origin}/app.js";
+        HeaderSet::build(Ingredients { class, headers: &headers, app_csp, origin: "https://a.test:8443" })
+    }
+
+    #[test]
+    fn the_applications_own_copies_are_replaced() {
+        let mut answer = HeaderMap::new();
+        answer.append("content-security-policy", "default-src *".parse().unwrap());
+        answer.append("content-security-policy", "img-src *".parse().unwrap());
+        answer.append("x-frame-options", "ALLOWALL".parse().unwrap());
+        set(Class::Page).apply(&mut answer, None, false);
+        let all: Vec<_> = answer.get_all("content-security-policy").iter().collect();
+        assert_eq!(all, ["script-src https://a.test:8443/app.js"]);
+        assert_eq!(answer["x-frame-options"], "DENY");
+        assert_eq!(answer["strict-transport-security"], "max-age=31536000");
+    }
+
+    #[test]
+    fn cookies_become_secure_once_and_token_answers_are_not_stored() {
+        let mut answer = HeaderMap::new();
+        answer.append("set-cookie", "a=b; Path=/".parse().unwrap());
+        answer.append("set-cookie", "c=d; secure; HttpOnly".parse().unwrap());
+        answer.insert("cache-control", "public".parse().unwrap());
+        set(Class::Login).apply(&mut answer, None, false);
+        let all: Vec<_> = answer.get_all("set-cookie").iter().collect();
+        assert_eq!(all, ["a=b; Path=/; Secure", "c=d; secure; HttpOnly"]);
+        assert_eq!(answer["cache-control"], "no-store");
+    }
+
+    #[test]
+    fn cors_is_closed_to_foreign_origins_and_to_everybody() {
+        for (origin, own, kept) in [("https://evil.test", false, false), ("https://a.test:8443", true, true)]
+        {
+            let origin = HeaderValue::from_static(origin);
+            let mut answer = HeaderMap::new();
+            answer.insert("access-control-allow-origin", origin.clone());
+            answer.insert("access-control-allow-credentials", "true".parse().unwrap());
+            set(Class::Api).apply(&mut answer, Some(&origin), own);
+            assert_eq!(answer.contains_key("access-control-allow-credentials"), kept);
+        }
+        let mut answer = HeaderMap::new();
+        answer.insert("access-control-allow-origin", "*".parse().unwrap());
+        set(Class::Api).apply(&mut answer, None, false);
+        assert!(answer.get("access-control-allow-origin").is_none());
+    }
+}

@@ -1,0 +1,165 @@
+//! Settings → policy. What can be wrong with settings was found by `config::load`; this cannot fail.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{AppDenial, HostPlace, Policy, Route, RouteGuards, Site, SiteHost};
+use crate::config::class::Class;
+use crate::config::path_pattern::PathPattern;
+use crate::config::settings::{self, ClassMap, Settings};
+use crate::config::values::{HostPattern, Networks};
+use crate::guards::allowlist::Allowlist;
+use crate::guards::browser::Browser;
+use crate::guards::headers::{HeaderSet, Ingredients};
+use crate::guards::rate::Rate;
+use crate::guards::size::Size;
+use crate::request::facts::scope_of;
+use crate::stores::limits::Limits;
+
+/// Compiles a policy over the stores that outlive it.
+pub fn compile(settings: &Settings, limits: &Arc<Limits>) -> Policy {
+    let sites: Vec<Site> = settings.sites.iter().map(|site| compile_site(settings, site, limits)).collect();
+    let mut hosts = HashMap::new();
+    let mut wildcards = Vec::new();
+    for (place, site) in settings.sites.iter().enumerate() {
+        let own = site.hosts.iter().enumerate().map(|(at, host)| (host, HostPlace::Site(place, at)));
+        let redirects = site.redirect_hosts.iter().map(|host| (host, HostPlace::Redirect(place)));
+        for (host, to) in own.chain(redirects) {
+            if host.is_wildcard() {
+                wildcards.push((host.clone(), to));
+            } else {
+                hosts.insert(host.name().into(), to);
+            }
+        }
+    }
+    wildcards.sort_by_key(|(host, _): &(HostPattern, _)| std::cmp::Reverse(host.name().len()));
+    Policy {
+        nowhere: nowhere(settings),
+        settings: settings.clone(),
+        trusted_proxies: settings.listen.trusted_proxies.clone(),
+        sites,
+        hosts,
+        wildcards,
+    }
+}
+
+/// The whole header set also where no site is: audits look at the address.
+fn nowhere(settings: &Settings) -> HeaderSet {
+    let headers = settings::Headers {
+        csp: settings::CspChoice::App,
+        csp_observe: false,
+        hsts: settings.sites.first().and_then(|site| site.headers.hsts.clone()),
+        set: Vec::new(),
+    };
+    HeaderSet::build(Ingredients {
+        class: Class::Api,
+        headers: &headers,
+        app_csp: "default-src 'none'; frame-ancestors 'none'",
+        origin: "",
+    })
+}
+
+fn compile_site(settings: &Settings, site: &settings::Site, limits: &Arc<Limits>) -> Site {
+    let guards = ClassMap::from_fn(|class| guards_of(site, class, limits));
+    let mut routes: Vec<Route> =
+        site.routes.iter().map(|route| own_route(site, route, &guards, limits)).collect();
+    routes.extend(site.app.routes.iter().map(|route| Route {
+        method: route.method.clone(),
+        pattern: route.pattern.clone(),
+        folded: fold(&route.pattern),
+        own: false,
+        class: route.class,
+        upstream: site.upstream.clone(),
+        keep_encoded_slash: false,
+        guards: guards.get(route.class).clone(),
+    }));
+    routes.push(default_route(site, &guards));
+    let denials = site.app.denials.iter().map(|denial| {
+        let body = Bytes::copy_from_slice(denial.body.as_bytes());
+        (denial.status, AppDenial { content_type: denial.content_type.clone(), body })
+    });
+    Site {
+        name: site.name().into(),
+        scopes: site.hosts.iter().map(|host| scope_of(&host.to_string())).collect(),
+        tokens: site.app.tokens.clone(),
+        token_lifetime: site.token_lifetime,
+        hosts: site.hosts.iter().map(|host| compile_host(settings, site, host)).collect(),
+        denials: denials.collect(),
+        routes,
+        observe: site.observe,
+    }
+}
+
+fn guards_of(site: &settings::Site, class: Class, limits: &Arc<Limits>) -> RouteGuards {
+    let listed = site.only_from.iter().find(|(of, _)| *of == class).map(|(_, networks)| networks.clone());
+    let networks = listed.or_else(|| class.restricts().then(Networks::loopback));
+    let rate = site.rate.iter().find(|(of, _)| *of == class).map(|(_, rate)| *rate);
+    let name = format!("{}/{class}", site.name());
+    RouteGuards {
+        allowlist: networks.map(Allowlist::new),
+        browser: Browser::of(class),
+        size: Size::new(*site.body.get(class)),
+        rate: rate.map(|rate| Arc::new(Rate::new(limits, &name, rate, site.observe))),
+    }
+}
+
+fn own_route(
+    site: &settings::Site,
+    route: &settings::SiteRoute,
+    guards: &ClassMap<RouteGuards>,
+    limits: &Arc<Limits>,
+) -> Route {
+    let mut guards = guards.get(route.class).clone();
+    let rate = site.rate.iter().find(|(of, _)| *of == route.class).map(|(_, rate)| *rate);
+    if let (true, Some(rate)) = (route.observe_rate, rate) {
+        let name = format!("{}/{}{}", site.name(), route.class, route.pattern);
+        guards.rate = Some(Arc::new(Rate::new(limits, &name, rate, true)));
+    }
+    Route {
+        method: route.method.clone().filter(|_| !route.class.restricts()),
+        pattern: route.pattern.clone(),
+        folded: fold(&route.pattern),
+        own: true,
+        class: route.class,
+        upstream: route.upstream.clone().unwrap_or_else(|| site.upstream.clone()),
+        keep_encoded_slash: route.keep_encoded_slash,
+        guards,
+    }
+}
+
+fn default_route(site: &settings::Site, guards: &ClassMap<RouteGuards>) -> Route {
+    let everything = PathPattern::everything();
+    Route {
+        method: None,
+        folded: everything.clone(),
+        pattern: everything,
+        own: false,
+        class: site.app.default_class,
+        upstream: site.upstream.clone(),
+        keep_encoded_slash: false,
+        guards: guards.get(site.app.default_class).clone(),
+    }
+}
+
+/// Folded views are in lower case.
+fn fold(pattern: &PathPattern) -> PathPattern {
+    pattern.to_lowercase()
+}
+
+fn compile_host(settings: &Settings, site: &settings::Site, host: &HostPattern) -> SiteHost {
+    let origin = match settings.listen.public_port {
+        443 => format!("https://{host}"),
+        port => format!("https://{host}:{port}"),
+    };
+    let headers = ClassMap::from_fn(|class| {
+        HeaderSet::build(Ingredients {
+            class,
+            headers: &site.headers,
+            app_csp: site.app.csp.get(class),
+            origin: &origin,
+        })
+    });
+    SiteHost { pattern: host.clone(), origin: origin.into(), headers }
+}
