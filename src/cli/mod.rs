@@ -2,9 +2,11 @@
 //!
 //! A verb is a `clap::Args` of its own and a function that writes to a given place and answers an exit code of [`exit`].
 
+pub mod check;
 mod demo;
 mod demo_text;
 pub mod exit;
+pub mod init;
 mod run;
 pub mod user_dir;
 

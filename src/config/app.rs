@@ -49,14 +49,21 @@ impl App {
         self.route_of(method, path).map_or(self.default_class, |route| route.class)
     }
 
-    /// The route of a path: the strictest that matches, among those of one class the most specific. An app file can
-    /// thus name `/api/*` without a thought for what must stay closed below it.
+    /// The route of a path: see [`precedence`].
     pub fn route_of(&self, method: &Method, path: &str) -> Option<&AppRoute> {
         self.routes
             .iter()
             .filter(|route| takes(route.method.as_ref(), method) && route.pattern.matches(path))
-            .max_by_key(|route| (route.class.strictness(), route.pattern.specificity()))
+            .max_by_key(|route| precedence(route.class, &route.pattern))
     }
+}
+
+/// Which of several routes that match one spelling of a path counts: a class that restricts before all others, so that
+/// no wide or careless pattern opens what another closes; then the most specific pattern, so that `/api/v1/ws` is
+/// `live` below an `/api/*` of class `api`; then the stricter class.
+pub(super) fn precedence(class: Class, pattern: &PathPattern) -> (u8, (usize, usize, bool), u8) {
+    let closed = if class.restricts() { class.strictness() } else { 0 };
+    (closed, pattern.specificity(), class.strictness())
 }
 
 /// Whether a route of this method takes a request of that one: frameworks answer HEAD with their GET route.

@@ -302,12 +302,12 @@ impl Site {
         if weaker { (class, None) } else { (own.class, Some(own)) }
     }
 
-    /// The site's own route of a path: the strictest that matches, among those of one class the most specific.
+    /// The site's own route of a path, chosen as among an app file's.
     pub fn route_of(&self, method: &Method, path: &str) -> Option<&SiteRoute> {
         self.routes
             .iter()
             .filter(|route| app::takes(route.method.as_ref(), method) && route.pattern.matches(path))
-            .max_by_key(|route| (route.class.strictness(), route.pattern.specificity()))
+            .max_by_key(|route| app::precedence(route.class, &route.pattern))
     }
 
     /// The site's name in metrics, logs and blocks: its first host.

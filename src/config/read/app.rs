@@ -58,7 +58,7 @@ pub(super) fn of_site(table: &mut Table<'_>, cache: &mut Cache) -> Option<Arc<Ap
     }
     if builtin_text(word).is_none() {
         let names: Vec<_> = builtin_names().collect();
-        let help = format!("{}; a path must have a `/` or end in `.toml`", suggestion(word, &names));
+        let help = format!("{} (a path has a `/` in it or ends in `.toml`)", suggestion(word, &names));
         value.wrong(ValueError { message: format!("`{word}` is no built-in app file"), help });
     }
     cache.builtin(value.doc, word)

@@ -1,12 +1,13 @@
 //! The file as a whole, and the sections of the gateway itself.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::listen::Public;
 use super::{Doc, Table, hosts, listen, site};
 use crate::config::defaults;
-use crate::config::settings::{Acme, Admin, Limits, Log, LogFormat, LogTarget, MinRate, Settings};
-use crate::config::values::{Networks, ValueError, parse_duration, parse_network, parse_socket};
+use crate::config::settings::{Acme, Admin, Limits, Log, LogFormat, LogTarget, MinRate, Settings, Site};
+use crate::config::values::{ByteSize, Networks, ValueError, parse_duration, parse_network, parse_socket};
 
 /// Reads a config file.
 pub(super) fn read(doc: &Doc, mut root: Table<'_>) -> Option<Settings> {
@@ -40,12 +41,7 @@ pub(super) fn read(doc: &Doc, mut root: Table<'_>) -> Option<Settings> {
     })
 }
 
-fn sites(
-    doc: &Doc,
-    root: &mut Table<'_>,
-    around: &site::Around<'_>,
-    hosts: &mut hosts::Hosts,
-) -> Vec<crate::config::settings::Site> {
+fn sites(doc: &Doc, root: &mut Table<'_>, around: &site::Around<'_>, hosts: &mut hosts::Hosts) -> Vec<Site> {
     let mut apps = super::app::Cache::default();
     let tables = root.tables("site");
     if tables.is_empty() {
@@ -60,8 +56,8 @@ fn sites(
 /// Limits of bodies that `[limits]` names itself; they are weaker than a site's and stronger than an app file's.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Bodies {
-    pub body: Option<crate::config::values::ByteSize>,
-    pub upload: Option<crate::config::values::ByteSize>,
+    pub body: Option<ByteSize>,
+    pub upload: Option<ByteSize>,
 }
 
 impl Bodies {
@@ -164,7 +160,7 @@ fn min_rate(mut table: Table<'_>) -> MinRate {
 }
 
 /// A time that is not nothing: zero would cut every connection.
-fn some_time(text: &str) -> Result<std::time::Duration, ValueError> {
+fn some_time(text: &str) -> Result<Duration, ValueError> {
     let time = parse_duration(text)?;
     if time.is_zero() {
         return Err(value_error(format!("`{text}` leaves no time at all"), "write e.g. \"10s\""));
@@ -173,8 +169,8 @@ fn some_time(text: &str) -> Result<std::time::Duration, ValueError> {
 }
 
 /// Below 1 KiB not even a curl gets through; above 1 MiB strangers choose how much memory a connection takes.
-fn request_head(text: &str) -> Result<crate::config::values::ByteSize, ValueError> {
-    let size: crate::config::values::ByteSize = text.parse()?;
+fn request_head(text: &str) -> Result<ByteSize, ValueError> {
+    let size: ByteSize = text.parse()?;
     if (1 << 10..=1 << 20).contains(&size.0) {
         return Ok(size);
     }

@@ -129,10 +129,10 @@ fn reserved(header: &HeaderName) -> Option<&'static str> {
         HeaderName::from_static("keep-alive"),
         HeaderName::from_static("proxy-connection"),
     ];
-    match header {
+    match *header {
         _ if hop.contains(header) => Some("it belongs to the single answer"),
-        &header::CONTENT_SECURITY_POLICY => Some("the key is `site.headers.csp`"),
-        &header::STRICT_TRANSPORT_SECURITY => Some("the key is `site.headers.hsts`"),
+        header::CONTENT_SECURITY_POLICY => Some("the key is `site.headers.csp`"),
+        header::STRICT_TRANSPORT_SECURITY => Some("the key is `site.headers.hsts`"),
         _ => None,
     }
 }

@@ -116,11 +116,10 @@ fn tls(mut table: Table<'_>) -> (Tls, Vec<Names>) {
                 entry.doc.missing(entry.span.clone(), format!("the certificate names no `{word}`"), help);
             }
         }
-        if let Some((cert, key)) = cert.zip(key) {
-            if let Some((pair, found)) = pair(&cert, &key) {
-                files.push(pair);
-                names.push(found);
-            }
+        let found = cert.zip(key).and_then(|(cert, key)| pair(&cert, &key));
+        if let Some((pair, found)) = found {
+            files.push(pair);
+            names.push(found);
         }
         entry.finish();
     }

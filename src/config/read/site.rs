@@ -1,6 +1,7 @@
 //! `[[site]]`.
 
 use std::net::Ipv6Addr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::{Table, Value, app, headers, nearest, route};
 use crate::config::app::App;
 use crate::config::class::Class;
 use crate::config::defaults;
-use crate::config::settings::{ClassMap, Site, Upstream};
+use crate::config::settings::{ClassMap, Site, SiteRoute, Upstream};
 use crate::config::values::{
     ByteSize, HostPattern, Networks, Rate, ValueError, parse_duration, parse_network, parse_refill,
 };
@@ -160,7 +161,8 @@ fn parse_upstream(text: &str) -> Result<Upstream, ValueError> {
     if bare.is_empty() || (is_six && bare.parse::<Ipv6Addr>().is_err()) {
         return Err(wrong("host or port cannot be read"));
     }
-    if authority.port_u16() == Some(0) || rest.ends_with(':') {
+    let has_port = authority.as_str().len() > authority.host().len();
+    if authority.port_u16() == Some(0) || (has_port && authority.port_u16().is_none()) {
         return Err(wrong("the port must be from 1 to 65535"));
     }
     Ok(Upstream { host: bare.to_ascii_lowercase().into(), port: authority.port_u16().unwrap_or(80) })
@@ -204,7 +206,7 @@ pub(super) fn rate_entry(word: &str, value: &Value<'_>) -> Option<(Class, Rate)>
         }
     }
     table.finish();
-    Some((class?, Rate { refill: refill?, burst: burst.and_then(std::num::NonZeroU32::new)? }))
+    Some((class?, Rate { refill: refill?, burst: burst.and_then(NonZeroU32::new)? }))
 }
 
 /// A class as the key of an entry.
@@ -237,11 +239,7 @@ fn lifetimes(mut table: Table<'_>) -> (Option<Duration>, Option<Duration>) {
     found
 }
 
-fn routes(
-    table: &mut Table<'_>,
-    only_from: &[(Class, Networks)],
-    seen: &mut Hosts,
-) -> Vec<crate::config::settings::SiteRoute> {
+fn routes(table: &mut Table<'_>, only_from: &[(Class, Networks)], seen: &mut Hosts) -> Vec<SiteRoute> {
     let tables = table.tables("route");
     tables.into_iter().filter_map(|table| route::route(table, only_from, seen)).collect()
 }

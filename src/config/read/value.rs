@@ -109,6 +109,7 @@ impl<'d> Value<'d> {
             message: format!("{} stands where {what} is wanted", article(self.inner.type_str())),
             help: match self.inner {
                 DeValue::String(text) if what.starts_with("a list") => format!("write [\"{text}\"]"),
+                _ if what.starts_with("a string") => "put it in quotes".into(),
                 _ => format!("write {what}"),
             },
         });
