@@ -247,7 +247,8 @@ impl Control {
             .filter_map(|held| {
                 let site = held.block.site.as_deref()?;
                 let known = self.sites.iter().any(|facts| facts.is_called(site));
-                (!known).then(|| format!("block {} holds on {site}, which is no site any more", held.block.id))
+                (!known)
+                    .then(|| format!("block {} holds on {site}, which is no site any more", held.block.id))
             })
             .collect()
     }

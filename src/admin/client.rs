@@ -41,10 +41,8 @@ pub fn call(
     limit: Duration,
 ) -> Result<(StatusCode, Bytes), CallError> {
     let silent = |error: &dyn ToString| CallError::NoAnswer(error.to_string());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| silent(&error))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| silent(&error))?;
     let exchange = async {
         let stream = UnixStream::connect(socket).await.map_err(not_connected)?;
         ask(stream, method, path, body).await.map_err(|error| silent(&error))

@@ -53,7 +53,8 @@ impl Control {
             // It was never on disk, so lifting it need not be either; the end is written with the next try.
             Err(_) if self.unwritten.contains(&id) => false,
             Err(error) => {
-                let message = format!("block {id} still holds, because its end could not be written: {error}");
+                let message =
+                    format!("block {id} still holds, because its end could not be written: {error}");
                 return Err(Refusal::new(RefusalKind::NotWritten, message));
             }
         };

@@ -166,7 +166,8 @@ fn warnings(order: &Order, sites: &[&SiteFacts], until: u64, now: Now) -> Vec<St
             warnings.push(format!("the token says it ended at {}", timestamp(expires)));
         }
     }
-    let refreshing: Vec<_> = sites.iter().filter(|site| site.refreshes).map(|site| site.name.as_str()).collect();
+    let refreshing: Vec<_> =
+        sites.iter().filter(|site| site.refreshes).map(|site| site.name.as_str()).collect();
     let refreshing = refreshing.join(", ");
     match &order.what {
         What::Fingerprint { .. } | What::Jti { .. } if !refreshing.is_empty() => warnings.push(format!(

@@ -48,7 +48,10 @@ impl Control {
                 self.last.problems.clear();
                 warnings.extend(self.orphans(now));
                 let took_ms = now.mono_ms().saturating_sub(start.mono_ms());
-                Ok(Reloaded { schema: SCHEMA, reload: Summary { sites: self.site_names(), warnings, took_ms } })
+                Ok(Reloaded {
+                    schema: SCHEMA,
+                    reload: Summary { sites: self.site_names(), warnings, took_ms },
+                })
             }
             Err(problems) => {
                 self.last.problems = lines(&problems);

@@ -187,10 +187,8 @@ fn create(path: &Path) -> Result<(), OpenError> {
     }
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&aside);
     drop(file.map_err(failed)?);
-    let database = Database::builder()
-        .set_cache_size(CACHE)
-        .create(&aside)
-        .map_err(|error| open_error(path, error))?;
+    let database =
+        Database::builder().set_cache_size(CACHE).create(&aside).map_err(|error| open_error(path, error))?;
     transact(&database, |transaction| {
         transaction.open_table(BLOCKS)?;
         transaction.open_table(META)?.insert("schema", SCHEMA)?;

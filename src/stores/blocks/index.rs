@@ -81,8 +81,7 @@ impl Index {
     /// The block that one credential of the request falls under.
     pub fn matching_credential(&self, facts: &Facts, place: usize) -> Option<Hit> {
         let credential = facts.credentials.get(place)?;
-        self.by_credential(facts, credential)
-            .map(|(id, kind)| Hit { id, kind, credential: Some(place) })
+        self.by_credential(facts, credential).map(|(id, kind)| Hit { id, kind, credential: Some(place) })
     }
 
     fn by_address(&self, facts: &Facts) -> Option<Hit> {
@@ -147,6 +146,8 @@ impl Index {
 
     fn count(&mut self, held: &Held, change: impl Fn(usize) -> usize) {
         let kinds = Kind::ALL.into_iter().zip(&mut self.counts);
-        kinds.filter(|(kind, _)| *kind == held.block.what.kind()).for_each(|(_, count)| *count = change(*count));
+        kinds
+            .filter(|(kind, _)| *kind == held.block.what.kind())
+            .for_each(|(_, count)| *count = change(*count));
     }
 }

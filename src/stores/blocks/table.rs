@@ -176,9 +176,7 @@ fn layer<K>(layers: &mut Vec<(u8, Map<K>)>, length: u8) -> &mut Map<K> {
 fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(net) = network else { return network };
     match (net.network().to_ipv4_mapped(), net.prefix_len().checked_sub(96)) {
-        (Some(address), Some(length)) => {
-            ipnet::Ipv4Net::new(address, length).map_or(network, IpNet::V4)
-        }
+        (Some(address), Some(length)) => ipnet::Ipv4Net::new(address, length).map_or(network, IpNet::V4),
         _ => network,
     }
 }

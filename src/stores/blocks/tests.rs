@@ -111,7 +111,8 @@ fn and_logins_refuses_later_sessions_too() {
 
 #[test]
 fn another_issuers_subject_is_another_person_but_an_unnamed_issuer_may_be_any() {
-    let what = What::Subject { subject: "7".into(), issuer: Some("a".into()), before: NOW, and_logins: false };
+    let what =
+        What::Subject { subject: "7".into(), issuer: Some("a".into()), before: NOW, and_logins: false };
     let blocked = index(what);
     let of = |issuer: Option<&str>| {
         let mut credential = session("7", None);
@@ -245,7 +246,9 @@ fn naive_one(held: &Held, facts: &Facts) -> bool {
         What::Jti { jti } => any(&|_, claims| claims.jti == Some(jti_key(jti))),
         What::Subject { subject, issuer, before, and_logins } => any(&|_, claims| {
             claims.subject == Some(subject_key(subject))
-                && (issuer.is_none() || claims.issuer.is_none() || claims.issuer == issuer.as_deref().map(issuer_key))
+                && (issuer.is_none()
+                    || claims.issuer.is_none()
+                    || claims.issuer == issuer.as_deref().map(issuer_key))
                 && (*and_logins || old(*before, claims))
         }),
         What::Everyone { before, and_logins } => any(&|_, claims| *and_logins || old(*before, claims)),
@@ -307,10 +310,8 @@ fn requests() -> impl Strategy<Value = Facts> {
             issued,
             ..Claims::default()
         });
-    let one = (0..6u8, proptest::option::of(claims), any::<bool>()).prop_map(|(n, claims, in_cookie)| Credential {
-        fingerprint: Fingerprint::of(&[n]),
-        claims,
-        in_cookie,
+    let one = (0..6u8, proptest::option::of(claims), any::<bool>()).prop_map(|(n, claims, in_cookie)| {
+        Credential { fingerprint: Fingerprint::of(&[n]), claims, in_cookie }
     });
     let share = proptest::option::of((0..5u8).prop_map(|n| Key([n; 16])));
     (proptest::collection::vec(one, 0..4), share, any::<u8>(), any::<bool>()).prop_map(
@@ -356,12 +357,15 @@ fn a_hundred_thousand_blocks_are_searched_in_two_microseconds() {
     let many: Vec<Held> = (0..100_000u64)
         .map(|id| {
             let name = id.to_string();
-            held(block(id, match id % 4 {
-                0 => What::Fingerprint { fingerprint: Fingerprint::of(name.as_bytes()) },
-                1 => What::Jti { jti: name },
-                2 => subject(&name, NOW - 1),
-                _ => address(&format!("10.{}.{}.{}/32", id >> 16 & 255, id >> 8 & 255, id & 255)),
-            }))
+            held(block(
+                id,
+                match id % 4 {
+                    0 => What::Fingerprint { fingerprint: Fingerprint::of(name.as_bytes()) },
+                    1 => What::Jti { jti: name },
+                    2 => subject(&name, NOW - 1),
+                    _ => address(&format!("10.{}.{}.{}/32", id >> 16 & 255, id >> 8 & 255, id & 255)),
+                },
+            ))
         })
         .collect();
     let clock = Clock::system();
@@ -388,6 +392,10 @@ fn a_hundred_thousand_blocks_are_searched_in_two_microseconds() {
         }
         fastest = fastest.min((clock.now().mono - begin) / rounds);
     }
-    println!("build {} ms, +1000: {} us, matching {fastest} ns", (built - start) / 1_000_000, (extended - built) / 1000);
+    println!(
+        "build {} ms, +1000: {} us, matching {fastest} ns",
+        (built - start) / 1_000_000,
+        (extended - built) / 1000
+    );
     assert!(fastest < 2000, "{fastest} ns");
 }

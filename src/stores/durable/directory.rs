@@ -97,7 +97,10 @@ fn read_secret(path: &Path) -> io::Result<Option<[u8; 32]>> {
     let mut bytes = Vec::with_capacity(33);
     file.take(33).read_to_end(&mut bytes)?;
     let wrong = || {
-        let what = format!("{} is not 32 bytes long: put the old key back, or remove the file (blocks of share links then no longer hold)", path.display());
+        let what = format!(
+            "{} is not 32 bytes long: put the old key back, or remove the file (blocks of share links then no longer hold)",
+            path.display()
+        );
         io::Error::new(io::ErrorKind::InvalidData, what)
     };
     <[u8; 32]>::try_from(bytes).map(Some).map_err(|_| wrong())
