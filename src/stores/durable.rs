@@ -133,6 +133,12 @@ impl Store {
         })
     }
 
+    /// As after an I/O error.
+    #[cfg(test)]
+    pub(crate) fn break_for_test(&mut self) {
+        self.database = None;
+    }
+
     /// Where the store is.
     pub fn path(&self) -> &Path {
         &self.path
