@@ -78,3 +78,48 @@ async fn readyz(State(shown): State<Shown>) -> Response {
     }
     (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::readiness::latch;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn get(address: std::net::SocketAddr, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn only_listed_networks_are_answered_and_readiness_follows_the_latch() {
+        let (latch, readiness) = latch();
+        let shown = Shown {
+            scrape: Arc::new(|| Box::pin(async { "portcullis_blocks 1\n".to_owned() })),
+            readiness,
+            only_from: Arc::new(ArcSwap::from_pointee(Networks::loopback())),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = async {
+            assert!(get(address, "/metrics").await.ends_with("portcullis_blocks 1\n"));
+            assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
+            assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
+            latch.ready();
+            assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+            drop(latch);
+            assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
+            shown.only_from.store(Arc::new(Networks::default()));
+            for path in ["/metrics", "/livez", "/readyz"] {
+                assert!(get(address, path).await.starts_with("HTTP/1.1 404"), "{path}");
+            }
+        };
+        tokio::select! {
+            () = serve(listener, shown.clone()) => panic!("the listener ended"),
+            () = asked => {}
+        }
+    }
+}

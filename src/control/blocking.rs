@@ -22,6 +22,12 @@ const KEPT: u64 = 30 * 86_400_000;
 /// An order, who gave it, and who waits for the answer.
 pub(super) type Waiting = (Order, String, Reply<Blocked>);
 
+/// Orders from the spool: their numbers, and the files to remove once they are on disk.
+struct TakenIn {
+    ids: Vec<u64>,
+    paths: Vec<PathBuf>,
+}
+
 impl Control {
     /// THE PROMISE. When an answer says `confirmed` and `durable`, the block is in memory on every worker, its live
     /// streams are cut, and it is on the disk.
@@ -128,15 +134,14 @@ impl Control {
 
     /// Takes in what a CLI left while the gateway was down. Committed before anything listens.
     pub(super) fn take_in_spool(&mut self) -> Result<(), StateError> {
-        let ids = self.read_spool()?;
-        let Some((ids, paths)) = ids else { return Ok(()) };
+        let Some(TakenIn { ids, paths }) = self.read_spool()? else { return Ok(()) };
         let durable = self.commit(&ids);
         self.write_down("block", &ids, durable);
         self.clear_spool(durable, &paths);
         Ok(())
     }
 
-    fn read_spool(&mut self) -> Result<Option<(Vec<u64>, Vec<PathBuf>)>, StateError> {
+    fn read_spool(&mut self) -> Result<Option<TakenIn>, StateError> {
         let path = self.state.spool();
         let found = spool::read(&path).map_err(|cause| StateError::Spool { path, cause })?;
         for (path, wrong) in &found.broken {
@@ -151,7 +156,7 @@ impl Control {
         let now = self.clock.now();
         let (paths, orders): (Vec<_>, Vec<_>) = found.orders.into_iter().unzip();
         let ids = orders.into_iter().map(|spooled| self.hold_spooled(spooled, now)).collect();
-        Ok(Some((ids, paths)))
+        Ok(Some(TakenIn { ids, paths }))
     }
 
     /// Nobody is there to be asked again: a site that is not clear means all sites, so that the block holds.
@@ -199,7 +204,7 @@ impl Control {
             return;
         }
         match self.read_spool() {
-            Ok(Some((ids, paths))) => {
+            Ok(Some(TakenIn { ids, paths })) => {
                 self.publish(&ids);
                 let swept = self.workers.sweep(SWEEP).await;
                 let durable = self.commit(&ids);

@@ -133,6 +133,12 @@ impl Store {
         })
     }
 
+    /// As after an I/O error.
+    #[cfg(test)]
+    pub(crate) fn break_for_test(&mut self) {
+        self.database = None;
+    }
+
     /// Where the store is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -215,23 +221,26 @@ fn open_checked(path: &Path) -> Result<Database, OpenError> {
 }
 
 fn read_all(path: &Path, database: &Database) -> Result<Vec<Block>, OpenError> {
-    let read = || -> Result<(u64, Vec<(u64, Vec<u8>)>), redb::Error> {
-        let transaction = database.begin_read()?;
-        let schema = transaction.open_table(META)?.get("schema")?.map(|found| found.value());
-        let mut values = Vec::new();
-        for entry in transaction.open_table(BLOCKS)?.iter()? {
-            let (id, json) = entry?;
-            values.push((id.value(), json.value().to_vec()));
-        }
-        Ok((schema.unwrap_or(0), values))
-    };
-    let (schema, values) = read().map_err(|error| corrupt(path, error))?;
-    match schema {
-        SCHEMA => {}
-        0 => return Err(corrupt(path, "it does not say its form")),
-        found => return Err(OpenError::Newer { path: path.to_owned(), found }),
+    match schema(database).map_err(|error| corrupt(path, error))? {
+        Some(SCHEMA) => {}
+        Some(found) => return Err(OpenError::Newer { path: path.to_owned(), found }),
+        None => return Err(corrupt(path, "it does not say its form")),
     }
+    let values = values(database).map_err(|error| corrupt(path, error))?;
     values.into_iter().map(|(id, json)| parse(path, id, &json)).collect()
+}
+
+fn schema(database: &Database) -> Result<Option<u64>, redb::Error> {
+    Ok(database.begin_read()?.open_table(META)?.get("schema")?.map(|found| found.value()))
+}
+
+fn values(database: &Database) -> Result<Vec<(u64, Vec<u8>)>, redb::Error> {
+    let mut values = Vec::new();
+    for entry in database.begin_read()?.open_table(BLOCKS)?.iter()? {
+        let (id, json) = entry?;
+        values.push((id.value(), json.value().to_vec()));
+    }
+    Ok(values)
 }
 
 fn parse(path: &Path, id: u64, json: &[u8]) -> Result<Block, OpenError> {

@@ -353,6 +353,7 @@ proptest! {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the figures are the point")]
 fn a_hundred_thousand_blocks_are_searched_in_two_microseconds() {
     let many: Vec<Held> = (0..100_000u64)
         .map(|id| {
