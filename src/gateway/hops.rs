@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Request, Uri, Version};
 
 use crate::request::client::Client;
 
@@ -60,8 +62,16 @@ pub struct Identity<'a> {
     pub id: &'a str,
 }
 
-/// Makes a head fit to go to the application. `websocket`: the upgrade stays, as ours.
-pub fn outgoing(head: &mut Parts, identity: &Identity<'_>, websocket: bool) {
+/// Makes a head fit to go to the application, in origin form and HTTP/1.1. `path`: what to forward where that is not what
+/// was sent. `websocket`: the upgrade stays, as ours.
+pub fn outgoing(mut head: Parts, path: Option<String>, identity: &Identity<'_>, websocket: bool) -> Request<()> {
+    head.extensions.clear();
+    head.version = Version::HTTP_11;
+    if let Some(path) = path.and_then(|path| PathAndQuery::from_maybe_shared(path).ok()) {
+        head.uri = Uri::from(path);
+    } else if head.uri.authority().is_some() {
+        head.uri = head.uri.path_and_query().cloned().map(Uri::from).unwrap_or_default();
+    }
     strip(&mut head.headers, true);
     let headers = &mut head.headers;
     if websocket {
@@ -81,6 +91,7 @@ pub fn outgoing(head: &mut Parts, identity: &Identity<'_>, websocket: bool) {
     headers.insert(X_FORWARDED_PORT, HeaderValue::from(identity.port));
     headers.insert(header::VIA, HeaderValue::from_static("1.1 portcullis"));
     join_cookies(headers);
+    Request::from_parts(head, ())
 }
 
 /// Makes an answer's head fit to go to the client.
@@ -146,7 +157,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let (mut head, ()) = request.body(()).unwrap().into_parts();
+        let (head, ()) = request.body(()).unwrap().into_parts();
         let identity = Identity {
             client: Client::Address("203.0.113.7".parse().unwrap()),
             authority: "a.test:8443",
@@ -154,8 +165,7 @@ mod tests {
             secure: true,
             id: "id1",
         };
-        outgoing(&mut head, &identity, websocket);
-        head.headers
+        outgoing(head, None, &identity, websocket).into_parts().0.headers
     }
 
     #[test]

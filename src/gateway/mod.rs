@@ -1,1 +1,347 @@
-//! gateway
+//! A request's way: READ THIS FIRST.
+//!
+//! [`Gateway::handle`] takes one request through one policy snapshot: facts and route ([`read`]), the live stream's
+//! registration, [`decide`], the upstream, the answer. Only `decide` can make a [`Permit`], and the upstream takes nothing
+//! without one.
+
+mod answer;
+pub mod exchange;
+pub mod hops;
+pub mod read;
+pub mod respond;
+pub mod upload;
+pub mod view;
+
+use std::any::Any;
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tower::{Service, ServiceExt};
+
+use self::answer::{Asked, Dress};
+use self::exchange::{Beginning, Exchange};
+use self::hops::Identity;
+use self::read::{Reading, Refusal, Surroundings};
+use self::upload::Upload;
+use self::view::{View, Views};
+use crate::clock::Clock;
+use crate::config::settings::Upstream;
+use crate::guards::{Denial, Guard, Verdict, blocks};
+use crate::policy::{Route, RouteGuards, Site};
+use crate::request::body::Body;
+use crate::request::client::Client;
+use crate::request::facts::{Facts, Malformed};
+use crate::request::share_key::ShareKey;
+use crate::stores::blocks::Index;
+use crate::stores::cached::BlocksReader;
+use crate::stores::streams::{Kill, Streams};
+use crate::telemetry::access_log::Lane;
+
+/// Proof that every guard has passed. Private fields: only [`decide`] can make one.
+#[must_use]
+#[derive(Debug)]
+pub struct Permit {
+    upstream: Upstream,
+    strip_cookies: bool,
+}
+
+impl Permit {
+    /// Where the request may go.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+}
+
+/// Judges a request: a function of route, blocks and facts, without waiting, allocating or asking the time.
+///
+/// The order is a security property: change it only together with `tests/order.rs`. `on` hears every verdict, in order.
+///
+/// # Errors
+/// The first denial.
+pub fn decide(
+    site: &Site,
+    route: &Route,
+    index: &Index,
+    cx: &Facts,
+    on: &mut impl FnMut(&'static str, &Verdict),
+) -> Result<Permit, Denial> {
+    // No `..` here: a new guard does not compile until it has been given its place.
+    let RouteGuards { allowlist, browser, size, rate } = &route.guards;
+    // Cheapest, and hides the endpoint. It and the blocks enforce always; the others may only observe.
+    pass(crate::guards::allowlist::Allowlist::NAME, allowlist.check(cx), false, on)?;
+    // Emergency blocks: before anything that costs or counts.
+    let judged = blocks::check(index, cx);
+    pass(blocks::NAME, judged.verdict, false, on)?;
+    pass(crate::guards::browser::Browser::NAME, browser.check(cx), site.observe, on)?;
+    pass(crate::guards::size::Size::NAME, size.check(cx), site.observe, on)?;
+    // Before anything that reads a body.
+    let rate_verdict = rate.as_ref().map_or(Verdict::Pass, |rate| rate.check(cx));
+    pass(crate::guards::rate::Rate::NAME, rate_verdict, site.observe, on)?;
+    Ok(Permit { upstream: route.upstream.clone(), strip_cookies: judged.strip_cookies })
+}
+
+fn pass(
+    guard: &'static str,
+    verdict: Verdict,
+    observe: bool,
+    on: &mut impl FnMut(&'static str, &Verdict),
+) -> Result<(), Denial> {
+    let verdict = match verdict {
+        Verdict::Deny(denial) if observe => Verdict::WouldDeny(denial),
+        other => other,
+    };
+    on(guard, &verdict);
+    match verdict {
+        Verdict::Pass | Verdict::WouldDeny(_) => Ok(()),
+        Verdict::Deny(denial) => Err(denial),
+    }
+}
+
+/// What the gateway may know of the connection that a request came by.
+pub trait Link: Any {
+    /// The socket's peer.
+    fn peer(&self) -> IpAddr;
+    /// It came by a `plain` listener, where a trusted proxy has ended TLS.
+    fn is_plain(&self) -> bool;
+    /// The name of the TLS handshake.
+    fn sni(&self) -> Option<&str>;
+    /// Counts the request; answers why its head was refused below, if it was.
+    fn begin(&self) -> Option<Malformed>;
+    /// Why the body of the present request was refused below, if it was.
+    fn malformed_body(&self) -> Option<Malformed>;
+    /// A tunnel begins: what follows goes through as it is.
+    fn tunnel(&self);
+}
+
+/// A permitted request on its way to the upstream.
+#[derive(Debug)]
+pub struct Forward {
+    /// The proof.
+    pub permit: Permit,
+    /// The request.
+    pub request: Request<Body>,
+    /// Bytes of the client's body that have gone up: as long as they move, nobody waits for the upstream.
+    pub progress: Rc<Cell<u64>>,
+    /// For a WebSocket: the client's side and how the tunnel is registered.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// What the upstream needs to open a tunnel after a true 101.
+pub struct Tunnel {
+    /// The client's side.
+    pub client: hyper::upgrade::OnUpgrade,
+    /// Registers the tunnel so that a block can cut it.
+    pub streams: Rc<Streams>,
+    /// What the block is asked about.
+    pub facts: Rc<Facts>,
+    /// Tells the connection below that what follows goes through.
+    pub link: Rc<dyn Link>,
+}
+
+impl std::fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tunnel").finish_non_exhaustive()
+    }
+}
+
+/// Why there is no answer from the upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// Nobody there.
+    #[error("no connection to the upstream: {0}")]
+    Connect(#[source] std::io::Error),
+    /// No answer in time.
+    #[error("the upstream did not answer in time ({0})")]
+    Timeout(&'static str),
+    /// It broke the rules of HTTP.
+    #[error("the upstream broke the rules: {0}")]
+    Protocol(String),
+    /// It closed without an answer.
+    #[error("the upstream closed the connection without an answer")]
+    Closed,
+    /// The client's body passed its limit on the way.
+    #[error("the body is larger than its limit")]
+    BodyTooLarge,
+    /// The client's body broke the rules or off.
+    #[error("the client's body broke off")]
+    BrokenRequest,
+}
+
+/// What all requests of one worker share.
+pub struct Gateway<U> {
+    /// Policy and counters.
+    pub views: Views,
+    /// The emergency blocks.
+    pub blocks: BlocksReader,
+    /// The live streams.
+    pub streams: Rc<Streams>,
+    /// The access log.
+    pub lane: Rc<Lane>,
+    /// The time.
+    pub clock: Clock,
+    /// Hashes share tokens.
+    pub share_key: ShareKey,
+    /// First half of each request's id; the second one counts.
+    pub id_base: u64,
+    /// Requests seen.
+    pub count: Cell<u64>,
+    /// Where permitted requests go.
+    pub upstream: U,
+}
+
+impl<U> Gateway<U>
+where
+    U: Service<Forward, Response = Response<Body>, Error = ForwardError> + Clone,
+{
+    /// Takes one request from its head to the head of its answer. `kill` ends it at any time after; `companion` lives as
+    /// long as the request does.
+    pub async fn handle(self: Rc<Self>, from: Arrival, request: Request<Incoming>) -> Response<Body> {
+        let (head, incoming) = request.into_parts();
+        let view = self.views.current();
+        let mut exchange = self.begin(&view, &head, from.companion);
+        let asked = Asked::read(&head.headers);
+        if let Some(why) = from.link.begin() {
+            exchange.malformed(why);
+            return finish(exchange, respond::malformed(why), Dress::nowhere(&view, &asked));
+        }
+        exchange.client = self.client(&*from.link, &view, &head);
+        let reading = match self.read(&view, &*from.link, exchange.client, &head, &incoming) {
+            Ok(reading) => reading,
+            Err(refusal) => {
+                let answer = answer::refused(refusal, &mut exchange, &asked);
+                return finish(exchange, answer, Dress::nowhere(&view, &asked));
+            }
+        };
+        exchange.of(&reading, self.token_name(&reading.facts));
+        let dress = Dress::site(&reading, &asked);
+        let facts = Rc::new(reading.facts.clone());
+        // Registered before the index is read: a block is seen here, or its sweep sees this stream.
+        let live = self.streams.register(Rc::clone(&facts), from.kill);
+        let index = self.blocks.current();
+        let verdict = decide(reading.site, reading.found.route, &index, &facts, &mut |_, verdict| {
+            if let Verdict::WouldDeny(denial) = verdict {
+                exchange.observed(denial);
+            }
+        });
+        let permit = match verdict {
+            Ok(permit) => permit,
+            Err(denial) => {
+                exchange.denied(&denial);
+                return finish(exchange, respond::denied(&denial, Some(reading.site), asked.html), dress);
+            }
+        };
+        let strips = permit.strip_cookies;
+        let upload = Upload::new(&reading, Rc::clone(&exchange.received));
+        let forward = self.forward(permit, head, incoming, Way { reading: &reading, facts, upload: &upload, id: &exchange.id, link: &from.link });
+        let answer = match self.upstream.clone().oneshot(forward).await {
+            Ok(answer) => answer::permitted(answer, &mut exchange),
+            Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
+        };
+        let answer = if strips { answer::expire_cookies(answer, reading.site) } else { answer };
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return answer::switched(exchange, answer, dress);
+        }
+        let answer = dress.put_on(answer, &mut exchange);
+        exchange.follow(answer, Some(live))
+    }
+
+    fn begin(&self, view: &Rc<View>, head: &Parts, companion: Option<Box<dyn Any>>) -> Box<Exchange> {
+        let count = self.count.get().wrapping_add(1);
+        self.count.set(count);
+        Box::new(Exchange::begin(Beginning {
+            lane: Rc::clone(&self.lane),
+            clock: self.clock.clone(),
+            view: Rc::clone(view),
+            start: self.clock.now(),
+            id: format!("{:08x}{count:08x}", self.id_base).into(),
+            head,
+            companion,
+        }))
+    }
+
+    fn client(&self, link: &dyn Link, view: &View, head: &Parts) -> Client {
+        let client = read::client(link, view.snapshot.policy(), head);
+        if client == Client::Unknown {
+            view.nowhere.metrics.worker().client_address_unknown();
+        }
+        client
+    }
+
+    fn read<'v>(
+        &'v self,
+        view: &'v View,
+        link: &dyn Link,
+        client: Client,
+        head: &Parts,
+        incoming: &Incoming,
+    ) -> Result<Reading<'v>, Refusal> {
+        let around = Surroundings {
+            snapshot: &view.snapshot,
+            share_key: &self.share_key,
+            now: self.clock.now(),
+            rehearsal: false,
+        };
+        read::read(around, link, client, head, incoming.size_hint().exact())
+    }
+
+    fn forward(&self, permit: Permit, mut head: Parts, incoming: Incoming, way: Way<'_>) -> Forward {
+        let Way { reading, facts, upload, id, link } = way;
+        let tunnel = facts.websocket.then(|| {
+            let client = head.extensions.remove::<OnUpgrade>();
+            client.map(|client| Tunnel { client, streams: Rc::clone(&self.streams), facts, link: Rc::clone(link) })
+        });
+        if permit.strip_cookies {
+            answer::strip_cookies(&mut head.headers, reading.site);
+        }
+        let identity = Identity {
+            client: reading.facts.client,
+            authority: &reading.authority,
+            port: reading.public_port,
+            secure: reading.secure,
+            id,
+        };
+        let request = hops::outgoing(head, reading.path.forwarded(), &identity, reading.facts.websocket);
+        let body = if incoming.is_end_stream() { Body::Empty } else { upload.body(incoming) };
+        Forward { permit, request: request.map(|()| body), progress: upload.count(), tunnel: tunnel.flatten() }
+    }
+
+    /// The `jti`, or a short keyed hash of the fingerprint, for the log.
+    fn token_name(&self, facts: &Facts) -> Option<Box<str>> {
+        let credential = facts.credentials.first()?;
+        if let Some(jti) = credential.claims.as_ref().and_then(|claims| claims.jti_text.clone()) {
+            return Some(jti);
+        }
+        let hash = format!("{:?}", self.share_key.key_of(&credential.fingerprint.0));
+        hash.get(..12).map(Into::into)
+    }
+}
+
+/// How a request came.
+pub struct Arrival {
+    /// The connection.
+    pub link: Rc<dyn Link>,
+    /// Ends the request and its streams at any time.
+    pub kill: Rc<Kill>,
+    /// Lives as long as the request.
+    pub companion: Option<Box<dyn Any>>,
+}
+
+/// What a permitted request takes along.
+struct Way<'a> {
+    reading: &'a Reading<'a>,
+    facts: Rc<Facts>,
+    upload: &'a Upload,
+    id: &'a str,
+    link: &'a Rc<dyn Link>,
+}
+
+fn finish(mut exchange: Box<Exchange>, answer: Response<Body>, dress: Dress<'_>) -> Response<Body> {
+    let answer = dress.put_on(answer, &mut exchange);
+    exchange.follow(answer, None)
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 
 use super::ForwardError;
 use crate::guards::Denial;
@@ -19,7 +19,7 @@ const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json"
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// The answer to a denied request: in the application's own shape where the app file gives one.
-pub fn denied(denial: &Denial, site: Option<&Site>, asked: &HeaderMap) -> Response<Body> {
+pub fn denied(denial: &Denial, site: Option<&Site>, html: bool) -> Response<Body> {
     let status = denial.reason.status();
     let mut answer = match site.and_then(|site| site.denials.get(&status)) {
         Some(own) => {
@@ -28,7 +28,7 @@ pub fn denied(denial: &Denial, site: Option<&Site>, asked: &HeaderMap) -> Respon
             answer.headers_mut().insert(header::CONTENT_TYPE, own.content_type.clone());
             answer
         }
-        None => plain(status, asked),
+        None => plain(status, html),
     };
     if let Some(wait) = denial.retry_after {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
@@ -46,20 +46,20 @@ pub fn malformed(why: Malformed) -> Response<Body> {
         Malformed::TooManyHeaders | Malformed::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
     };
-    let mut answer = plain(status, &HeaderMap::new());
+    let mut answer = plain(status, false);
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
 /// The answer when the application could not be asked, or did not answer.
-pub fn failed(error: &ForwardError, asked: &HeaderMap) -> Response<Body> {
+pub fn failed(error: &ForwardError, html: bool) -> Response<Body> {
     let status = match error {
         ForwardError::Connect(_) | ForwardError::Protocol(_) | ForwardError::Closed => StatusCode::BAD_GATEWAY,
         ForwardError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
         ForwardError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ForwardError::BrokenRequest => StatusCode::BAD_REQUEST,
     };
-    let mut answer = plain(status, asked);
+    let mut answer = plain(status, html);
     if matches!(error, ForwardError::BodyTooLarge | ForwardError::BrokenRequest) {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -77,10 +77,9 @@ pub fn redirect(location: &str) -> Response<Body> {
 }
 
 /// RFC 9457, or a small page for browsers.
-fn plain(status: StatusCode, asked: &HeaderMap) -> Response<Body> {
+fn plain(status: StatusCode, html: bool) -> Response<Body> {
     let reason = status.canonical_reason().unwrap_or("Error");
     let code = status.as_u16();
-    let html = asked.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
     let (content_type, body) = if html {
         (HTML, format!("<!doctype html><html lang=en><title>{code} {reason}</title><h1>{code} {reason}</h1>\n"))
     } else {
@@ -112,7 +111,7 @@ mod tests {
     #[test]
     fn reasons_of_one_status_look_the_same() {
         let answer = |reason| {
-            let answer = denied(&Denial::new("x", reason), None, &HeaderMap::new());
+            let answer = denied(&Denial::new("x", reason), None, false);
             (answer.status(), answer.headers().clone(), format!("{:?}", answer.into_body()))
         };
         assert_eq!(answer(Reason::NotAllowlisted), answer(Reason::ShareBlocked));

@@ -2,7 +2,7 @@
 //!
 //! 1. What users uploaded (`download`, `preview`, `share_download`) is never run: `Sec-Fetch-Dest` script, style, worker,
 //!    object, embed and their kin are refused, so `<script src="/s/TOKEN/file">` stays dead even on a page without a policy.
-//! 2. A WebSocket (`live`) wants an Origin that is absent or the site's own: cookies and tokens of a visitor are no
+//! 2. A WebSocket, and all of `live`, wants an Origin that is absent or the site's own: cookies and tokens of a visitor are no
 //!    invitation to connect from elsewhere.
 //! 3. A login posted by another site's page is refused, uncounted.
 //!
@@ -19,13 +19,9 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// The guard of a class, for those that have something to refuse.
-    pub fn of(class: Class) -> Option<Self> {
-        let refuses = matches!(
-            class,
-            Class::Download | Class::Preview | Class::ShareDownload | Class::Live | Class::Login
-        );
-        refuses.then_some(Self { class })
+    /// The guard of a class.
+    pub fn of(class: Class) -> Self {
+        Self { class }
     }
 }
 
@@ -34,8 +30,9 @@ impl Guard for Browser {
 
     fn check(&self, cx: &Facts) -> Verdict {
         let refused = match self.class {
+            Class::Download | Class::Preview | Class::ShareDownload if cx.runs_as_code => true,
             Class::Live | Class::Login => cx.origin == Origin::Foreign,
-            _ => cx.runs_as_code,
+            _ => cx.websocket && cx.origin == Origin::Foreign,
         };
         if refused { Verdict::Deny(Denial::new(Self::NAME, Reason::CrossOrigin)) } else { Verdict::Pass }
     }
@@ -60,6 +57,9 @@ mod tests {
             let facts = Facts { class, origin, runs_as_code, ..Facts::example() };
             assert_eq!(guard.check(&facts) == Verdict::Pass, passes, "{class} {origin:?}");
         }
-        assert!(Browser::of(Class::Asset).is_none(), "the application's own scripts run");
+        let script = Facts { class: Class::Asset, runs_as_code: true, ..Facts::example() };
+        assert_eq!(Browser::of(Class::Asset).check(&script), Verdict::Pass, "the application's own scripts run");
+        let socket = Facts { websocket: true, origin: Origin::Foreign, ..Facts::example() };
+        assert_ne!(Browser::of(Class::Page).check(&socket), Verdict::Pass, "on whatever route");
     }
 }

@@ -7,6 +7,21 @@ use std::rc::Rc;
 use crate::request::facts::Malformed;
 use crate::stores::streams::Kill;
 
+pub mod accept;
+pub mod caps;
+pub mod conn;
+pub mod deadlines;
+pub mod framing;
+pub mod local;
+pub mod redirect;
+pub mod serve;
+mod socket;
+pub mod tls;
+mod track;
+pub mod watch;
+
+pub use accept::{Context, Events, Listener, Refusal};
+
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -60,4 +75,32 @@ pub struct Connection {
     pub received: Cell<u64>,
     /// See `received`.
     pub sent: Cell<u64>,
+    /// What deadlines, drain and the I/O type tell each other.
+    pub watch: watch::Watch,
+}
+
+impl Connection {
+    /// A connection that has seen nothing yet.
+    pub fn new(peer: SocketAddr, kind: Kind, kill: Rc<Kill>) -> Self {
+        Self {
+            peer,
+            kind,
+            sni: None,
+            h2: false,
+            kill,
+            malformed: Cell::new(None),
+            malformed_body: Cell::new(None),
+            requests: Cell::new(0),
+            next_stream: RefCell::new(None),
+            tunnel: Cell::new(false),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            watch: watch::Watch::default(),
+        }
+    }
+
+    /// Why request number `number` (from 1) of this connection was refused before the service could see it.
+    pub fn refusal(&self, number: u64) -> Option<Malformed> {
+        self.malformed.get().filter(|(refused, _)| *refused == number).map(|(_, reason)| reason)
+    }
 }

@@ -123,7 +123,7 @@ pub struct RouteGuards {
     /// Who may reach it.
     pub allowlist: Option<Allowlist>,
     /// What browsers may do with it.
-    pub browser: Option<Browser>,
+    pub browser: Browser,
     /// How large a body may be.
     pub size: Size,
     /// How often.

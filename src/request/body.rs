@@ -116,6 +116,12 @@ impl HttpBody for Body {
 }
 
 impl Stream {
+    /// Puts another watcher around the one that is there.
+    #[must_use]
+    pub fn wrap(self, outer: impl FnOnce(Box<dyn Tail>) -> Box<dyn Tail>) -> Self {
+        Self { incoming: self.incoming, tail: outer(self.tail), done: self.done }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.done {
             return Poll::Ready(None);

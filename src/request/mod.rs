@@ -6,4 +6,5 @@ pub mod client;
 pub mod credential;
 pub mod facts;
 pub mod path;
+pub mod share_key;
 pub mod target;

@@ -1,0 +1,162 @@
+//! The answer on its way back: what came of the request, and what is put on it.
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::exchange::Exchange;
+use super::read::{Reading, Refusal};
+use super::upload::Upload;
+use super::view::View;
+use super::{ForwardError, Link, hops, respond};
+use crate::config::app::Carrier;
+use crate::config::settings::ClassMap;
+use crate::guards::headers::HeaderSet;
+use crate::policy::Site;
+use crate::request::body::Body;
+use crate::request::facts::Origin;
+
+/// What an answer must know of the request when that has gone upstream.
+#[derive(Debug)]
+pub struct Asked {
+    origin: Option<HeaderValue>,
+    /// A browser asks for a page.
+    pub html: bool,
+}
+
+/// The headers that an answer gets.
+#[derive(Debug)]
+pub struct Dress<'a> {
+    headers: &'a HeaderSet,
+    origin: Option<&'a HeaderValue>,
+    own_origin: bool,
+}
+
+impl Asked {
+    /// Takes it from the head.
+    pub fn read(headers: &HeaderMap) -> Self {
+        let html = headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
+        Self { origin: headers.get(header::ORIGIN).cloned(), html }
+    }
+}
+
+impl<'a> Dress<'a> {
+    /// For a request of a site.
+    pub fn site(reading: &Reading<'a>, asked: &'a Asked) -> Self {
+        let by_class: &'a ClassMap<HeaderSet> = &reading.host.headers;
+        Self {
+            headers: by_class.get(reading.facts.class),
+            origin: asked.origin.as_ref(),
+            own_origin: reading.facts.origin == Origin::Own,
+        }
+    }
+
+    /// For a request that belongs nowhere.
+    pub fn nowhere(view: &'a View, asked: &'a Asked) -> Self {
+        Self { headers: &view.snapshot.policy().nowhere, origin: asked.origin.as_ref(), own_origin: false }
+    }
+
+    /// Puts the headers on; the answer's head is then final.
+    pub fn put_on(&self, mut answer: Response<Body>, exchange: &mut Exchange) -> Response<Body> {
+        let headers = answer.headers_mut();
+        self.headers.apply(headers, self.origin, self.own_origin);
+        if let Ok(id) = HeaderValue::from_str(&exchange.id) {
+            headers.insert(hops::X_REQUEST_ID, id);
+        }
+        exchange.answered(answer.status().as_u16(), answer.headers());
+        answer
+    }
+}
+
+/// An answer to what could not be judged.
+pub fn refused(refusal: Refusal, exchange: &mut Exchange, asked: &Asked) -> Response<Body> {
+    match refusal {
+        Refusal::Malformed(why) => {
+            exchange.malformed(why);
+            respond::malformed(why)
+        }
+        Refusal::Denied(denial) => {
+            exchange.denied(&denial);
+            respond::denied(&denial, None, asked.html)
+        }
+        Refusal::Redirect(location) => respond::redirect(&location),
+    }
+}
+
+/// The upstream has answered.
+pub fn permitted(mut answer: Response<Body>, exchange: &mut Exchange) -> Response<Body> {
+    exchange.upstream_answered();
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        hops::incoming(answer.headers_mut());
+    }
+    answer
+}
+
+/// The upstream has not: because of the client's body, or of itself.
+pub fn failed(
+    error: &ForwardError,
+    upload: &Upload,
+    link: &dyn Link,
+    exchange: &mut Exchange,
+    asked: &Asked,
+) -> Response<Body> {
+    if upload.too_large() {
+        exchange.because("the body passed its limit");
+        return respond::failed(&ForwardError::BodyTooLarge, asked.html);
+    }
+    if let Some(why) = link.malformed_body() {
+        exchange.malformed(why);
+        return respond::malformed(why);
+    }
+    if upload.broken() {
+        exchange.because("the client broke its body off");
+        return respond::failed(&ForwardError::BrokenRequest, asked.html);
+    }
+    exchange.because(error.to_string());
+    respond::failed(error, asked.html)
+}
+
+/// A tunnel begins: the answer keeps its hop-by-hop fields, the rest is the tunnel's.
+pub fn switched(mut exchange: Box<Exchange>, answer: Response<Body>, dress: Dress<'_>) -> Response<Body> {
+    let answer = dress.put_on(answer, &mut exchange);
+    exchange.end();
+    answer
+}
+
+/// Leaves the application's token cookies out of a request.
+pub fn strip_cookies(headers: &mut HeaderMap, site: &Site) {
+    let names: Vec<&str> = cookie_names(site).collect();
+    let keep = |pair: &&[u8]| {
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+        !names.iter().any(|gone| gone.as_bytes() == name)
+    };
+    let kept: Vec<Vec<u8>> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(|line| line.as_bytes().split(|byte| *byte == b';').filter(keep).collect::<Vec<_>>().join(&b';'))
+        .collect();
+    headers.remove(header::COOKIE);
+    for line in kept {
+        if let (false, Ok(line)) = (line.trim_ascii().is_empty(), HeaderValue::from_bytes(line.trim_ascii())) {
+            headers.append(header::COOKIE, line);
+        }
+    }
+}
+
+/// Lets the browser forget the application's token cookies.
+pub fn expire_cookies(mut answer: Response<Body>, site: &Site) -> Response<Body> {
+    for name in cookie_names(site) {
+        if let Ok(cookie) = HeaderValue::from_str(&format!("{name}=; Max-Age=0; Path=/; HttpOnly; Secure")) {
+            answer.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+    }
+    answer
+}
+
+fn cookie_names(site: &Site) -> impl Iterator<Item = &str> {
+    let carried = site.tokens.carriers.iter().filter_map(|carrier| match carrier {
+        Carrier::Cookie(name) => Some(&**name),
+        _ => None,
+    });
+    carried.chain(site.tokens.refresh_cookie.as_deref())
+}
+

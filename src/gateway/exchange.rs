@@ -1,0 +1,258 @@
+//! One request from its head to the last byte of its answer: what is counted and logged of it, exactly once, whatever way
+//! it ends.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Response, Version};
+
+use super::read::Reading;
+use super::view::View;
+use crate::clock::{Clock, Now};
+use crate::config::class::Class;
+use crate::guards::Denial;
+use crate::request::body::{Body, BodyError, Tail};
+use crate::request::client::Client;
+use crate::request::facts::Malformed;
+use crate::stores::streams::Registration;
+use crate::telemetry::access_log::Lane;
+use crate::telemetry::line::{Entry, Verdict};
+
+/// What is known of a request so far; logs it when dropped.
+pub struct Exchange {
+    lane: Rc<Lane>,
+    clock: Clock,
+    view: Rc<View>,
+    start: Now,
+    /// The request's id.
+    pub id: Box<str>,
+    method: Method,
+    target: Option<PathAndQuery>,
+    version: Version,
+    referer: Option<HeaderValue>,
+    agent: Option<HeaderValue>,
+    location: Option<HeaderValue>,
+    /// Who asked.
+    pub client: Client,
+    /// The site's place in the policy.
+    pub site: Option<usize>,
+    /// The route's class.
+    pub class: Option<Class>,
+    /// The token's name in logs.
+    pub token: Option<Box<str>>,
+    verdict: Verdict,
+    status: u16,
+    /// Bytes of the request's body.
+    pub received: Rc<std::cell::Cell<u64>>,
+    sent: u64,
+    upstream: Option<Duration>,
+    cause: Option<Cow<'static, str>>,
+    ended: bool,
+    /// Lives as long as the request does: what the listener wants to know of its end.
+    _companion: Option<Box<dyn Any>>,
+}
+
+/// What an exchange begins with.
+pub struct Beginning<'a> {
+    /// The worker's log.
+    pub lane: Rc<Lane>,
+    /// The worker's clock.
+    pub clock: Clock,
+    /// The policy and this worker's counters.
+    pub view: Rc<View>,
+    /// When the head had come.
+    pub start: Now,
+    /// The request's id.
+    pub id: Box<str>,
+    /// The head.
+    pub head: &'a http::request::Parts,
+    /// See [`Exchange`].
+    pub companion: Option<Box<dyn Any>>,
+}
+
+impl Exchange {
+    /// Begins.
+    pub fn begin(from: Beginning<'_>) -> Self {
+        let field = |name| from.head.headers.get(name).cloned();
+        Self {
+            lane: from.lane,
+            clock: from.clock,
+            view: from.view,
+            start: from.start,
+            id: from.id,
+            method: from.head.method.clone(),
+            target: from.head.uri.path_and_query().cloned(),
+            version: from.head.version,
+            referer: field(header::REFERER),
+            agent: field(header::USER_AGENT),
+            location: None,
+            client: Client::Unknown,
+            site: None,
+            class: None,
+            token: None,
+            verdict: Verdict::Permitted,
+            status: 0,
+            received: Rc::default(),
+            sent: 0,
+            upstream: None,
+            cause: None,
+            ended: false,
+            _companion: from.companion,
+        }
+    }
+
+    /// It has been read.
+    pub fn of(&mut self, reading: &Reading<'_>, token: Option<Box<str>>) {
+        self.site = Some(reading.place);
+        self.class = Some(reading.facts.class);
+        self.token = token;
+    }
+
+    /// A guard refused it.
+    pub fn denied(&mut self, denial: &Denial) {
+        let (guard, reason) = (denial.guard, denial.reason.word());
+        self.verdict = Verdict::Denied { guard, reason };
+        if let Some(class) = self.class {
+            self.view.site(self.site).metrics.denial(class, guard, reason);
+        } else {
+            self.view.nowhere.metrics.denial(Class::Page, guard, reason);
+        }
+    }
+
+    /// A guard would have refused it.
+    pub fn observed(&mut self, denial: &Denial) {
+        let (guard, reason) = (denial.guard, denial.reason.word());
+        self.verdict = Verdict::Observed { guard, reason };
+        if let Some(class) = self.class {
+            self.view.site(self.site).metrics.would_deny(class, guard, reason);
+        }
+    }
+
+    /// It was no request that one can judge.
+    pub fn malformed(&mut self, why: Malformed) {
+        self.verdict = Verdict::Malformed(why.word());
+        self.view.nowhere.metrics.worker().malformed(why.word());
+    }
+
+    /// The upstream has answered with a head.
+    pub fn upstream_answered(&mut self) {
+        let took = self.elapsed();
+        self.upstream = Some(took);
+        self.view.site(self.site).metrics.upstream(took);
+    }
+
+    /// Why it ended as it did, in words.
+    pub fn because(&mut self, cause: impl Into<Cow<'static, str>>) {
+        self.cause = Some(cause.into());
+    }
+
+    /// The head of the answer is known: counted here, the duration is up to here.
+    pub fn answered(&mut self, status: u16, headers: &HeaderMap) {
+        self.status = status;
+        self.location = headers.get(header::LOCATION).cloned();
+        if let Some(class) = self.class {
+            self.view.site(self.site).metrics.request(class, status, self.elapsed());
+        }
+    }
+
+    /// Keeps the exchange alive until the answer's body has ended.
+    pub fn follow(mut self: Box<Self>, answer: Response<Body>, live: Option<Registration>) -> Response<Body> {
+        let (head, body) = answer.into_parts();
+        let body = match body {
+            Body::Stream(stream) => {
+                let tail = |inner| -> Box<dyn Tail> { Box::new(AnswerTail { exchange: self, inner, _live: live }) };
+                Body::Stream(Box::new(stream.wrap(tail)))
+            }
+            Body::Full(bytes) => {
+                self.sent = bytes.len() as u64;
+                self.ended = true;
+                Body::Full(bytes)
+            }
+            Body::Empty => {
+                self.ended = true;
+                Body::Empty
+            }
+        };
+        Response::from_parts(head, body)
+    }
+
+    /// A tunnel begins: the rest is the tunnel's.
+    pub fn end(mut self: Box<Self>) {
+        self.ended = true;
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.clock.now().mono.saturating_sub(self.start.mono))
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.ended && self.cause.is_none() {
+            self.cause = Some(Cow::Borrowed(if self.status == 0 {
+                "ended before the answer: the client left, or a block cut it"
+            } else {
+                "the answer was broken off: the client left, or a block cut it"
+            }));
+        }
+        let site = self.view.site(self.site);
+        let policy = self.view.snapshot.policy();
+        let name = self.site.and_then(|site| policy.site(site)).map_or("-", |site| &*site.name);
+        let entry = Entry {
+            wall: self.start.wall,
+            id: &self.id,
+            client: &self.client,
+            site: name,
+            class: self.class,
+            method: self.method.as_str(),
+            target: self.target.as_ref().map_or("-", PathAndQuery::as_str),
+            version: if self.version == Version::HTTP_2 { "HTTP/2.0" } else { "HTTP/1.1" },
+            referer: self.referer.as_ref().map(HeaderValue::as_bytes),
+            agent: self.agent.as_ref().map(HeaderValue::as_bytes),
+            location: self.location.as_ref().map(HeaderValue::as_bytes),
+            // 499: nginx's custom for a client that left before the answer.
+            status: if self.status == 0 { 499 } else { self.status },
+            verdict: self.verdict,
+            received: self.received.get(),
+            sent: self.sent,
+            duration: self.elapsed(),
+            upstream: self.upstream,
+            cause: self.cause.as_deref(),
+            token: self.token.as_deref(),
+        };
+        self.lane.write(&entry, &site.mask);
+    }
+}
+
+/// Watches the answer's body; owns the exchange, the registration, and what the upstream left to be owned.
+struct AnswerTail {
+    exchange: Box<Exchange>,
+    inner: Box<dyn Tail>,
+    _live: Option<Registration>,
+}
+
+impl Tail for AnswerTail {
+    fn data(&mut self, piece: &Bytes) -> Result<(), BodyError> {
+        self.exchange.sent += piece.len() as u64;
+        self.inner.data(piece)
+    }
+
+    fn complete(&mut self) {
+        self.exchange.ended = true;
+        self.inner.complete();
+    }
+
+    fn broken(&mut self, error: &hyper::Error) {
+        self.exchange.because(format!("the upstream broke its answer off: {error}"));
+        self.inner.broken(error);
+    }
+
+    fn trailers(&self) -> bool {
+        self.inner.trailers()
+    }
+}

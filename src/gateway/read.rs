@@ -1,0 +1,226 @@
+//! From a request's head to facts and route: what it is, before anyone judges it.
+
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{Method, Version};
+
+use super::Link;
+use crate::clock::Now;
+use crate::config::class::Class;
+use crate::guards::{Denial, Reason};
+use crate::policy::{Found, HostPlace, Policy, Site, SiteHost, Snapshot};
+use crate::request::carriers;
+use crate::request::client::{self, Client};
+use crate::request::credential::Key;
+use crate::request::facts::{Facts, Malformed, Origin};
+use crate::request::path::PathViews;
+use crate::request::share_key::ShareKey;
+use crate::request::target::Host;
+
+/// More header fields than any browser sends; HTTP/1.1 heads were counted before.
+const MAX_FIELDS: usize = 128;
+
+/// A request, read.
+#[derive(Debug)]
+pub struct Reading<'p> {
+    /// What guards may know.
+    pub facts: Facts,
+    /// The site's place in the policy.
+    pub place: usize,
+    /// The site.
+    pub site: &'p Site,
+    /// Which of its hosts.
+    pub host: &'p SiteHost,
+    /// The route.
+    pub found: Found<'p>,
+    /// The path.
+    pub path: PathViews,
+    /// The authority as sent.
+    pub authority: Box<str>,
+    /// The public port.
+    pub public_port: u16,
+    /// https, by the listener or by what a trusted proxy says.
+    pub secure: bool,
+}
+
+/// Why there is nothing to judge.
+#[derive(Debug)]
+pub enum Refusal {
+    /// It can be understood in more ways than one.
+    Malformed(Malformed),
+    /// It leads nowhere.
+    Denied(Denial),
+    /// To the site's first host.
+    Redirect(String),
+}
+
+impl From<Malformed> for Refusal {
+    fn from(why: Malformed) -> Self {
+        Self::Malformed(why)
+    }
+}
+
+/// Where a request comes from and what is known of the gateway.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// The policy.
+    pub snapshot: &'a Snapshot,
+    /// The gateway's own key for share tokens.
+    pub share_key: &'a ShareKey,
+    /// The time.
+    pub now: Now,
+    /// Charges no budget.
+    pub rehearsal: bool,
+}
+
+/// The client of a request; on a `plain` listener every peer must be trusted.
+pub fn client(link: &dyn Link, policy: &Policy, head: &Parts) -> Client {
+    client::find(link.peer(), &policy.trusted_proxies, &head.headers)
+}
+
+/// Reads a head. `length`: of the body, as announced.
+///
+/// # Errors
+/// A [`Refusal`], for what cannot be judged.
+pub fn read<'p>(
+    around: Surroundings<'p>,
+    link: &dyn Link,
+    client: Client,
+    head: &Parts,
+    length: Option<u64>,
+) -> Result<Reading<'p>, Refusal> {
+    let policy = around.snapshot.policy();
+    if link.is_plain() && !policy.trusted_proxies.contains(link.peer()) {
+        return Err(Refusal::Denied(Denial::new("listener", Reason::UntrustedPeer)));
+    }
+    check_head(head)?;
+    let host = Host::read(head)?;
+    let target = head.uri.path_and_query().ok_or(Malformed::Target)?;
+    let path = PathViews::read(target)?;
+    let (place, host_place) = placed(policy, link, &host, target.as_str())?;
+    let misdirected = || Refusal::Denied(Denial::new("host", Reason::Misdirected));
+    let site = policy.site(place).ok_or_else(misdirected)?;
+    let site_host = site.hosts.get(host_place).ok_or_else(misdirected)?;
+    let found = site.route(&head.method, &path).ok_or_else(misdirected)?;
+    if path.encoded_slash && !found.route.keep_encoded_slash {
+        return Err(Malformed::Path.into());
+    }
+    let authority = authority(head)?;
+    let websocket = asks_for_websocket(head);
+    let facts = Facts {
+        client,
+        scopes: around.snapshot.scopes(place),
+        class: found.route.class,
+        method: head.method.clone(),
+        credentials: carriers::find(&head.headers, path.query(), &site.tokens, site.token_lifetime)?,
+        share: share(found.route.class, &found, &path, around.share_key),
+        body_length: length,
+        websocket,
+        origin: origin(&head.headers, &authority),
+        runs_as_code: runs_as_code(&head.headers),
+        now: around.now,
+        rehearsal: around.rehearsal,
+    };
+    let public_port = policy.settings.listen.public_port;
+    let secure = !link.is_plain() || proto_is_https(&head.headers);
+    Ok(Reading { facts, place, site, host: site_host, found, path, authority, public_port, secure })
+}
+
+/// What HTTP/2 brings that HTTP/1.1 heads were checked for before they came here.
+fn check_head(head: &Parts) -> Result<(), Malformed> {
+    if head.method == Method::CONNECT || head.method == Method::TRACE {
+        return Err(Malformed::Method);
+    }
+    if head.headers.len() > MAX_FIELDS {
+        return Err(Malformed::TooManyHeaders);
+    }
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    let plain = |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+    if lengths.next().is_some_and(|length| !plain(length)) || lengths.next().is_some() {
+        return Err(Malformed::ContentLength);
+    }
+    Ok(())
+}
+
+/// Host → site; a TLS name of another site is 421.
+fn placed(policy: &Policy, link: &dyn Link, host: &Host, target: &str) -> Result<(usize, usize), Refusal> {
+    let misdirected = || Refusal::Denied(Denial::new("host", Reason::Misdirected));
+    let place = policy.place(host).ok_or_else(misdirected)?;
+    let site_of = |place| match place {
+        HostPlace::Site(site, _) | HostPlace::Redirect(site) => site,
+    };
+    if let Some(sni) = link.sni() {
+        let named = Host::parse(sni).ok().and_then(|sni| policy.place(&sni)).map(site_of);
+        if named != Some(site_of(place)) {
+            return Err(misdirected());
+        }
+    }
+    match place {
+        HostPlace::Site(site, host) => Ok((site, host)),
+        HostPlace::Redirect(site) => {
+            let first = policy.site(site).and_then(|site| site.hosts.first()).ok_or_else(misdirected)?;
+            Err(Refusal::Redirect(format!("{}{target}", first.origin)))
+        }
+    }
+}
+
+fn authority(head: &Parts) -> Result<Box<str>, Malformed> {
+    if let Some(authority) = head.uri.authority() {
+        return Ok(authority.as_str().into());
+    }
+    let field = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    field.map(Into::into).ok_or(Malformed::Host)
+}
+
+/// What the trusted proxy before a `plain` listener says; nothing said is https, since that is what it is there for.
+fn proto_is_https(headers: &HeaderMap) -> bool {
+    headers.get("x-forwarded-proto").is_none_or(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
+fn asks_for_websocket(head: &Parts) -> bool {
+    let says = |name, word: &[u8]| {
+        let lines = head.headers.get_all(name).into_iter();
+        lines
+            .flat_map(|line: &HeaderValue| line.as_bytes().split(|byte| *byte == b','))
+            .any(|one| one.trim_ascii().eq_ignore_ascii_case(word))
+    };
+    head.version == Version::HTTP_11
+        && head.method == Method::GET
+        && says(header::UPGRADE, b"websocket")
+        && says(header::CONNECTION, b"upgrade")
+}
+
+/// The keyed hash of the token in a share link; the folded view has lost its case, so the normal one counts.
+fn share(class: Class, found: &Found<'_>, path: &PathViews, key: &ShareKey) -> Option<Key> {
+    if !matches!(class, Class::Share | Class::ShareDownload) {
+        return None;
+    }
+    let token = found.route.pattern.first_param(path.normal())?;
+    let token: Vec<u8> = percent_encoding::percent_decode_str(token).collect();
+    Some(key.key_of(&token))
+}
+
+fn origin(headers: &HeaderMap, authority: &str) -> Origin {
+    if let Some(origin) = headers.get(header::ORIGIN) {
+        let text = origin.to_str().unwrap_or_default();
+        let named = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        return match named {
+            Some(named) if named.eq_ignore_ascii_case(authority) => Origin::Own,
+            _ => Origin::Foreign,
+        };
+    }
+    match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
+        Some(b"same-origin") => Origin::Own,
+        Some(b"cross-site" | b"same-site") => Origin::Foreign,
+        _ => Origin::Absent,
+    }
+}
+
+fn runs_as_code(headers: &HeaderMap) -> bool {
+    const CODE: [&[u8]; 10] = [
+        b"script", b"style", b"worker", b"sharedworker", b"serviceworker", b"object", b"embed", b"audioworklet",
+        b"paintworklet", b"xslt",
+    ];
+    headers.get_all("sec-fetch-dest").iter().any(|dest| CODE.contains(&dest.as_bytes()))
+}

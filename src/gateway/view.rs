@@ -1,0 +1,81 @@
+//! What one worker derives from a policy for its own use: counters and masks per site.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::config::app::Carrier;
+use crate::config::class::Class;
+use crate::policy::{PolicyReader, Site, Snapshot};
+use crate::telemetry::mask::Mask;
+use crate::telemetry::metrics::{Metrics, SiteMetrics};
+
+/// A policy, and beside each of its sites what this worker needs to count and log.
+#[derive(Debug)]
+pub struct View {
+    /// The policy.
+    pub snapshot: Rc<Snapshot>,
+    /// In the order of the policy's sites.
+    pub sites: Vec<SiteView>,
+    /// For requests that belong to no site.
+    pub nowhere: SiteView,
+}
+
+/// One site's counters and mask.
+#[derive(Debug)]
+pub struct SiteView {
+    /// Counters.
+    pub metrics: SiteMetrics,
+    /// What is secret in its URLs.
+    pub mask: Mask,
+}
+
+/// Keeps the view of the current policy.
+#[derive(Debug)]
+pub struct Views {
+    policy: PolicyReader,
+    metrics: Arc<Metrics>,
+    current: RefCell<Rc<View>>,
+}
+
+impl Views {
+    /// Views of one worker.
+    pub fn new(policy: PolicyReader, metrics: Arc<Metrics>) -> Self {
+        let view = Rc::new(View::new(policy.current(), &metrics));
+        Self { policy, metrics, current: RefCell::new(view) }
+    }
+
+    /// The view for a request: called once, at its beginning.
+    pub fn current(&self) -> Rc<View> {
+        let snapshot = self.policy.current();
+        let mut current = self.current.borrow_mut();
+        if !Rc::ptr_eq(&current.snapshot, &snapshot) {
+            *current = Rc::new(View::new(snapshot, &self.metrics));
+        }
+        Rc::clone(&current)
+    }
+}
+
+impl View {
+    fn new(snapshot: Rc<Snapshot>, metrics: &Arc<Metrics>) -> Self {
+        let sites = snapshot.policy().sites.iter();
+        let sites = sites.map(|site| SiteView { metrics: SiteMetrics::new(metrics, &site.name), mask: mask(site) });
+        let sites = sites.collect();
+        let nowhere = SiteView { metrics: SiteMetrics::new(metrics, "-"), mask: Mask::default() };
+        Self { snapshot, sites, nowhere }
+    }
+
+    /// A site's part; what belongs to no site has one too.
+    pub fn site(&self, site: Option<usize>) -> &SiteView {
+        site.and_then(|site| self.sites.get(site)).unwrap_or(&self.nowhere)
+    }
+}
+
+fn mask(site: &Site) -> Mask {
+    let keys = site.tokens.carriers.iter().filter_map(|carrier| match carrier {
+        Carrier::Query(name) => Some(&**name),
+        _ => None,
+    });
+    let shares = site.routes.iter().filter(|route| matches!(route.class, Class::Share | Class::ShareDownload));
+    Mask::new(keys, shares.map(|route| &route.pattern))
+}

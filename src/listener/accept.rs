@@ -1,0 +1,356 @@
+//! Sockets of one worker: bind, accept with back-off, caps, handshake, drain.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper::{Request, Response};
+use rustls::ServerConfig;
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+
+use super::caps::{Caps, Full, Permit};
+use super::deadlines::{Deadlines, PERIOD};
+use super::local::Local;
+use super::serve;
+use super::socket::Socket;
+use super::{Connection, Kind};
+use crate::clock::{Clock, Now};
+use crate::config::settings::Limits;
+use crate::config::values::Networks;
+use crate::request::body::Body;
+use crate::stores::streams::{Kill, Killable};
+
+/// Connections that the kernel keeps for us.
+const BACKLOG: i32 = 1024;
+/// First and longest wait after the kernel refused us a connection; short, since a place may be free at once.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
+
+/// Why a connection was turned away before it could send anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// `limits.connections`.
+    AllFull,
+    /// `limits.connections_per_client`.
+    ClientFull,
+    /// A `plain` listener and a peer that is no trusted proxy.
+    Untrusted,
+    /// The kernel had no more descriptors or memory.
+    Exhausted,
+}
+
+impl Refusal {
+    /// The word in metrics and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::AllFull => "connections",
+            Self::ClientFull => "connections_per_client",
+            Self::Untrusted => "untrusted_peer",
+            Self::Exhausted => "descriptors",
+        }
+    }
+}
+
+/// What metrics want to know of connections. Called on the worker's thread.
+pub trait Events {
+    /// A connection was taken in.
+    fn connection_opened(&self, kind: Kind) {
+        let _ = kind;
+    }
+    /// It is gone, for whatever reason; a tunnel counts as long as it lives.
+    fn connection_closed(&self, kind: Kind) {
+        let _ = kind;
+    }
+    /// A TLS handshake failed: `timeout`, `unknown_name`, `tls` or `io`.
+    fn handshake_failed(&self, reason: &'static str) {
+        let _ = reason;
+    }
+    /// A connection was turned away.
+    fn refused(&self, reason: Refusal) {
+        let _ = reason;
+    }
+}
+
+impl Events for () {}
+
+/// What all listeners of one worker share.
+pub struct Context {
+    /// Bounds; replaced at reload, read per connection.
+    pub limits: Rc<RefCell<Limits>>,
+    /// Peers that stand for many clients: no cap per client; `plain` listeners serve only them.
+    pub trusted: Rc<RefCell<Networks>>,
+    /// TLS; an `https` listener without it cannot run.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// This worker's connections.
+    pub deadlines: Rc<Deadlines>,
+    /// Counts over all workers.
+    pub caps: Arc<Caps>,
+    /// Becomes true when it is time to stop.
+    pub drain: watch::Receiver<bool>,
+    /// The clock.
+    pub clock: Clock,
+    /// The metrics.
+    pub events: Rc<dyn Events>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("deadlines", &self.deadlines.len()).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// Looks after the deadlines of this worker's connections for ever; to be spawned once per worker.
+    pub async fn keep_deadlines(self: Rc<Self>) -> Infallible {
+        let mut every = tokio::time::interval(PERIOD);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            self.deadlines.tick(&self.limits.borrow(), self.clock.now());
+        }
+    }
+}
+
+/// A bound socket of one worker.
+#[derive(Debug)]
+pub struct Listener {
+    socket: std::net::TcpListener,
+    kind: Kind,
+}
+
+/// What happens to a connection once it is accepted.
+struct Door<S> {
+    cx: Rc<Context>,
+    kind: Kind,
+    service: S,
+    open: Open,
+}
+
+/// Connections that still live, and a bell for when one ends.
+#[derive(Default)]
+struct Open {
+    count: Cell<usize>,
+    ended: Notify,
+}
+
+impl Listener {
+    /// Binds. Several workers may bind the same address; `[::]` takes IPv4 too, and becomes `0.0.0.0` on hosts
+    /// without IPv6.
+    ///
+    /// # Errors
+    /// When the address is taken or not ours.
+    pub fn bind(address: SocketAddr, kind: Kind) -> io::Result<Self> {
+        let socket = match bind(address) {
+            Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
+                bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()))?
+            }
+            other => other?,
+        };
+        Ok(Self { socket, kind })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// What it is for.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Accepts and serves until drained; then waits for the connections, at most `limits.drain_timeout`, and cuts what
+    /// is left. To close one listener without a drain drop the future: its connections live on.
+    ///
+    /// # Errors
+    /// When the socket cannot be used at all.
+    pub async fn run<S, V>(self, cx: Rc<Context>, service: S) -> io::Result<()>
+    where
+        S: Fn(Rc<Connection>) -> V + 'static,
+        V: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + 'static,
+    {
+        if self.kind == Kind::Https && cx.tls.is_none() {
+            return Err(io::Error::other("an https listener needs TLS settings"));
+        }
+        let listener = TcpListener::from_std(self.socket)?;
+        let mut drain = cx.drain.clone();
+        let door = Rc::new(Door { cx, kind: self.kind, service, open: Open::default() });
+        let mut wait = BACK_OFF.0;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = drained(&mut drain) => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    wait = BACK_OFF.0;
+                    door.enter(stream, peer);
+                }
+                Err(error) if is_exhausted(&error) => {
+                    door.cx.events.refused(Refusal::Exhausted);
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(BACK_OFF.1);
+                }
+                // The client gave up before we came to it.
+                Err(_) => {}
+            }
+        }
+        // Closing the socket would reset whoever waits in its queue.
+        let socket = listener.into_std()?;
+        while let Ok((stream, peer)) = socket.accept() {
+            stream.set_nonblocking(true)?;
+            door.enter(TcpStream::from_std(stream)?, peer);
+        }
+        drop(socket);
+        door.drain().await;
+        Ok(())
+    }
+}
+
+impl<S, V> Door<S>
+where
+    S: Fn(Rc<Connection>) -> V + 'static,
+    V: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + 'static,
+{
+    fn enter(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        match self.admit(peer.ip()) {
+            Ok(permit) => {
+                // Without it small answers would wait for the acknowledgement of the one before.
+                let _ = stream.set_nodelay(true);
+                let guest = Guest::new(Rc::clone(self));
+                let kill = Rc::new(Kill::default());
+                let socket = Socket::new(stream, Local::new(Rc::clone(&kill)), permit);
+                let work = Rc::clone(self).receive(socket, peer, Rc::clone(&kill));
+                tokio::task::spawn_local(async move {
+                    let _ = Killable::new(work, kill).await;
+                    drop(guest);
+                });
+            }
+            Err(reason) => self.cx.events.refused(reason),
+        }
+    }
+
+    fn admit(&self, peer: IpAddr) -> Result<Permit, Refusal> {
+        let trusted = self.cx.trusted.borrow().contains(peer);
+        if self.kind == Kind::Plain && !trusted {
+            return Err(Refusal::Untrusted);
+        }
+        let limits = self.cx.limits.borrow();
+        let per_client = (!trusted).then_some(limits.connections_per_client);
+        self.cx.caps.enter(peer, limits.connections, per_client).map_err(|full| match full {
+            Full::All => Refusal::AllFull,
+            Full::Client => Refusal::ClientFull,
+        })
+    }
+
+    async fn receive(self: Rc<Self>, socket: Socket, peer: SocketAddr, kill: Rc<Kill>) {
+        let accepted = self.cx.clock.now();
+        let mut connection = Connection::new(peer, self.kind, kill);
+        connection.watch.ended.set_events(Rc::clone(&self.cx.events), self.kind);
+        let Some(tls) = self.cx.tls.as_ref().filter(|_| self.kind == Kind::Https) else {
+            return self.serve(socket, connection, accepted).await;
+        };
+        let limit = self.cx.limits.borrow().head_timeout;
+        let handshake = tokio_rustls::TlsAcceptor::from(Arc::clone(tls)).accept(socket);
+        match tokio::time::timeout(limit, handshake).await {
+            Ok(Ok(stream)) => {
+                let session = stream.get_ref().1;
+                connection.sni = session.server_name().map(|name| name.to_ascii_lowercase().into());
+                connection.h2 = session.alpn_protocol() == Some(b"h2");
+                self.serve(stream, connection, accepted).await;
+            }
+            Ok(Err(error)) => self.cx.events.handshake_failed(reason_of(&error)),
+            Err(_) => self.cx.events.handshake_failed("timeout"),
+        }
+    }
+
+    async fn serve<T: serve::Io>(&self, io: T, connection: Connection, accepted: Now) {
+        let connection = Rc::new(connection);
+        self.cx.deadlines.watch(&connection, accepted);
+        if *self.cx.drain.borrow() {
+            connection.watch.close();
+        }
+        let service = (self.service)(Rc::clone(&connection));
+        let limits = serve::HttpLimits::of(&self.cx.limits.borrow());
+        serve::serve(io, &connection, limits, service).await;
+    }
+
+    async fn drain(&self) {
+        self.cx.deadlines.close_all();
+        let limit = self.cx.limits.borrow().drain_timeout;
+        let all_gone = async {
+            while self.open.count.get() > 0 {
+                self.open.ended.notified().await;
+            }
+        };
+        if tokio::time::timeout(limit, all_gone).await.is_err() {
+            self.cx.deadlines.kill_all();
+        }
+    }
+}
+
+/// Counts one connection of a door as open until dropped.
+struct Guest<S>(Rc<Door<S>>);
+
+impl<S> Guest<S> {
+    fn new(door: Rc<Door<S>>) -> Self {
+        door.open.count.set(door.open.count.get() + 1);
+        Self(door)
+    }
+}
+
+impl<S> Drop for Guest<S> {
+    fn drop(&mut self) {
+        let open = &self.0.open;
+        open.count.set(open.count.get().saturating_sub(1));
+        open.ended.notify_one();
+    }
+}
+
+async fn drained(drain: &mut watch::Receiver<bool>) {
+    // Whoever could say so is gone: nobody will ever ask for a drain.
+    if drain.wait_for(|drain| *drain).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn no_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT))
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+fn reason_of(error: &io::Error) -> &'static str {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::General(text)) if text.contains("no server certificate") => "unknown_name",
+        Some(_) => "tls",
+        None => "io",
+    }
+}

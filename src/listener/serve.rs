@@ -1,0 +1,157 @@
+//! One connection through hyper's own HTTP/1.1 or HTTP/2 server, every limit said aloud.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioTimer;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Connection;
+use super::conn::Conn;
+use super::framing::HeadLimits;
+use super::track::Tracked;
+use crate::config::settings::Limits;
+use crate::request::body::Body;
+use crate::stores::streams::Killable;
+
+/// hyper's own bound, and ours: more are 431.
+const FIELDS: usize = 100;
+/// What hyper may buffer of a connection in each direction; larger heads widen it.
+const BUFFER: usize = 64 * 1024;
+const STREAMS: u32 = 100;
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+const FRAME: u32 = 16 * 1024;
+/// Rapid reset: streams that the client resets before we came to them.
+const PENDING_RESETS: usize = 20;
+/// "Made you reset": streams that the client makes us reset by its errors.
+const LOCAL_RESETS: usize = 100;
+const PING_EVERY: Duration = Duration::from_secs(45);
+const PING_ANSWER: Duration = Duration::from_secs(20);
+
+/// A plaintext side that hyper can hand over to a tunnel.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
+
+/// The bounds that a connection begins with.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpLimits {
+    /// Of one head, HTTP/1.1.
+    pub head: HeadLimits,
+}
+
+impl HttpLimits {
+    /// From the gateway's limits.
+    pub fn of(limits: &Limits) -> Self {
+        let bytes = usize::try_from(limits.request_head.0).unwrap_or(usize::MAX);
+        Self { head: HeadLimits { bytes, fields: FIELDS } }
+    }
+}
+
+/// Serves one connection until it ends.
+pub async fn serve<T, V>(io: T, connection: &Rc<Connection>, limits: HttpLimits, service: V)
+where
+    T: Io,
+    V: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + 'static,
+{
+    let io = Conn::new(io, connection, limits.head);
+    let service = Tracked::new(service, Rc::clone(connection));
+    // An error here is the client's doing or its absence; what mattered of it the service has seen.
+    if connection.h2 {
+        let served = http2_builder(connection, limits).serve_connection(io, service);
+        let _ = until_done(served, connection, |served| served.graceful_shutdown()).await;
+    } else {
+        let served = http1_builder(limits).serve_connection(io, service).with_upgrades();
+        let _ = until_done(served, connection, |served| served.graceful_shutdown()).await;
+    }
+}
+
+fn http1_builder(limits: HttpLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .keep_alive(true)
+        .half_close(false)
+        // The sweep of `deadlines` does it for less.
+        .header_read_timeout(None)
+        .max_buf_size(BUFFER.max(limits.head.bytes.saturating_mul(2)))
+        .timer(TokioTimer::new());
+    builder
+}
+
+fn http2_builder(connection: &Rc<Connection>, limits: HttpLimits) -> http2::Builder<StreamExecutor> {
+    let mut builder = http2::Builder::new(StreamExecutor { connection: Rc::clone(connection) });
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(u32::try_from(limits.head.bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .max_send_buf_size(BUFFER)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_ANSWER);
+    builder
+}
+
+/// Polls a connection to its end, and passes on the wish to close when there is one.
+async fn until_done<C: Future>(
+    served: C,
+    connection: &Rc<Connection>,
+    close: impl Fn(Pin<&mut C>),
+) -> C::Output {
+    let mut served = std::pin::pin!(served);
+    let mut asked = false;
+    std::future::poll_fn(|cx| {
+        // First what is here already: a request in the socket is still answered.
+        if let Poll::Ready(output) = served.as_mut().poll(cx) {
+            return Poll::Ready(output);
+        }
+        if asked {
+            return Poll::Pending;
+        }
+        if connection.watch.closing.get() {
+            asked = true;
+            close(served.as_mut());
+            return served.as_mut().poll(cx);
+        }
+        connection.watch.wait_close(cx.waker());
+        Poll::Pending
+    })
+    .await
+}
+
+/// Runs the streams of an HTTP/2 connection, each with the kill switch that its request was given.
+#[derive(Debug, Clone)]
+struct StreamExecutor {
+    connection: Rc<Connection>,
+}
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor {
+    fn execute(&self, work: F) {
+        let kill = self.connection.next_stream.borrow_mut().take().unwrap_or_default();
+        tokio::task::spawn_local(StreamTask { work: Killable::new(work, kill) });
+    }
+}
+
+/// One stream; its end, by whatever means, has nothing to say.
+struct StreamTask<F> {
+    work: Killable<F>,
+}
+
+impl<F: Future<Output = ()>> Future for StreamTask<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.work).poll(cx).map(drop)
+    }
+}

@@ -1,0 +1,145 @@
+//! Stands between hyper and the service: says when a request begins, when its answer is decided, when it is done.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper::{Request, Response, StatusCode};
+
+use super::Connection;
+use crate::request::body::{Body, BodyError};
+
+/// A service whose requests are marked in [`super::watch::Watch`].
+pub(crate) struct Tracked<S> {
+    service: S,
+    connection: Rc<Connection>,
+}
+
+impl<S> Tracked<S> {
+    pub(crate) fn new(service: S, connection: Rc<Connection>) -> Self {
+        Self { service, connection }
+    }
+}
+
+/// A request in flight, until dropped.
+struct InFlight {
+    connection: Rc<Connection>,
+    /// The next piece of the answer has been asked for.
+    feeding: bool,
+}
+
+impl InFlight {
+    /// A request waits for upstream, not for its client, until there is an answer.
+    fn new(connection: Rc<Connection>) -> Self {
+        let watch = &connection.watch;
+        watch.in_flight.set(watch.in_flight.get() + 1);
+        watch.feeding.set(watch.feeding.get() + 1);
+        Self { connection, feeding: true }
+    }
+
+    fn feeding(&mut self, feeding: bool) {
+        if self.feeding != feeding {
+            self.feeding = feeding;
+            let count = &self.connection.watch.feeding;
+            count.set(if feeding { count.get() + 1 } else { count.get().saturating_sub(1) });
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.feeding(false);
+        let count = &self.connection.watch.in_flight;
+        count.set(count.get().saturating_sub(1));
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The service's answer to come.
+    pub(crate) struct Answering<F> {
+        #[pin]
+        answer: F,
+        number: u64,
+        in_flight: Option<InFlight>,
+    }
+}
+
+impl<S> Service<Request<Incoming>> for Tracked<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+{
+    type Response = Response<TrackedBody>;
+    type Error = Infallible;
+    type Future = Answering<S::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let watch = &self.connection.watch;
+        let number = watch.begun.get() + 1;
+        watch.begun.set(number);
+        watch.mid_head.set(false);
+        let in_flight = InFlight::new(Rc::clone(&self.connection));
+        Answering { answer: self.service.call(request), number, in_flight: Some(in_flight) }
+    }
+}
+
+impl<F> Future for Answering<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    type Output = Result<Response<TrackedBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(answer) = std::task::ready!(this.answer.poll(cx));
+        if let Some(in_flight) = this.in_flight {
+            let connection = &in_flight.connection;
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS && !connection.h2 {
+                connection.tunnel.set(true);
+            }
+            connection.watch.answer(*this.number);
+        }
+        let in_flight = this.in_flight.take();
+        Poll::Ready(Ok(answer.map(|body| TrackedBody { body, in_flight })))
+    }
+}
+
+/// An answer's body: as long as it lives the request is in flight.
+pub(crate) struct TrackedBody {
+    body: Body,
+    in_flight: Option<InFlight>,
+}
+
+impl HttpBody for TrackedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        if let Some(in_flight) = &mut this.in_flight {
+            in_flight.feeding(frame.is_pending());
+            if frame.is_ready() {
+                let taken = &in_flight.connection.watch.taken;
+                taken.set(taken.get() + 1);
+            }
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

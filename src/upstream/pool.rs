@@ -1,0 +1,171 @@
+//! Idle connections to one upstream, of one worker: last in, first out.
+//!
+//! A connection goes back only when its answer has ended as announced, with no status of 500 or above and no
+//! `Connection: close`; hyper closes it by itself when the upstream sends a byte that nobody asked for. A lease that is
+//! dropped before closes its connection at once: the upstream sees that nobody listens any more.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+
+use super::connect::{Connected, connect};
+use crate::clock::{Clock, Now};
+use crate::config::settings::Upstream;
+use crate::gateway::ForwardError;
+use crate::request::body::{Body, BodyError, Tail};
+
+/// uvicorn closes after five seconds of silence; one that we would just reuse then must not be among ours.
+const IDLE: Duration = Duration::from_secs(4);
+/// Idle connections kept for each worker and upstream.
+const MAX_IDLE: usize = 64;
+/// An upstream that nobody asked for any more, after a reload.
+const FORGET: Duration = Duration::from_secs(600);
+
+/// The idle connections of one upstream.
+pub struct Pool {
+    upstream: Upstream,
+    clock: Clock,
+    idle: RefCell<Vec<Idle>>,
+    last_used: Cell<u64>,
+}
+
+struct Idle {
+    connected: Option<Connected>,
+    since: u64,
+}
+
+/// A connection in use.
+pub struct Lease {
+    pool: Rc<Pool>,
+    connected: Option<Connected>,
+    reused: bool,
+    reusable: bool,
+}
+
+/// Holds the lease for as long as the answer's body.
+pub struct AnswerLease {
+    lease: Lease,
+}
+
+// === impl Pool ===
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(upstream: Upstream, clock: Clock) -> Self {
+        let last_used = Cell::new(clock.now().mono_ms());
+        Self { upstream, clock, idle: RefCell::default(), last_used }
+    }
+
+    /// A connection: the one that idled last, or a new one.
+    pub async fn lease(self: &Rc<Self>) -> Result<Lease, ForwardError> {
+        if let Some(connected) = self.take() {
+            return Ok(self.lease_of(connected, true));
+        }
+        connect(&self.upstream).await.map(|connected| self.lease_of(connected, false))
+    }
+
+    fn lease_of(self: &Rc<Self>, connected: Connected, reused: bool) -> Lease {
+        Lease { pool: Rc::clone(self), connected: Some(connected), reused, reusable: false }
+    }
+
+    fn take(&self) -> Option<Connected> {
+        self.last_used.set(self.clock.now().mono_ms());
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|one| one.connected.as_ref().is_some_and(|one| !one.sender.is_closed()));
+        let place = idle.iter().rposition(|one| one.connected.as_ref().is_some_and(|one| one.sender.is_ready()))?;
+        idle.remove(place).connected.take()
+    }
+
+    fn put(&self, connected: Connected) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < MAX_IDLE {
+            idle.push(Idle { connected: Some(connected), since: self.clock.now().mono_ms() });
+        } else {
+            connected.driver.abort();
+        }
+    }
+
+    /// Closes what idled too long.
+    pub fn tick(&self, now: Now) {
+        self.idle.borrow_mut().retain(|one| !passed(one.since, IDLE, now));
+    }
+
+    /// Nobody has asked for it for a long time.
+    pub fn is_forgotten(&self, now: Now) -> bool {
+        self.idle.borrow().is_empty() && passed(self.last_used.get(), FORGET, now)
+    }
+}
+
+fn passed(since: u64, limit: Duration, now: Now) -> bool {
+    u128::from(now.mono_ms().saturating_sub(since)) >= limit.as_millis()
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        if let Some(connected) = &self.connected {
+            connected.driver.abort();
+        }
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// Sends a request and waits for the head of its answer. The error gives the request back when nothing of it was sent.
+    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+        let Some(connected) = &mut self.connected else { unreachable!("a lease holds its connection until it ends") };
+        connected.sender.try_send_request(request).await
+    }
+
+    /// The connection had served before: the upstream may have closed it meanwhile.
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Decides by an answer's head whether the connection may be used again.
+    pub fn judge(&mut self, answer: &Response<Incoming>) {
+        let closes = answer.headers().get_all(http::header::CONNECTION).iter().any(|line| {
+            line.as_bytes().split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(b"close"))
+        });
+        self.reusable = !closes && answer.status() < StatusCode::INTERNAL_SERVER_ERROR;
+    }
+
+    /// The answer has ended as it should.
+    pub fn give_back(&mut self) {
+        if let (true, Some(connected)) = (self.reusable, self.connected.take()) {
+            self.pool.put(connected);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(connected) = &self.connected {
+            connected.driver.abort();
+        }
+    }
+}
+
+// === impl AnswerLease ===
+
+impl AnswerLease {
+    /// Of this lease.
+    pub fn new(lease: Lease) -> Self {
+        Self { lease }
+    }
+}
+
+impl Tail for AnswerLease {
+    fn data(&mut self, _: &Bytes) -> Result<(), BodyError> {
+        Ok(())
+    }
+
+    fn complete(&mut self) {
+        self.lease.give_back();
+    }
+}

@@ -1,0 +1,71 @@
+//! WebSocket tunnels (RFC 6455): opened only after a true 101, registered so that a block cuts them.
+
+use std::rc::Rc;
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::Request;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::pool::Lease;
+use crate::gateway::Tunnel;
+use crate::stores::streams::{Kill, Killable};
+
+/// RFC 6455, 1.3.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// What the upstream must prove with its 101.
+pub fn expected_accept<B>(request: &Request<B>) -> Option<String> {
+    let key = request.headers().get(SEC_WEBSOCKET_KEY)?;
+    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    context.update(key.as_bytes());
+    context.update(GUID);
+    Some(STANDARD.encode(context.finish()))
+}
+
+/// Whether a 101 is the answer to that request.
+pub fn is_true(headers: &HeaderMap, accept: Option<&str>) -> bool {
+    let upgrade = headers.get(UPGRADE).is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let proof = headers.get(SEC_WEBSOCKET_ACCEPT).map(http::HeaderValue::as_bytes);
+    upgrade && accept.is_some() && proof == accept.map(str::as_bytes)
+}
+
+/// Opens the tunnel: registered at once, running when both sides have switched, over when either ends or a block cuts it.
+pub fn open(tunnel: Tunnel, upstream: OnUpgrade, lease: Lease) {
+    let Tunnel { client, streams, facts, link } = tunnel;
+    let kill = Rc::<Kill>::default();
+    let registration = streams.register(facts, Rc::clone(&kill));
+    link.tunnel();
+    let work = async move {
+        let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
+        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
+    };
+    // Ends by itself, by its kill switch, or with the worker's thread.
+    tokio::task::spawn_local(async move {
+        let _held = (registration, lease);
+        Killable::new(work, kill).await;
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proof_of_rfc_6455_is_asked_for() {
+        let request = Request::get("/").header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==").body(()).unwrap();
+        let accept = expected_accept(&request);
+        assert_eq!(accept.as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        let mut headers = HeaderMap::new();
+        assert!(!is_true(&headers, accept.as_deref()));
+        headers.insert("upgrade", "websocket".parse().unwrap());
+        headers.insert("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".parse().unwrap());
+        assert!(is_true(&headers, accept.as_deref()));
+        assert!(!is_true(&headers, None));
+        assert!(!is_true(&headers, Some("other")));
+    }
+}
