@@ -2,9 +2,12 @@
 //!
 //! A verb is a `clap::Args` of its own and a function that writes to a given place and answers an exit code of [`exit`].
 
+pub mod check;
+mod config_verbs;
 mod demo;
 mod demo_text;
 pub mod exit;
+pub mod init;
 mod run;
 pub mod user_dir;
 
@@ -31,6 +34,10 @@ enum Verb {
     Run(run::Args),
     /// Run a sample application behind the gateway and say what to try.
     Demo(demo::Args),
+    /// Say every problem of a config, or what it means.
+    Check(config_verbs::Check),
+    /// Print a small config to begin with.
+    Init(config_verbs::Init),
 }
 
 /// Which config a verb means.
@@ -55,6 +62,8 @@ pub fn run() -> ExitCode {
     let code = match cli.verb {
         Verb::Run(args) => run::run(&args, &mut out),
         Verb::Demo(args) => demo::demo(&args, &mut out),
+        Verb::Check(args) => args.run(&mut out),
+        Verb::Init(args) => args.run(&mut out),
     };
     let _ = out.flush();
     ExitCode::from(code)

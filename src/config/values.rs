@@ -282,3 +282,91 @@ impl fmt::Display for HostPattern {
         write!(f, "{}{}", if self.wildcard { "*." } else { "" }, self.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_shown() {
+        for (text, bytes) in [("512", 512), ("1B", 1), ("32KiB", 32 << 10), ("1 MiB", 1 << 20), ("10GiB", 10 << 30)] {
+            let size: ByteSize = text.parse().unwrap();
+            assert_eq!(size.0, bytes);
+            assert_eq!(size.to_string().parse(), Ok(size), "{size}");
+        }
+        for text in ["", "KiB", "1KB", "1.5MiB", "-1", "99999999TiB", "99999999999999999999"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn refills_are_the_time_for_one() {
+        for (text, millis) in [("1/s", 1000), ("20/min", 3000), ("300/min", 200), ("1/h", 3_600_000), ("2/day", 43_200_000)] {
+            assert_eq!(parse_refill(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "20", "0/s", "-1/s", "1/week", "1.5/s", "/s", "5 per minute"] {
+            assert!(parse_refill(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_want_a_unit() {
+        for (text, millis) in [("250ms", 250), ("10s", 10_000), ("15m", 900_000), ("168h", 604_800_000), ("30d", 2_592_000_000)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "10", "s", "1.5h", "-1s", "1y", "99999999999999999999s", "999999999999999999d"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn networks_are_exact_and_mapped_ones_are_ipv4() {
+        let inside = |net: &str, address: &str| {
+            Networks::new([parse_network(net).unwrap()]).contains(address.parse().unwrap())
+        };
+        for (net, address, expected) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+            ("2001:db8::/32", "2001:db8::1", true),
+            ("::ffff:10.0.0.0/104", "10.1.2.3", true),
+            ("::ffff:10.0.0.1", "10.0.0.1", true),
+            ("::/0", "10.0.0.1", false),
+        ] {
+            assert_eq!(inside(net, address), expected, "{address} in {net}");
+        }
+        for text in ["", "10.0.0.0/33", "10.0.0.1/8", "10.0.0/8", "a", "10.0.0.0/8 ", "::ffff:10.0.0.1/104"] {
+            assert!(parse_network(text).is_err(), "{text}");
+        }
+        assert!(!Networks::default().contains("127.0.0.1".parse().unwrap()), "an empty set holds nobody");
+    }
+
+    #[test]
+    fn hosts_match_whole_names_and_one_label() {
+        for (pattern, host, expected) in [
+            ("a.example", "a.example", true),
+            ("A.Example.", "a.example", true),
+            ("a.example", "b.a.example", false),
+            ("*.a.example", "b.a.example", true),
+            ("*.a.example", "a.example", false),
+            ("*.a.example", "c.b.a.example", false),
+            ("*.a.example", ".a.example", false),
+            ("localhost", "localhost", true),
+            ("192.0.2.1", "192.0.2.1", true),
+        ] {
+            assert_eq!(pattern.parse::<HostPattern>().unwrap().matches(host), expected, "{host} for {pattern}");
+        }
+        for text in ["", ".", "*", "*.", "*.com", "*.192.0.2.1", "a:80", "http://a", "a/b", "a..b", "-a", "a b", "ä.example"] {
+            assert!(text.parse::<HostPattern>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sockets_want_a_port() {
+        assert!(parse_socket("[::]:443").is_ok());
+        for text in ["", ":443", "443", "localhost:443", "1.2.3.4", "[::]"] {
+            assert!(parse_socket(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! `portcullis check`: every problem of a config, else what it means.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::config::class::Class;
+use crate::config::problem::{Problems, Severity};
+use crate::config::settings::{CspChoice, Site};
+use crate::config::values::Networks;
+use crate::config::{self, Loaded};
+
+/// Exit code of a config that holds.
+const OK: u8 = 0;
+/// Exit code when the outcome could not be written.
+const NOT_WRITTEN: u8 = 1;
+/// Exit code of a config that does not hold.
+const INVALID: u8 = 3;
+
+/// How `check` answers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Ask nothing of the network. This version never does; kept so that scripts can say what they mean.
+    pub offline: bool,
+    /// One JSON object in place of text.
+    pub json: bool,
+    /// Colours, for a terminal.
+    pub coloured: bool,
+}
+
+/// Checks a config file, writes the outcome without colours, answers the exit code: 0 or 3 (1 when it cannot be
+/// written).
+pub fn check(path: &Path, offline: bool, json: bool, out: &mut dyn Write) -> u8 {
+    check_with(path, Options { offline, json, coloured: false }, out)
+}
+
+/// As [`check`], with every choice.
+pub fn check_with(path: &Path, options: Options, out: &mut dyn Write) -> u8 {
+    let (result, code) = match config::load(path) {
+        Ok(loaded) if options.json => (write_json(&Problems::default(), Some(&loaded), out), OK),
+        Ok(loaded) => (write_policy(&loaded, options.coloured, out), OK),
+        Err(problems) if options.json => (write_json(&problems, None, out), INVALID),
+        Err(problems) => (write_problems(&problems, options.coloured, out), INVALID),
+    };
+    if result.is_ok() { code } else { NOT_WRITTEN }
+}
+
+fn write_problems(problems: &Problems, coloured: bool, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}\n", problems.render(Severity::Error, coloured))?;
+    match problems.0.len() {
+        1 => writeln!(out, "1 problem; nothing of this config would be taken over"),
+        many => writeln!(out, "{many} problems; nothing of this config would be taken over"),
+    }
+}
+
+fn write_policy(loaded: &Loaded, coloured: bool, out: &mut dyn Write) -> io::Result<()> {
+    let settings = &loaded.settings;
+    if !loaded.warnings.is_empty() {
+        writeln!(out, "{}\n", loaded.warnings.render(Severity::Warning, coloured))?;
+    }
+    writeln!(out, "ok: {}", settings.path.display())?;
+    for site in &settings.sites {
+        writeln!(out)?;
+        write_site(site, out)?;
+    }
+    Ok(())
+}
+
+fn write_site(site: &Site, out: &mut dyn Write) -> io::Result<()> {
+    let hosts: Vec<_> = site.hosts.iter().map(ToString::to_string).collect();
+    writeln!(out, "site {}", hosts.join(", "))?;
+    let redirects: Vec<_> = site.redirect_hosts.iter().map(ToString::to_string).collect();
+    if !redirects.is_empty() {
+        writeln!(out, "  redirected  {}", redirects.join(", "))?;
+    }
+    writeln!(out, "  app         {} (unlisted paths are `{}`)", site.app.title, site.app.default_class)?;
+    writeln!(out, "  upstream    {}", site.upstream)?;
+    let mode = if site.observe { "observe: limits only count, they refuse nobody" } else { "enforce" };
+    writeln!(out, "  mode        {mode}")?;
+    let refresh = match site.refresh_lifetime {
+        Duration::ZERO => "none".into(),
+        lifetime => span(lifetime),
+    };
+    writeln!(out, "  tokens      live {}, refresh tokens {refresh}\n", span(site.token_lifetime))?;
+    let mut rows = vec![["class", "reachable from", "rate (burst)", "body", "paths"].map(String::from)];
+    rows.extend(classes(site).map(|class| row(site, class)));
+    write_table(&rows, out)?;
+    write_policies(site, out)
+}
+
+/// Classes that some route of the site has, or that are its default.
+fn classes(site: &Site) -> impl Iterator<Item = Class> + '_ {
+    Class::ALL.into_iter().filter(|class| *class == site.app.default_class || !paths(site, *class).is_empty())
+}
+
+fn row(site: &Site, class: Class) -> [String; 5] {
+    let mut paths = paths(site, class);
+    if class == site.app.default_class {
+        paths.push("(all others)".into());
+    }
+    [class.to_string(), reach(site, class), rate(site, class), site.body.get(class).to_string(), short(&paths)]
+}
+
+fn reach(site: &Site, class: Class) -> String {
+    match site.allowed(class) {
+        None => "everybody".into(),
+        Some(networks) if networks == Networks::loopback() => "this machine only".into(),
+        Some(networks) if networks.is_empty() => "nobody".into(),
+        Some(networks) => networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn rate(site: &Site, class: Class) -> String {
+    let found = site.rate.iter().find(|(named, _)| *named == class);
+    found.map_or("unlimited".into(), |(_, rate)| format!("{} ({})", per(rate.refill), rate.burst))
+}
+
+/// `1/6 s` is hard to read: the largest unit in which it is a whole number.
+fn per(refill: Duration) -> String {
+    let units = [(1, "s"), (60, "min"), (3600, "h"), (86_400, "day")];
+    let each = refill.as_nanos().max(1);
+    for (seconds, word) in units {
+        let nanos = Duration::from_secs(seconds).as_nanos();
+        let count = (nanos + each / 2) / each;
+        // A refill is rounded to nanoseconds: compare as loosely.
+        if count > 0 && nanos.abs_diff(count * each) <= count {
+            return format!("{count}/{word}");
+        }
+    }
+    format!("1 in {}", span(refill))
+}
+
+fn paths(site: &Site, class: Class) -> Vec<String> {
+    let named = |method: &Option<http::Method>, pattern: &dyn ToString| match method {
+        Some(method) => format!("{method} {}", pattern.to_string()),
+        None => pattern.to_string(),
+    };
+    let own = site.routes.iter().filter(|route| route.class == class);
+    let own = own.map(|route| named(&route.method, &route.pattern));
+    let app = site.app.routes.iter().filter(|route| route.class == class);
+    own.chain(app.map(|route| named(&route.method, &route.pattern))).collect()
+}
+
+fn short(paths: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let mut text = paths.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if let Some(more) = paths.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+fn write_table(rows: &[[String; 5]], out: &mut dyn Write) -> io::Result<()> {
+    let mut widths = [0; 5];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for row in rows {
+        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        writeln!(out, "  {}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn write_policies(site: &Site, out: &mut dyn Write) -> io::Result<()> {
+    let suffix = if site.headers.csp_observe { ", report only" } else { "" };
+    writeln!(out, "\n  Content-Security-Policy{suffix}")?;
+    match &site.headers.csp {
+        CspChoice::Off => return writeln!(out, "    off: the application's own stays"),
+        CspChoice::Own(policy) => return writeln!(out, "    all classes: {policy}"),
+        CspChoice::App => {}
+    }
+    let mut shown: Vec<(&str, Vec<&str>)> = Vec::new();
+    for class in classes(site) {
+        let policy: &str = site.app.csp.get(class);
+        match shown.iter_mut().find(|(known, _)| *known == policy) {
+            Some((_, classes)) => classes.push(class.word()),
+            None => shown.push((policy, vec![class.word()])),
+        }
+    }
+    for (policy, classes) in shown {
+        writeln!(out, "    {}:\n      {policy}", classes.join(", "))?;
+    }
+    Ok(())
+}
+
+fn span(time: Duration) -> String {
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let millis = time.as_millis();
+    let unit = units.into_iter().find(|(size, _)| millis >= *size && millis % size == 0);
+    unit.map_or(format!("{millis}ms"), |(size, word)| format!("{}{word}", millis / size))
+}
+
+fn write_json(problems: &Problems, loaded: Option<&Loaded>, out: &mut dyn Write) -> io::Result<()> {
+    let warnings = loaded.map(|loaded| loaded.warnings.to_json()).unwrap_or_default();
+    let sites: Vec<_> = loaded.iter().flat_map(|loaded| &loaded.settings.sites).map(site_json).collect();
+    let answer = json!({ "schema": 1, "problems": problems.to_json(), "warnings": warnings, "sites": sites });
+    writeln!(out, "{answer:#}")
+}
+
+fn site_json(site: &Site) -> Value {
+    let words = |hosts: &[config::values::HostPattern]| -> Vec<String> {
+        hosts.iter().map(ToString::to_string).collect()
+    };
+    json!({
+        "site": site.name(),
+        "hosts": words(&site.hosts),
+        "redirect_hosts": words(&site.redirect_hosts),
+        "app": &*site.app.name,
+        "upstream": site.upstream.to_string(),
+        "mode": if site.observe { "observe" } else { "enforce" },
+        "token_lifetime_seconds": site.token_lifetime.as_secs(),
+        "refresh_lifetime_seconds": site.refresh_lifetime.as_secs(),
+        "classes": classes(site).map(|class| class_json(site, class)).collect::<Vec<_>>(),
+    })
+}
+
+fn class_json(site: &Site, class: Class) -> Value {
+    let rate = site.rate.iter().find(|(named, _)| *named == class);
+    let networks = |networks: Networks| networks.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let csp = match &site.headers.csp {
+        CspChoice::App => Some(&**site.app.csp.get(class)),
+        CspChoice::Own(policy) => Some(&**policy),
+        CspChoice::Off => None,
+    };
+    json!({
+        "class": class.word(),
+        "only_from": site.allowed(class).map(networks),
+        "rate": rate.map(|(_, rate)| json!({
+            "refill_seconds": rate.refill.as_secs_f64(), "burst": rate.burst.get()
+        })),
+        "body_bytes": site.body.get(class).0,
+        "csp": csp,
+        "routes": paths(site, class),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::values::parse_refill;
+
+    #[test]
+    fn rates_are_shown_as_people_write_them() {
+        for text in ["20/min", "300/min", "7/min", "1/s", "3/h", "50/s", "2/day"] {
+            let shown = per(parse_refill(text).unwrap());
+            assert_eq!(parse_refill(&shown).unwrap(), parse_refill(text).unwrap(), "{text} became {shown}");
+        }
+        assert_eq!(per(parse_refill("20/min").unwrap()), "20/min");
+    }
+}

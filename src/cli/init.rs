@@ -1,0 +1,128 @@
+//! `portcullis init`: a small config to begin with.
+
+use std::io::{self, Write};
+
+/// What stands before the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    /// Cloudflare's proxy, which ends TLS and connects by TLS again.
+    Cloudflare,
+    /// A reverse proxy on the same machine that ends TLS.
+    Proxy,
+    /// A container whose ports are mapped: the gateway listens on high ports inside.
+    Docker,
+}
+
+/// Prints a config for the application; `portcullis check` accepts it as it is.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn init(
+    app: &str,
+    host: &str,
+    upstream: &str,
+    behind: Option<Behind>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    writeln!(out, "# Portcullis before {app}. All keys with their defaults: config/portcullis.toml.")?;
+    writeln!(out, "# After each change: portcullis check\n")?;
+    write!(out, "{}", listen(behind))?;
+    if behind != Some(Behind::Proxy) {
+        write!(out, "{TLS}")?;
+    }
+    writeln!(out, "[[site]]")?;
+    writeln!(out, "hosts = [{}]", quoted(host))?;
+    writeln!(out, "app = {}", quoted(app))?;
+    writeln!(out, "upstream = {}\n", quoted(upstream))?;
+    write!(out, "{ALLOWED}")
+}
+
+const TLS: &str = "\
+[tls]
+# A throw-away certificate, so that this starts: browsers warn. For real use name your own in its place:
+# certificates = [{ cert = \"/etc/portcullis/full.pem\", key = \"/etc/portcullis/key.pem\" }]
+self_signed = true
+
+";
+
+const ALLOWED: &str = "\
+# Health, metrics, API documentation and first-run pages answer this machine only. Open them where needed:
+# [site.only_from]
+# metrics = [\"10.0.0.0/8\"]
+# health = [\"10.0.0.0/8\"]
+";
+
+fn listen(behind: Option<Behind>) -> String {
+    match behind {
+        None => String::new(),
+        Some(Behind::Proxy) => "\
+[listen]
+# The proxy before this one ends TLS, so only plain HTTP is served, and only to it.
+https = []
+http = []
+plain = [\"127.0.0.1:8080\"]
+# Its address: only its X-Forwarded-For and X-Forwarded-Proto are believed.
+trusted_proxies = [\"127.0.0.1/32\", \"::1/128\"]
+
+"
+        .into(),
+        Some(Behind::Docker) => "\
+[listen]
+# Mapped to 443 and 80 outside, e.g. `docker run -p 443:8443 -p 80:8080`.
+https = [\"[::]:8443\"]
+http = [\"[::]:8080\"]
+public_port = 443
+
+"
+        .into(),
+        Some(Behind::Cloudflare) => {
+            let networks: Vec<_> = CLOUDFLARE.iter().map(|net| format!("    {}", quoted(net))).collect();
+            format!(
+                "[listen]\n# Cloudflare's addresses (https://www.cloudflare.com/ips/, of 2026): clients are read from \
+                 their X-Forwarded-For.\n# Let the firewall admit only them to port 443, or strangers walk round \
+                 Cloudflare.\ntrusted_proxies = [\n{},\n]\n\n",
+                networks.join(",\n")
+            )
+        }
+    }
+}
+
+/// As published by Cloudflare.
+const CLOUDFLARE: [&str; 22] = [
+    "173.245.48.0/20",
+    "103.21.244.0/22",
+    "103.22.200.0/22",
+    "103.31.4.0/22",
+    "141.101.64.0/18",
+    "108.162.192.0/18",
+    "190.93.240.0/20",
+    "188.114.96.0/20",
+    "197.234.240.0/22",
+    "198.41.128.0/17",
+    "162.158.0.0/15",
+    "104.16.0.0/13",
+    "104.24.0.0/14",
+    "172.64.0.0/13",
+    "131.0.72.0/22",
+    "2400:cb00::/32",
+    "2606:4700::/32",
+    "2803:f800::/32",
+    "2405:b500::/32",
+    "2405:8100::/32",
+    "2a06:98c0::/29",
+    "2c0f:f248::/32",
+];
+
+/// A basic string of TOML: what comes from the command line may hold anything.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            control if control.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(control))),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
