@@ -48,7 +48,7 @@ enum BehindWord {
 impl Check {
     pub(super) fn run(&self, out: &mut dyn Write) -> u8 {
         let coloured = io::stdout().is_terminal();
-        check::check(&self.file, Options { offline: self.offline, json: self.json, coloured }, out)
+        check::check_with(&self.file, Options { offline: self.offline, json: self.json, coloured }, out)
     }
 }
 
