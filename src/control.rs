@@ -1,1 +1,267 @@
-//! control
+//! The control thread: the only owner of the block store, the only publisher of blocks, the only one who reloads.
+//!
+//! It answers the admin socket one command after the other; READ [`blocking`] for the promise of an emergency block.
+
+pub mod blocking;
+pub mod defaults;
+pub mod reload;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use crate::admin::api::{Ask, BlockList, Command, LastReload, SCHEMA, Status, StatusAnswer};
+use crate::clock::{Clock, Now};
+use crate::config::Loaded;
+use crate::stores::blocks::{Blocks, Held, Index};
+use crate::stores::durable::directory::StateDir;
+use crate::stores::durable::{OpenError, Store};
+use crate::telemetry::audit::{Audit, Say};
+use crate::worker::Workers;
+use defaults::SiteFacts;
+use reload::Reloader;
+
+/// Commands that may wait; more wait at the socket.
+pub const QUEUE: usize = 256;
+/// How often unwritten blocks are tried again and the spool is looked into.
+const TICK: Duration = Duration::from_secs(3);
+
+/// The control thread's state.
+pub struct Control {
+    clock: Clock,
+    started: Now,
+    blocks: Arc<Blocks>,
+    /// Every block that is on disk or shall be, ended and expired ones too.
+    held: BTreeMap<u64, Held>,
+    /// Blocks that hold in memory but whose last change is not on disk.
+    unwritten: BTreeSet<u64>,
+    store: Store,
+    state: StateDir,
+    workers: Workers,
+    audit: Audit,
+    say: Say,
+    sites: Vec<SiteFacts>,
+    config: PathBuf,
+    reloader: Box<dyn Reloader>,
+    last: LastReload,
+    shown: Arc<Vitals>,
+}
+
+/// What the control thread is made of.
+pub struct Parts {
+    /// The clocks.
+    pub clock: Clock,
+    /// Where blocks are published.
+    pub blocks: Arc<Blocks>,
+    /// The state directory, opened.
+    pub state: StateDir,
+    /// The config that is served.
+    pub loaded: Loaded,
+    /// Takes a new config into service.
+    pub reloader: Box<dyn Reloader>,
+    /// The process log.
+    pub say: Say,
+}
+
+/// What the control thread shows to the metrics.
+#[derive(Debug, Default)]
+pub struct Vitals {
+    /// `portcullis_state_durable`.
+    pub durable: std::sync::atomic::AtomicBool,
+    /// `portcullis_config_last_reload_successful`.
+    pub reload_successful: std::sync::atomic::AtomicBool,
+    /// `portcullis_config_last_reload_success_timestamp_seconds`.
+    pub reloaded: std::sync::atomic::AtomicU64,
+    /// `portcullis_streams_cut_total`, of operators' blocks.
+    pub streams_cut: std::sync::atomic::AtomicU64,
+}
+
+/// Why the state cannot be taken over: the gateway must not start.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// The block store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The spool.
+    #[error("cannot read the spool {}: {cause}", path.display())]
+    Spool {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+}
+
+impl Control {
+    /// Opens the store, takes in the spool, and publishes all blocks: before anything listens.
+    ///
+    /// # Errors
+    /// When the list of blocks cannot be had whole.
+    pub fn open(parts: Parts) -> Result<Self, StateError> {
+        let Parts { clock, blocks, state, loaded, reloader, say } = parts;
+        let opened = Store::open(&state.store())?;
+        if opened.fresh {
+            say(&format!(
+                "the state in {} is new: no block of earlier days is known (on a volatile directory none survives)",
+                state.path().display()
+            ));
+        }
+        let now = clock.now();
+        let mut control = Self {
+            started: now,
+            blocks,
+            held: opened.blocks.into_iter().map(|block| (block.id, block.held(now))).collect(),
+            unwritten: BTreeSet::new(),
+            store: opened.store,
+            workers: Workers::default(),
+            audit: Audit::new(state.audit_log(), Arc::clone(&say)),
+            state,
+            say,
+            sites: SiteFacts::of(&loaded.settings),
+            config: loaded.settings.path,
+            reloader,
+            last: LastReload { successful: true, loaded: now.wall, tried: now.wall, problems: Vec::new() },
+            shown: Arc::new(Vitals::default()),
+            clock,
+        };
+        control.take_in_spool()?;
+        control.rebuild();
+        control.show();
+        Ok(control)
+    }
+
+    /// The workers, once they run: sweeps go to them.
+    pub fn set_workers(&mut self, workers: Workers) {
+        self.workers = workers;
+    }
+
+    /// For the metrics.
+    pub fn vitals(&self) -> Arc<Vitals> {
+        Arc::clone(&self.shown)
+    }
+
+    /// Answers commands until the queue is closed; `changed` tells of config files and SIGHUP.
+    pub async fn run(&mut self, mut commands: mpsc::Receiver<Command>, mut changed: mpsc::Receiver<()>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                count = commands.recv_many(&mut batch, QUEUE) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.answer(std::mem::take(&mut batch)).await;
+                }
+                Some(()) = changed.recv() => {
+                    let _ = self.reload("file change or SIGHUP");
+                }
+                _ = tick.tick() => self.tend().await,
+            }
+        }
+    }
+
+    /// Blocks that came together share one publication, one sweep and one commit; all else goes one by one.
+    async fn answer(&mut self, batch: Vec<Command>) {
+        let mut together = Vec::new();
+        for Command { by, ask } in batch {
+            match ask {
+                Ask::Block(order, reply) => together.push((order, by, reply)),
+                other => {
+                    self.block(std::mem::take(&mut together)).await;
+                    self.answer_one(&by, other);
+                }
+            }
+        }
+        self.block(together).await;
+    }
+
+    fn answer_one(&mut self, by: &str, ask: Ask) {
+        // Who asked may have gone away: then nobody reads the answer.
+        match ask {
+            Ask::Block(..) => {}
+            Ask::Unblock(id, reply) => drop(reply.send(self.unblock(id, by))),
+            Ask::List(all, reply) => drop(reply.send(Ok(self.list(all)))),
+            Ask::Status(reply) => drop(reply.send(Ok(self.status()))),
+            Ask::Reload(reply) => drop(reply.send(self.reload(by))),
+        }
+    }
+
+    fn list(&self, all: bool) -> BlockList {
+        let now = self.clock.now();
+        let shown = self.held.values().filter(|held| all || !held.is_over(now));
+        BlockList { schema: SCHEMA, blocks: shown.map(|held| held.block.clone()).collect() }
+    }
+
+    fn status(&self) -> StatusAnswer {
+        let now = self.clock.now();
+        let standing = self.held.values().filter(|held| !held.is_over(now));
+        let mut blocks = BTreeMap::new();
+        for held in standing {
+            *blocks.entry(held.block.what.kind().word().to_owned()).or_insert(0) += 1;
+        }
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: now.mono.saturating_sub(self.started.mono) / 1_000_000_000,
+            config: self.config.display().to_string(),
+            sites: self.site_names(),
+            workers: self.workers.len(),
+            durable: self.unwritten.is_empty(),
+            unwritten: self.unwritten.len(),
+            blocks,
+            reload: self.last.clone(),
+            warnings: self.warnings(now),
+        };
+        StatusAnswer { schema: SCHEMA, status }
+    }
+
+    fn site_names(&self) -> Vec<String> {
+        self.sites.iter().map(|site| site.name.clone()).collect()
+    }
+
+    fn warnings(&self, now: Now) -> Vec<String> {
+        let mut warnings = self.orphans(now);
+        if !self.unwritten.is_empty() {
+            warnings.push(format!(
+                "{} is not written: blocks hold until a restart; make room on the disk, it is tried again each {} s",
+                self.store.path().display(),
+                TICK.as_secs()
+            ));
+        }
+        warnings
+    }
+
+    /// Standing blocks of sites that are no longer in the config: they hold nowhere.
+    fn orphans(&self, now: Now) -> Vec<String> {
+        let standing = self.held.values().filter(|held| !held.is_over(now));
+        standing
+            .filter_map(|held| {
+                let site = held.block.site.as_deref()?;
+                let known = self.sites.iter().any(|facts| facts.is_called(site));
+                (!known)
+                    .then(|| format!("block {} holds on {site}, which is no site any more", held.block.id))
+            })
+            .collect()
+    }
+
+    fn rebuild(&self) {
+        let now = self.clock.now();
+        self.blocks.publish(Index::new(self.held.values().filter(|held| !held.is_over(now))));
+    }
+
+    fn show(&self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.shown.durable.store(self.unwritten.is_empty(), Relaxed);
+        self.shown.reload_successful.store(self.last.successful, Relaxed);
+        self.shown.reloaded.store(self.last.loaded / 1000, Relaxed);
+    }
+}

@@ -1,14 +1,307 @@
-//! One thread: its runtime, its listeners, its pool, its streams.
+//! One thread: its runtime, its listeners, its pool, its streams; here the gateway meets its upstreams and listeners.
 
-use tokio::sync::{mpsc, oneshot};
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use rustls::ServerConfig;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet, LocalSet};
+
+use crate::clock::Clock;
+use crate::config::class::Class;
+use crate::gateway::view::Views;
+use crate::gateway::{Arrival, Gateway, Link};
+use crate::listener::accept::{Context, Events, Listener, Refusal};
+use crate::listener::caps::Caps;
+use crate::listener::deadlines::PERIOD;
+use crate::listener::redirect::{Redirect, RedirectService};
+use crate::listener::{Connection, Kind};
+use crate::policy::{PolicyCell, PolicyReader};
+use crate::request::body::Body;
+use crate::request::facts::Malformed;
+use crate::request::share_key::ShareKey;
+use crate::request::target::Host;
+use crate::stores::blocks::Blocks;
+use crate::stores::cached::BlocksReader;
+use crate::stores::streams::{Kill, Streams};
+use crate::telemetry::access_log::Lane;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Upstreams;
 
 /// What the control thread asks of a worker.
 #[derive(Debug)]
 pub enum Command {
     /// Read the block index anew, cut every live stream that it means, and say how many.
     Sweep(oneshot::Sender<usize>),
-    /// Stop accepting, let what runs finish, then end.
-    Drain,
+    /// Other sockets: open these, close those (their connections live on).
+    Listen {
+        /// To serve from now on.
+        open: Vec<Listener>,
+        /// To close.
+        close: Vec<(Kind, SocketAddr)>,
+    },
+}
+
+/// What a worker is made of; everything in it may go to another thread.
+pub struct Setup {
+    /// The clocks.
+    pub clock: Clock,
+    /// The policy.
+    pub policy: Arc<PolicyCell>,
+    /// The emergency blocks.
+    pub blocks: Arc<Blocks>,
+    /// Hashes share tokens.
+    pub share_key: ShareKey,
+    /// TLS of the public side.
+    pub tls: Arc<ServerConfig>,
+    /// Counts of open connections, of all workers.
+    pub caps: Arc<Caps>,
+    /// This worker's counters.
+    pub metrics: Arc<Metrics>,
+    /// This worker's access log.
+    pub lane: Lane,
+    /// First half of each request id.
+    pub id_base: u64,
+    /// Becomes true when it is time to stop.
+    pub drain: watch::Receiver<bool>,
+    /// What the control thread asks.
+    pub commands: mpsc::Receiver<Command>,
+    /// The sockets, bound, each with the address that the config names.
+    pub listeners: Vec<(SocketAddr, Listener)>,
+}
+
+/// Runs a worker on this thread until it is drained.
+///
+/// # Errors
+/// When the runtime cannot be made, or a socket not be used.
+pub fn run(setup: Setup) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, Worker::new(setup).work())
+}
+
+struct Worker {
+    gateway: Rc<Gateway<Upstreams>>,
+    cx: Rc<Context>,
+    policy: Rc<PolicyReader>,
+    streams: Rc<Streams>,
+    commands: mpsc::Receiver<Command>,
+    waiting: Vec<(SocketAddr, Listener)>,
+    open: Vec<(Kind, SocketAddr, AbortHandle)>,
+    serving: JoinSet<std::io::Result<()>>,
+}
+
+impl Worker {
+    fn new(setup: Setup) -> Self {
+        let streams = Rc::<Streams>::default();
+        let policy = Rc::new(PolicyReader::new(Arc::clone(&setup.policy)));
+        let settings = &policy.current().policy().settings.clone();
+        let gateway = Gateway {
+            views: Views::new(PolicyReader::new(setup.policy), Arc::clone(&setup.metrics)),
+            blocks: BlocksReader::new(setup.blocks),
+            streams: Rc::clone(&streams),
+            lane: Rc::new(setup.lane),
+            clock: setup.clock.clone(),
+            share_key: setup.share_key,
+            id_base: setup.id_base,
+            count: Cell::new(0),
+            upstream: Upstreams::new(setup.clock.clone()),
+        };
+        let cx = Context {
+            limits: Rc::new(RefCell::new(settings.limits.clone())),
+            trusted: Rc::new(RefCell::new(settings.listen.trusted_proxies.clone())),
+            tls: Some(setup.tls),
+            deadlines: Rc::default(),
+            caps: setup.caps,
+            drain: setup.drain,
+            clock: setup.clock,
+            events: Rc::new(Counted(setup.metrics)),
+        };
+        Self {
+            gateway: Rc::new(gateway),
+            cx: Rc::new(cx),
+            policy,
+            streams,
+            commands: setup.commands,
+            waiting: setup.listeners,
+            open: Vec::new(),
+            serving: JoinSet::new(),
+        }
+    }
+
+    async fn work(mut self) -> std::io::Result<()> {
+        for (address, listener) in std::mem::take(&mut self.waiting) {
+            self.listen(address, listener);
+        }
+        let mut every = tokio::time::interval(PERIOD);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => return Ok(()),
+                },
+                ended = self.serving.join_next(), if !self.serving.is_empty() => match ended {
+                    // A listener ends when it is drained, or because a reload has closed it.
+                    Some(Ok(result)) => result?,
+                    Some(Err(error)) if error.is_panic() => return Err(std::io::Error::other(error)),
+                    _ => {}
+                },
+                _ = every.tick() => self.tick(),
+            }
+            if *self.cx.drain.borrow() && self.serving.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Sweep(answer) => {
+                let index = self.gateway.blocks.current();
+                let cut = self.streams.sweep(|facts| index.matching(facts).is_some());
+                self.gateway.views.metrics().streams_cut(cut);
+                // The control thread may have given up waiting; the sweep is done all the same.
+                let _ = answer.send(cut);
+            }
+            Command::Listen { open, close } => {
+                self.open.retain(|(kind, address, task)| {
+                    let goes = close.contains(&(*kind, *address));
+                    if goes {
+                        task.abort();
+                    }
+                    !goes
+                });
+                for listener in open {
+                    if let Ok(address) = listener.address() {
+                        self.listen(address, listener);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks after waits and pools; takes over what a reload has changed for listeners.
+    fn tick(&self) {
+        self.gateway.upstream.tick();
+        self.cx.deadlines.tick(&self.cx.limits.borrow(), self.cx.clock.now());
+        let current = self.policy.current();
+        let settings = &current.policy().settings;
+        if *self.cx.limits.borrow() != settings.limits {
+            self.cx.limits.replace(settings.limits.clone());
+        }
+        if *self.cx.trusted.borrow() != settings.listen.trusted_proxies {
+            self.cx.trusted.replace(settings.listen.trusted_proxies.clone());
+        }
+    }
+
+    fn listen(&mut self, address: SocketAddr, listener: Listener) {
+        let kind = listener.kind();
+        let cx = Rc::clone(&self.cx);
+        let task = match kind {
+            Kind::Https | Kind::Plain => {
+                let gateway = Rc::clone(&self.gateway);
+                let service = move |connection| Service { gateway: Rc::clone(&gateway), connection };
+                self.serving.spawn_local(listener.run(cx, service))
+            }
+            Kind::Http => {
+                let policy = Rc::clone(&self.policy);
+                let service = move |connection| RedirectService::new(redirect(&policy), connection);
+                self.serving.spawn_local(listener.run(cx, service))
+            }
+        };
+        self.open.push((kind, address, task));
+    }
+}
+
+fn redirect(policy: &PolicyReader) -> Rc<Redirect> {
+    let snapshot = policy.current();
+    let public_port = snapshot.policy().settings.listen.public_port;
+    let knows =
+        move |host: &str| Host::parse(host).is_ok_and(|host| snapshot.policy().place(&host).is_some());
+    Rc::new(Redirect { public_port, knows: Box::new(knows) })
+}
+
+/// One connection's way into the gateway.
+struct Service {
+    gateway: Rc<Gateway<Upstreams>>,
+    connection: Rc<Connection>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let connection = Rc::clone(&self.connection);
+        let kill = if connection.h2 {
+            let kill = Rc::<Kill>::default();
+            connection.next_stream.replace(Some(Rc::clone(&kill)));
+            kill
+        } else {
+            Rc::clone(&connection.kill)
+        };
+        let gateway = Rc::clone(&self.gateway);
+        Box::pin(async move { Ok(gateway.handle(Arrival { link: connection, kill }, request).await) })
+    }
+}
+
+impl Link for Connection {
+    fn peer(&self) -> IpAddr {
+        self.peer.ip()
+    }
+
+    fn is_plain(&self) -> bool {
+        self.kind == Kind::Plain
+    }
+
+    fn sni(&self) -> Option<&str> {
+        self.sni.as_deref()
+    }
+
+    fn begin(&self) -> Option<Malformed> {
+        let number = self.requests.get() + 1;
+        self.requests.set(number);
+        self.refusal(number)
+    }
+
+    fn malformed_body(&self) -> Option<Malformed> {
+        self.malformed_body.get()
+    }
+
+    fn of_class(&self, class: Class) {
+        self.watch.unpaced.set(matches!(class, Class::Live | Class::Rpc));
+    }
+}
+
+/// Counts what happens to connections.
+struct Counted(Arc<Metrics>);
+
+impl Events for Counted {
+    fn connection_opened(&self, kind: Kind) {
+        self.0.connection_opened(kind.word());
+    }
+
+    fn connection_closed(&self, kind: Kind) {
+        self.0.connection_closed(kind.word());
+    }
+
+    fn handshake_failed(&self, reason: &'static str) {
+        self.0.handshake_failed(reason);
+    }
+
+    fn refused(&self, reason: Refusal) {
+        self.0.connection_refused("-", reason.word());
+    }
 }
 
 /// All workers, as the control thread sees them.
@@ -43,7 +336,7 @@ impl Workers {
     }
 
     /// Lets every worker sweep, at the same time, and waits for all answers, at most `limit`.
-    pub async fn sweep(&self, limit: std::time::Duration) -> Swept {
+    pub async fn sweep(&self, limit: Duration) -> Swept {
         let mut answers = Vec::with_capacity(self.senders.len());
         let mut confirmed = true;
         for sender in &self.senders {
@@ -68,10 +361,12 @@ impl Workers {
         Swept { cut, confirmed }
     }
 
-    /// Tells every worker to drain.
-    pub async fn drain(&self) {
-        for sender in &self.senders {
-            let _ = sender.send(Command::Drain).await;
-        }
+    /// Gives each worker its sockets to open, in their order, and tells all which to close. `false`: one did not take it.
+    pub fn listen(&self, open: Vec<Vec<Listener>>, close: &[(Kind, SocketAddr)]) -> bool {
+        let mut open = open.into_iter();
+        self.senders.iter().fold(true, |taken, sender| {
+            let listen = Command::Listen { open: open.next().unwrap_or_default(), close: close.to_vec() };
+            sender.try_send(listen).is_ok() && taken
+        })
     }
 }

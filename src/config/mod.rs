@@ -8,6 +8,7 @@ pub mod problem;
 mod read;
 pub mod settings;
 pub mod values;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 

@@ -74,9 +74,7 @@ impl Problem {
         let title = level.primary_title(self.message.as_str());
         let mut group = match self.clamped_span() {
             Some(span) => title.element(
-                Snippet::source(&*self.source)
-                    .path(file)
-                    .annotation(AnnotationKind::Primary.span(span)),
+                Snippet::source(&*self.source).path(file).annotation(AnnotationKind::Primary.span(span)),
             ),
             None => title.element(annotate_snippets::Origin::path(file)),
         };

@@ -34,7 +34,8 @@ pub struct Dress<'a> {
 impl Asked {
     /// Takes it from the head.
     pub fn read(headers: &HeaderMap) -> Self {
-        let html = headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
+        let html =
+            headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
         Self { origin: headers.get(header::ORIGIN).cloned(), html }
     }
 }
@@ -136,7 +137,8 @@ pub fn strip_cookies(headers: &mut HeaderMap, site: &Site) {
         .collect();
     headers.remove(header::COOKIE);
     for line in kept {
-        if let (false, Ok(line)) = (line.trim_ascii().is_empty(), HeaderValue::from_bytes(line.trim_ascii())) {
+        if let (false, Ok(line)) = (line.trim_ascii().is_empty(), HeaderValue::from_bytes(line.trim_ascii()))
+        {
             headers.append(header::COOKIE, line);
         }
     }
@@ -159,4 +161,3 @@ fn cookie_names(site: &Site) -> impl Iterator<Item = &str> {
     });
     carried.chain(site.tokens.refresh_cookie.as_deref())
 }
-

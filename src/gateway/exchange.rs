@@ -1,7 +1,6 @@
 //! One request from its head to the last byte of its answer: what is counted and logged of it, exactly once, whatever way
 //! it ends.
 
-use std::any::Any;
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
@@ -53,8 +52,6 @@ pub struct Exchange {
     upstream: Option<Duration>,
     cause: Option<Cow<'static, str>>,
     ended: bool,
-    /// Lives as long as the request does: what the listener wants to know of its end.
-    _companion: Option<Box<dyn Any>>,
 }
 
 /// What an exchange begins with.
@@ -71,8 +68,6 @@ pub struct Beginning<'a> {
     pub id: Box<str>,
     /// The head.
     pub head: &'a http::request::Parts,
-    /// See [`Exchange`].
-    pub companion: Option<Box<dyn Any>>,
 }
 
 impl Exchange {
@@ -102,7 +97,6 @@ impl Exchange {
             upstream: None,
             cause: None,
             ended: false,
-            _companion: from.companion,
         }
     }
 
@@ -165,7 +159,8 @@ impl Exchange {
         let (head, body) = answer.into_parts();
         let body = match body {
             Body::Stream(stream) => {
-                let tail = |inner| -> Box<dyn Tail> { Box::new(AnswerTail { exchange: self, inner, _live: live }) };
+                let tail =
+                    |inner| -> Box<dyn Tail> { Box::new(AnswerTail { exchange: self, inner, _live: live }) };
                 Body::Stream(Box::new(stream.wrap(tail)))
             }
             Body::Full(bytes) => {

@@ -28,15 +28,48 @@ const HOP_BY_HOP: [HeaderName; 11] = [
 /// Names from which some framework takes the client's address, scheme, host, port, prefix, user, method or path. Names
 /// that begin with one of [`IDENTITY_PREFIXES`] go too, and every name with an underscore (CGI folds it to a hyphen).
 const IDENTITY: [&str; 30] = [
-    "forwarded", "true-client-ip", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "client-ip", "x-host",
-    "x-proxyuser-ip", "x-remote-ip", "x-remote-addr", "x-originating-ip", "x-http-method", "x-http-method-override",
-    "x-method-override", "x-rewrite-url", "x-original-url", "x-original-host", "x-url-scheme", "x-scheme", "front-end-https",
-    "remote-user", "x-remote-user", "x-auth-user", "x-authenticated-user", "x-user", "x-script-name", "script-name",
-    "x-envoy-external-address", "x-request-id", "via",
+    "forwarded",
+    "true-client-ip",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "client-ip",
+    "x-host",
+    "x-proxyuser-ip",
+    "x-remote-ip",
+    "x-remote-addr",
+    "x-originating-ip",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-rewrite-url",
+    "x-original-url",
+    "x-original-host",
+    "x-url-scheme",
+    "x-scheme",
+    "front-end-https",
+    "remote-user",
+    "x-remote-user",
+    "x-auth-user",
+    "x-authenticated-user",
+    "x-user",
+    "x-script-name",
+    "script-name",
+    "x-envoy-external-address",
+    "x-request-id",
+    "via",
 ];
 
 const IDENTITY_PREFIXES: [&str; 9] = [
-    "x-forwarded-", "cf-", "fly-", "fastly-", "ssl-client-", "x-ssl-client-", "x-client-cert", "x-original-", "x-envoy-",
+    "x-forwarded-",
+    "cf-",
+    "fly-",
+    "fastly-",
+    "ssl-client-",
+    "x-ssl-client-",
+    "x-client-cert",
+    "x-original-",
+    "x-envoy-",
 ];
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -64,7 +97,12 @@ pub struct Identity<'a> {
 
 /// Makes a head fit to go to the application, in origin form and HTTP/1.1. `path`: what to forward where that is not what
 /// was sent. `websocket`: the upgrade stays, as ours.
-pub fn outgoing(mut head: Parts, path: Option<String>, identity: &Identity<'_>, websocket: bool) -> Request<()> {
+pub fn outgoing(
+    mut head: Parts,
+    path: Option<String>,
+    identity: &Identity<'_>,
+    websocket: bool,
+) -> Request<()> {
     head.extensions.clear();
     head.version = Version::HTTP_11;
     if let Some(path) = path.and_then(|path| PathAndQuery::from_maybe_shared(path).ok()) {
@@ -115,7 +153,8 @@ fn strip(headers: &mut HeaderMap, request: bool) {
         headers.remove(name);
     }
     if request {
-        let identity: Vec<HeaderName> = headers.keys().filter(|name| is_identity(name.as_str())).cloned().collect();
+        let identity: Vec<HeaderName> =
+            headers.keys().filter(|name| is_identity(name.as_str())).cloned().collect();
         for name in identity {
             headers.remove(name);
         }
@@ -123,7 +162,9 @@ fn strip(headers: &mut HeaderMap, request: bool) {
 }
 
 fn is_identity(name: &str) -> bool {
-    name.contains('_') || IDENTITY.contains(&name) || IDENTITY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    name.contains('_')
+        || IDENTITY.contains(&name)
+        || IDENTITY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// HTTP/2 splits cookies into crumbs; HTTP/1.1 wants one field (RFC 9113, 8.2.3).
@@ -171,11 +212,30 @@ mod tests {
     #[test]
     fn no_identity_of_the_clients_own_goes_through() {
         for name in [
-            "x-forwarded-for", "x-forwarded-user", "x-forwarded-client-cert", "x-forwarded-prefix", "forwarded",
-            "true-client-ip", "x-real-ip", "cf-connecting-ip", "fly-client-ip", "fastly-client-ip", "x-client-ip",
-            "x-cluster-client-ip", "x-original-forwarded-for", "x-original-url", "x-rewrite-url", "remote-user",
-            "remote_user", "x_forwarded_for", "x_real_ip", "x-http-method-override", "ssl-client-cert", "proxy",
-            "x-ssl-client-verify", "x-envoy-original-path",
+            "x-forwarded-for",
+            "x-forwarded-user",
+            "x-forwarded-client-cert",
+            "x-forwarded-prefix",
+            "forwarded",
+            "true-client-ip",
+            "x-real-ip",
+            "cf-connecting-ip",
+            "fly-client-ip",
+            "fastly-client-ip",
+            "x-client-ip",
+            "x-cluster-client-ip",
+            "x-original-forwarded-for",
+            "x-original-url",
+            "x-rewrite-url",
+            "remote-user",
+            "remote_user",
+            "x_forwarded_for",
+            "x_real_ip",
+            "x-http-method-override",
+            "ssl-client-cert",
+            "proxy",
+            "x-ssl-client-verify",
+            "x-envoy-original-path",
         ] {
             let headers = sent(&[(name, "forged")], false);
             assert!(headers.values().all(|value| value != "forged"), "{name}");
@@ -184,7 +244,8 @@ mod tests {
 
     #[test]
     fn ours_are_set_and_connection_cannot_remove_them() {
-        let headers = sent(&[("connection", "close, x-forwarded-for, x-real-ip, x-secret"), ("x-secret", "1")], false);
+        let headers =
+            sent(&[("connection", "close, x-forwarded-for, x-real-ip, x-secret"), ("x-secret", "1")], false);
         assert_eq!(headers["x-forwarded-for"], "203.0.113.7");
         assert_eq!(headers["x-real-ip"], "203.0.113.7");
         assert_eq!(headers["x-forwarded-proto"], "https");
@@ -199,7 +260,10 @@ mod tests {
         let headers = sent(&h2c, false);
         assert!(["connection", "upgrade", "http2-settings"].iter().all(|name| headers.get(*name).is_none()));
         let headers = sent(&[("connection", "Upgrade"), ("upgrade", "WebSocket")], true);
-        assert_eq!((headers["connection"].as_bytes(), headers["upgrade"].as_bytes()), (&b"upgrade"[..], &b"websocket"[..]));
+        assert_eq!(
+            (headers["connection"].as_bytes(), headers["upgrade"].as_bytes()),
+            (&b"upgrade"[..], &b"websocket"[..])
+        );
     }
 
     #[test]

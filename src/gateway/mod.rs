@@ -6,13 +6,13 @@
 
 mod answer;
 pub mod exchange;
+pub mod explain;
 pub mod hops;
 pub mod read;
 pub mod respond;
 pub mod upload;
 pub mod view;
 
-use std::any::Any;
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -31,6 +31,7 @@ use self::read::{Reading, Refusal, Surroundings};
 use self::upload::Upload;
 use self::view::{View, Views};
 use crate::clock::Clock;
+use crate::config::class::Class;
 use crate::config::settings::Upstream;
 use crate::guards::{Denial, Guard, Verdict, blocks};
 use crate::policy::{Route, RouteGuards, Site};
@@ -104,7 +105,7 @@ fn pass(
 }
 
 /// What the gateway may know of the connection that a request came by.
-pub trait Link: Any {
+pub trait Link {
     /// The socket's peer.
     fn peer(&self) -> IpAddr;
     /// It came by a `plain` listener, where a trusted proxy has ended TLS.
@@ -115,8 +116,8 @@ pub trait Link: Any {
     fn begin(&self) -> Option<Malformed>;
     /// Why the body of the present request was refused below, if it was.
     fn malformed_body(&self) -> Option<Malformed>;
-    /// A tunnel begins: what follows goes through as it is.
-    fn tunnel(&self);
+    /// The class of the present request: `live` and `rpc` owe no minimum rate.
+    fn of_class(&self, class: Class);
 }
 
 /// A permitted request on its way to the upstream.
@@ -140,8 +141,6 @@ pub struct Tunnel {
     pub streams: Rc<Streams>,
     /// What the block is asked about.
     pub facts: Rc<Facts>,
-    /// Tells the connection below that what follows goes through.
-    pub link: Rc<dyn Link>,
 }
 
 impl std::fmt::Debug for Tunnel {
@@ -199,12 +198,12 @@ impl<U> Gateway<U>
 where
     U: Service<Forward, Response = Response<Body>, Error = ForwardError> + Clone,
 {
-    /// Takes one request from its head to the head of its answer. `kill` ends it at any time after; `companion` lives as
-    /// long as the request does.
+    /// Takes one request from its head to the head of its answer. `from.kill` ends it at any
+    /// time after.
     pub async fn handle(self: Rc<Self>, from: Arrival, request: Request<Incoming>) -> Response<Body> {
         let (head, incoming) = request.into_parts();
         let view = self.views.current();
-        let mut exchange = self.begin(&view, &head, from.companion);
+        let mut exchange = self.begin(&view, &head);
         let asked = Asked::read(&head.headers);
         if let Some(why) = from.link.begin() {
             exchange.malformed(why);
@@ -218,6 +217,7 @@ where
                 return finish(exchange, answer, Dress::nowhere(&view, &asked));
             }
         };
+        from.link.of_class(reading.facts.class);
         exchange.of(&reading, self.token_name(&reading.facts));
         let dress = Dress::site(&reading, &asked);
         let facts = Rc::new(reading.facts.clone());
@@ -238,7 +238,8 @@ where
         };
         let strips = permit.strip_cookies;
         let upload = Upload::new(&reading, Rc::clone(&exchange.received));
-        let forward = self.forward(permit, head, incoming, Way { reading: &reading, facts, upload: &upload, id: &exchange.id, link: &from.link });
+        let way = Way { reading: &reading, facts, upload: &upload, id: &exchange.id };
+        let forward = self.forward(permit, head, incoming, way);
         let answer = match self.upstream.clone().oneshot(forward).await {
             Ok(answer) => answer::permitted(answer, &mut exchange),
             Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
@@ -251,7 +252,7 @@ where
         exchange.follow(answer, Some(live))
     }
 
-    fn begin(&self, view: &Rc<View>, head: &Parts, companion: Option<Box<dyn Any>>) -> Box<Exchange> {
+    fn begin(&self, view: &Rc<View>, head: &Parts) -> Box<Exchange> {
         let count = self.count.get().wrapping_add(1);
         self.count.set(count);
         Box::new(Exchange::begin(Beginning {
@@ -261,7 +262,6 @@ where
             start: self.clock.now(),
             id: format!("{:08x}{count:08x}", self.id_base).into(),
             head,
-            companion,
         }))
     }
 
@@ -291,10 +291,10 @@ where
     }
 
     fn forward(&self, permit: Permit, mut head: Parts, incoming: Incoming, way: Way<'_>) -> Forward {
-        let Way { reading, facts, upload, id, link } = way;
+        let Way { reading, facts, upload, id } = way;
         let tunnel = facts.websocket.then(|| {
             let client = head.extensions.remove::<OnUpgrade>();
-            client.map(|client| Tunnel { client, streams: Rc::clone(&self.streams), facts, link: Rc::clone(link) })
+            client.map(|client| Tunnel { client, streams: Rc::clone(&self.streams), facts })
         });
         if permit.strip_cookies {
             answer::strip_cookies(&mut head.headers, reading.site);
@@ -308,7 +308,12 @@ where
         };
         let request = hops::outgoing(head, reading.path.forwarded(), &identity, reading.facts.websocket);
         let body = if incoming.is_end_stream() { Body::Empty } else { upload.body(incoming) };
-        Forward { permit, request: request.map(|()| body), progress: upload.count(), tunnel: tunnel.flatten() }
+        Forward {
+            permit,
+            request: request.map(|()| body),
+            progress: upload.count(),
+            tunnel: tunnel.flatten(),
+        }
     }
 
     /// The `jti`, or a short keyed hash of the fingerprint, for the log.
@@ -328,8 +333,6 @@ pub struct Arrival {
     pub link: Rc<dyn Link>,
     /// Ends the request and its streams at any time.
     pub kill: Rc<Kill>,
-    /// Lives as long as the request.
-    pub companion: Option<Box<dyn Any>>,
 }
 
 /// What a permitted request takes along.
@@ -338,7 +341,6 @@ struct Way<'a> {
     facts: Rc<Facts>,
     upload: &'a Upload,
     id: &'a str,
-    link: &'a Rc<dyn Link>,
 }
 
 fn finish(mut exchange: Box<Exchange>, answer: Response<Body>, dress: Dress<'_>) -> Response<Body> {

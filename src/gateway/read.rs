@@ -1,6 +1,5 @@
 //! From a request's head to facts and route: what it is, before anyone judges it.
 
-
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Version};
@@ -219,8 +218,16 @@ fn origin(headers: &HeaderMap, authority: &str) -> Origin {
 
 fn runs_as_code(headers: &HeaderMap) -> bool {
     const CODE: [&[u8]; 10] = [
-        b"script", b"style", b"worker", b"sharedworker", b"serviceworker", b"object", b"embed", b"audioworklet",
-        b"paintworklet", b"xslt",
+        b"script",
+        b"style",
+        b"worker",
+        b"sharedworker",
+        b"serviceworker",
+        b"object",
+        b"embed",
+        b"audioworklet",
+        b"paintworklet",
+        b"xslt",
     ];
     headers.get_all("sec-fetch-dest").iter().any(|dest| CODE.contains(&dest.as_bytes()))
 }

@@ -54,7 +54,9 @@ pub fn malformed(why: Malformed) -> Response<Body> {
 /// The answer when the application could not be asked, or did not answer.
 pub fn failed(error: &ForwardError, html: bool) -> Response<Body> {
     let status = match error {
-        ForwardError::Connect(_) | ForwardError::Protocol(_) | ForwardError::Closed => StatusCode::BAD_GATEWAY,
+        ForwardError::Connect(_) | ForwardError::Protocol(_) | ForwardError::Closed => {
+            StatusCode::BAD_GATEWAY
+        }
         ForwardError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
         ForwardError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ForwardError::BrokenRequest => StatusCode::BAD_REQUEST,
@@ -81,7 +83,10 @@ fn plain(status: StatusCode, html: bool) -> Response<Body> {
     let reason = status.canonical_reason().unwrap_or("Error");
     let code = status.as_u16();
     let (content_type, body) = if html {
-        (HTML, format!("<!doctype html><html lang=en><title>{code} {reason}</title><h1>{code} {reason}</h1>\n"))
+        (
+            HTML,
+            format!("<!doctype html><html lang=en><title>{code} {reason}</title><h1>{code} {reason}</h1>\n"),
+        )
     } else {
         (PROBLEM, format!("{{\"type\":\"about:blank\",\"title\":\"{reason}\",\"status\":{code}}}\n"))
     };

@@ -45,6 +45,11 @@ impl Views {
         Self { policy, metrics, current: RefCell::new(view) }
     }
 
+    /// The worker's counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// The view for a request: called once, at its beginning.
     pub fn current(&self) -> Rc<View> {
         let snapshot = self.policy.current();
@@ -59,7 +64,8 @@ impl Views {
 impl View {
     fn new(snapshot: Rc<Snapshot>, metrics: &Arc<Metrics>) -> Self {
         let sites = snapshot.policy().sites.iter();
-        let sites = sites.map(|site| SiteView { metrics: SiteMetrics::new(metrics, &site.name), mask: mask(site) });
+        let sites =
+            sites.map(|site| SiteView { metrics: SiteMetrics::new(metrics, &site.name), mask: mask(site) });
         let sites = sites.collect();
         let nowhere = SiteView { metrics: SiteMetrics::new(metrics, "-"), mask: Mask::default() };
         Self { snapshot, sites, nowhere }
@@ -76,6 +82,7 @@ fn mask(site: &Site) -> Mask {
         Carrier::Query(name) => Some(&**name),
         _ => None,
     });
-    let shares = site.routes.iter().filter(|route| matches!(route.class, Class::Share | Class::ShareDownload));
+    let shares =
+        site.routes.iter().filter(|route| matches!(route.class, Class::Share | Class::ShareDownload));
     Mask::new(keys, shares.map(|route| &route.pattern))
 }

@@ -29,7 +29,9 @@ impl Guard for Allowlist {
     fn check(&self, cx: &Facts) -> Verdict {
         match cx.client {
             Client::Address(address) if self.networks.contains(address) => Verdict::Pass,
-            Client::Address(_) | Client::Unknown => Verdict::Deny(Denial::new(Self::NAME, Reason::NotAllowlisted)),
+            Client::Address(_) | Client::Unknown => {
+                Verdict::Deny(Denial::new(Self::NAME, Reason::NotAllowlisted))
+            }
         }
     }
 }
@@ -41,7 +43,9 @@ mod tests {
 
     #[test]
     fn only_listed_networks_pass_and_nobody_unknown() {
-        let guard = Allowlist::new(Networks::new(["10.0.0.0/8", "2001:db8::/32"].map(|net| parse_network(net).unwrap())));
+        let guard = Allowlist::new(Networks::new(
+            ["10.0.0.0/8", "2001:db8::/32"].map(|net| parse_network(net).unwrap()),
+        ));
         for (client, passes) in [
             (Client::Address("10.1.2.3".parse().unwrap()), true),
             (Client::Address("2001:db8::1".parse().unwrap()), true),
@@ -49,7 +53,11 @@ mod tests {
             (Client::Address("127.0.0.1".parse().unwrap()), false),
             (Client::Unknown, false),
         ] {
-            assert_eq!(guard.check(&Facts { client, ..Facts::example() }) == Verdict::Pass, passes, "{client}");
+            assert_eq!(
+                guard.check(&Facts { client, ..Facts::example() }) == Verdict::Pass,
+                passes,
+                "{client}"
+            );
         }
         let nobody = Allowlist::new(Networks::default());
         assert_ne!(nobody.check(&Facts::example()), Verdict::Pass);

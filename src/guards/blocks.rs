@@ -26,12 +26,15 @@ pub struct Judged {
 
 /// Judges by the index: not a [`super::Guard`] of a policy, since blocks outlive policies.
 pub fn check(index: &Index, cx: &Facts) -> Judged {
-    let strips = matches!(cx.class, Class::Page | Class::Login);
-    let Some(hit) = index.matching_where(cx, |credential| !(strips && credential.in_cookie)) else {
-        let strip_cookies =
-            strips && cx.credentials.iter().any(|one| one.in_cookie) && index.matching(cx).is_some();
-        return Judged { verdict: Verdict::Pass, strip_cookies };
+    let Some(hit) = index.matching(cx) else {
+        return Judged { verdict: Verdict::Pass, strip_cookies: false };
     };
+    // The index answers with a blocked cookie only when nothing else is blocked.
+    let in_cookie =
+        hit.credential.and_then(|place| cx.credentials.get(place)).is_some_and(|one| one.in_cookie);
+    if in_cookie && matches!(cx.class, Class::Page | Class::Login) {
+        return Judged { verdict: Verdict::Pass, strip_cookies: true };
+    }
     let reason = match hit.kind {
         Kind::Fingerprint | Kind::Jti | Kind::Subject | Kind::Everyone => Reason::TokenBlocked,
         Kind::Share => Reason::ShareBlocked,

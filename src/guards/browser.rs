@@ -58,7 +58,11 @@ mod tests {
             assert_eq!(guard.check(&facts) == Verdict::Pass, passes, "{class} {origin:?}");
         }
         let script = Facts { class: Class::Asset, runs_as_code: true, ..Facts::example() };
-        assert_eq!(Browser::of(Class::Asset).check(&script), Verdict::Pass, "the application's own scripts run");
+        assert_eq!(
+            Browser::of(Class::Asset).check(&script),
+            Verdict::Pass,
+            "the application's own scripts run"
+        );
         let socket = Facts { websocket: true, origin: Origin::Foreign, ..Facts::example() };
         assert_ne!(Browser::of(Class::Page).check(&socket), Verdict::Pass, "on whatever route");
     }

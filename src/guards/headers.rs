@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn cors_is_closed_to_foreign_origins_and_to_everybody() {
-        for (origin, own, kept) in [("https://evil.test", false, false), ("https://a.test:8443", true, true)] {
+        for (origin, own, kept) in [("https://evil.test", false, false), ("https://a.test:8443", true, true)]
+        {
             let origin = HeaderValue::from_static(origin);
             let mut answer = HeaderMap::new();
             answer.insert("access-control-allow-origin", origin.clone());

@@ -108,6 +108,9 @@ mod tests {
     fn observing_lets_pass_and_says_so() {
         let guard = guard(true);
         assert!(passes(&guard, "192.0.2.1") && passes(&guard, "192.0.2.1"));
-        assert!(matches!(guard.check(&Facts { client: Client::Address("192.0.2.1".parse().unwrap()), ..Facts::example() }), Verdict::WouldDeny(_)));
+        assert!(matches!(
+            guard.check(&Facts { client: Client::Address("192.0.2.1".parse().unwrap()), ..Facts::example() }),
+            Verdict::WouldDeny(_)
+        ));
     }
 }

@@ -33,7 +33,9 @@ impl Guard for Size {
 
     fn check(&self, cx: &Facts) -> Verdict {
         match cx.body_length {
-            Some(length) if length > self.limit => Verdict::Deny(Denial::new(Self::NAME, Reason::BodyTooLarge)),
+            Some(length) if length > self.limit => {
+                Verdict::Deny(Denial::new(Self::NAME, Reason::BodyTooLarge))
+            }
             _ => Verdict::Pass,
         }
     }
@@ -46,7 +48,9 @@ mod tests {
     #[test]
     fn announced_bodies_over_the_limit_are_refused() {
         let guard = Size::new(ByteSize(100));
-        for (length, passes) in [(None, true), (Some(0), true), (Some(100), true), (Some(101), false), (Some(u64::MAX), false)] {
+        for (length, passes) in
+            [(None, true), (Some(0), true), (Some(100), true), (Some(101), false), (Some(u64::MAX), false)]
+        {
             let facts = Facts { body_length: length, ..Facts::example() };
             assert_eq!(guard.check(&facts) == Verdict::Pass, passes, "{length:?}");
         }

@@ -63,7 +63,8 @@ fn nowhere(settings: &Settings) -> HeaderSet {
 
 fn compile_site(settings: &Settings, site: &settings::Site, limits: &Arc<Limits>) -> Site {
     let guards = ClassMap::from_fn(|class| guards_of(site, class, limits));
-    let mut routes: Vec<Route> = site.routes.iter().map(|route| own_route(site, route, &guards, limits)).collect();
+    let mut routes: Vec<Route> =
+        site.routes.iter().map(|route| own_route(site, route, &guards, limits)).collect();
     routes.extend(site.app.routes.iter().map(|route| Route {
         method: route.method.clone(),
         pattern: route.pattern.clone(),

@@ -19,8 +19,8 @@ pub use routes::Found;
 
 use crate::config::app::Tokens;
 use crate::config::class::Class;
-use crate::config::settings::{ClassMap, Settings, Upstream};
 use crate::config::path_pattern::PathPattern;
+use crate::config::settings::{ClassMap, Settings, Upstream};
 use crate::config::values::{HostPattern, Networks};
 use crate::guards::allowlist::Allowlist;
 use crate::guards::browser::Browser;

@@ -25,7 +25,9 @@ impl Site {
         // Of equals the first wins: the views as sent say more (a token's case) than the folded one.
         let mut best = raw;
         for view in [normal, folded] {
-            if view.map(|found| found.route.class.strictness()) > best.map(|found| found.route.class.strictness()) {
+            if view.map(|found| found.route.class.strictness())
+                > best.map(|found| found.route.class.strictness())
+            {
                 best = view;
             }
         }
@@ -35,7 +37,8 @@ impl Site {
     fn route_of_view(&self, method: &Method, path: &str, folded: bool) -> Option<Found<'_>> {
         let mut best: Option<Found<'_>> = None;
         for (place, route) in self.routes.iter().enumerate() {
-            if route.matches(method, path, folded) && best.is_none_or(|best| route.rank() > best.route.rank()) {
+            if route.matches(method, path, folded) && best.is_none_or(|best| route.rank() > best.route.rank())
+            {
                 best = Some(Found { place, route });
             }
         }

@@ -119,7 +119,13 @@ impl Finds {
         Ok(())
     }
 
-    fn add(&mut self, text: &[u8], format: TokenFormat, cookie: bool, kind: &mut Kind) -> Result<(), Malformed> {
+    fn add(
+        &mut self,
+        text: &[u8],
+        format: TokenFormat,
+        cookie: bool,
+        kind: &mut Kind,
+    ) -> Result<(), Malformed> {
         let text = text.trim_ascii();
         if text.is_empty() {
             return Ok(());
@@ -170,7 +176,12 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        let all = [Carrier::Basic, Carrier::Cookie("sid".into()), Carrier::Query("token".into()), Carrier::Subprotocol];
+        let all = [
+            Carrier::Basic,
+            Carrier::Cookie("sid".into()),
+            Carrier::Query("token".into()),
+            Carrier::Subprotocol,
+        ];
         let found = find(&headers, Some(query), &tokens(&all), Duration::from_secs(60))?;
         Ok(found.into_iter().map(|credential| credential.fingerprint).collect())
     }
@@ -185,7 +196,13 @@ mod tests {
             (vec![("authorization", format!("bEARER \t {long} "))], ""),
             (vec![("authorization", format!("Token {long}"))], ""),
             (vec![("authorization", long.to_owned())], ""),
-            (vec![("authorization", format!("Bearer {long}")), ("authorization", format!("bearer {long}"))], ""),
+            (
+                vec![
+                    ("authorization", format!("Bearer {long}")),
+                    ("authorization", format!("bearer {long}")),
+                ],
+                "",
+            ),
             (vec![("authorization", basic)], ""),
             (vec![("cookie", format!("a=b; sid={long}"))], ""),
             (vec![("cookie", format!("sid=\"{long}\"")), ("cookie", "x=y".to_owned())], ""),
@@ -196,13 +213,18 @@ mod tests {
             (vec![], "TOKEN=abcdefghijklmnopqrstuvwxyz"),
         ] {
             let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            assert_eq!(finds(&fields, query), Ok(vec![Fingerprint::of(long.as_bytes())]), "{fields:?} {query}");
+            assert_eq!(
+                finds(&fields, query),
+                Ok(vec![Fingerprint::of(long.as_bytes())]),
+                "{fields:?} {query}"
+            );
         }
     }
 
     #[test]
     fn every_kind_is_examined_and_not_only_the_first() {
-        let found = finds(&[("authorization", "Bearer a"), ("cookie", "sid=b; refresh=c")], "token=d").unwrap();
+        let found =
+            finds(&[("authorization", "Bearer a"), ("cookie", "sid=b; refresh=c")], "token=d").unwrap();
         assert_eq!(found.len(), 4);
     }
 

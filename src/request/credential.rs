@@ -51,6 +51,8 @@ pub struct Claims {
     pub issued: Option<u64>,
     /// Unix seconds of expiry.
     pub expires: Option<u64>,
+    /// Key of the token's `iss`: see [`issuer_key`].
+    pub issuer: Option<Key>,
 }
 
 /// Examines the text of one token.
@@ -84,12 +86,21 @@ pub fn examine(
     }
     let signed = text.rsplitn(2, |byte| *byte == b'.').nth(1).unwrap_or(text);
     let claims = payload.as_deref().and_then(|json| Claims::read(json, lifetime));
-    Ok(Credential { fingerprint: Fingerprint::of(signed), claims: Some(claims.ok_or(Malformed::Credentials)?), in_cookie })
+    Ok(Credential {
+        fingerprint: Fingerprint::of(signed),
+        claims: Some(claims.ok_or(Malformed::Credentials)?),
+        in_cookie,
+    })
 }
 
 /// The key of a subject. `1` and `"1"` are the same subject.
 pub fn subject_key(subject: &str) -> Key {
     named_key("subject", subject.as_bytes())
+}
+
+/// The key of an issuer.
+pub fn issuer_key(issuer: &str) -> Key {
+    named_key("issuer", issuer.as_bytes())
 }
 
 /// The key of a token id. `1` and `"1"` are the same.
@@ -153,6 +164,8 @@ struct RawClaims {
     #[serde(default)]
     sub: Scalar,
     #[serde(default)]
+    iss: Scalar,
+    #[serde(default)]
     iat: Scalar,
     #[serde(default)]
     exp: Scalar,
@@ -176,13 +189,14 @@ impl Claims {
         if !json.trim_ascii_start().starts_with(b"{") {
             return None;
         }
-        let RawClaims { jti, sub, iat, exp } = serde_json::from_slice(json).ok()?;
+        let RawClaims { jti, sub, iss, iat, exp } = serde_json::from_slice(json).ok()?;
         let (jti, subject) = (jti.into_text(), sub.into_text());
         let expires = exp.seconds();
         let issued = iat.seconds().or_else(|| expires.map(|at| at.saturating_sub(lifetime.as_secs())));
         Some(Self {
             jti: jti.as_deref().map(jti_key),
             subject: subject.as_deref().map(subject_key),
+            issuer: iss.into_text().as_deref().map(issuer_key),
             jti_text: jti.and_then(printable),
             subject_text: subject.and_then(printable),
             issued,
@@ -205,7 +219,11 @@ impl Scalar {
     fn seconds(&self) -> Option<u64> {
         match self {
             Self::Whole(number) => Some(*number),
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "checked to be in range"
+            )]
             Self::Number(number) if (0.0..1e15).contains(number) => Some(*number as u64),
             _ => None,
         }

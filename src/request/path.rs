@@ -248,8 +248,22 @@ mod tests {
     #[test]
     fn what_can_be_understood_in_two_ways_is_refused() {
         for raw in [
-            "/%", "/%4", "/%zz", "/%00", "/%0a", "/metrics%0a", "/%7f", "/a%5cb", "/a\\b", "/%252e", "/%2541",
-            "/..", "/a/../../b", "/%c0%af", "/%ff", "/%C2%85",
+            "/%",
+            "/%4",
+            "/%zz",
+            "/%00",
+            "/%0a",
+            "/metrics%0a",
+            "/%7f",
+            "/a%5cb",
+            "/a\\b",
+            "/%252e",
+            "/%2541",
+            "/..",
+            "/a/../../b",
+            "/%c0%af",
+            "/%ff",
+            "/%C2%85",
         ] {
             assert_eq!(read(raw).err(), Some(Malformed::Path), "{raw}");
         }

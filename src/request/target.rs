@@ -23,7 +23,9 @@ impl Host {
             return Err(Malformed::Host);
         }
         match (head.uri.authority(), field) {
-            (Some(authority), Some(field)) if !authority.as_str().eq_ignore_ascii_case(field) => Err(Malformed::Host),
+            (Some(authority), Some(field)) if !authority.as_str().eq_ignore_ascii_case(field) => {
+                Err(Malformed::Host)
+            }
             (Some(authority), _) => Self::parse(authority.as_str()),
             (None, Some(field)) => Self::parse(field),
             (None, None) => Err(Malformed::Host),
@@ -95,9 +97,10 @@ mod tests {
 
     #[test]
     fn what_is_no_host_is_refused() {
-        for authority in
-            ["", ":80", "a:0", "a:99999", "a:+1", "a:", "u@a", "a b", "a/b", "[::1", "[x]:1", "[::1]x", "a..", "ä"]
-        {
+        for authority in [
+            "", ":80", "a:0", "a:99999", "a:+1", "a:", "u@a", "a b", "a/b", "[::1", "[x]:1", "[::1]x", "a..",
+            "ä",
+        ] {
             assert!(Host::parse(authority).is_err(), "{authority}");
         }
     }

@@ -1,16 +1,20 @@
 //! The emergency blocks: what they are, and the index that the way reads (DESIGN 6).
 
+pub mod index;
+pub mod order;
+pub mod record;
+mod table;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::request::credential::Credential;
-use crate::request::facts::Facts;
-
-/// An immutable snapshot of all blocks, made for look-ups.
-#[derive(Debug, Default)]
-pub struct Index {}
+pub use index::Index;
+pub use order::Order;
+pub use record::{Block, Held, What};
 
 /// Which block matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +28,7 @@ pub struct Hit {
 }
 
 /// The kinds of blocks; also the label of `portcullis_blocks{kind}`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// One token, by fingerprint.
     Fingerprint,
@@ -40,16 +44,21 @@ pub enum Kind {
     Address,
 }
 
-impl Index {
-    /// The first block that a request falls under. Does not allocate, lock or wait.
-    pub fn matching(&self, facts: &Facts) -> Option<Hit> {
-        self.matching_where(facts, |_| true)
-    }
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Fingerprint, Self::Jti, Self::Subject, Self::Everyone, Self::Share, Self::Address];
 
-    /// The same, with only those credentials examined that are meant.
-    pub fn matching_where(&self, facts: &Facts, meant: impl Fn(&Credential) -> bool) -> Option<Hit> {
-        let _ = (facts, meant);
-        None
+    /// The word in metrics, logs and JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Fingerprint => "fingerprint",
+            Self::Jti => "jti",
+            Self::Subject => "subject",
+            Self::Everyone => "everyone",
+            Self::Share => "share",
+            Self::Address => "address",
+        }
     }
 }
 

@@ -78,7 +78,9 @@ impl Limits {
         let Some(shard) = shard else { unreachable!("a remainder of {SHARDS}") };
         let mut sets = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let count = sets.len().max(1);
-        let Some(set) = sets.get_mut(place / SHARDS % count) else { unreachable!("a remainder of the length") };
+        let Some(set) = sets.get_mut(place / SHARDS % count) else {
+            unreachable!("a remainder of the length")
+        };
         if let Some(slot) = set.iter_mut().find(|slot| slot.key == key) {
             let (answer, due) = f(Some(Nanos::new(slot.due)))?;
             if !given.rehearsal {

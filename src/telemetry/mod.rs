@@ -6,3 +6,4 @@ pub mod mask;
 pub mod metrics;
 pub mod process;
 pub mod render;
+pub mod audit;

@@ -77,7 +77,8 @@ impl Pool {
         self.last_used.set(self.clock.now().mono_ms());
         let mut idle = self.idle.borrow_mut();
         idle.retain(|one| one.connected.as_ref().is_some_and(|one| !one.sender.is_closed()));
-        let place = idle.iter().rposition(|one| one.connected.as_ref().is_some_and(|one| one.sender.is_ready()))?;
+        let place =
+            idle.iter().rposition(|one| one.connected.as_ref().is_some_and(|one| one.sender.is_ready()))?;
         idle.remove(place).connected.take()
     }
 
@@ -117,8 +118,13 @@ impl Drop for Idle {
 
 impl Lease {
     /// Sends a request and waits for the head of its answer. The error gives the request back when nothing of it was sent.
-    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        let Some(connected) = &mut self.connected else { unreachable!("a lease holds its connection until it ends") };
+    pub async fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+        let Some(connected) = &mut self.connected else {
+            unreachable!("a lease holds its connection until it ends")
+        };
         connected.sender.try_send_request(request).await
     }
 
@@ -130,7 +136,9 @@ impl Lease {
     /// Decides by an answer's head whether the connection may be used again.
     pub fn judge(&mut self, answer: &Response<Incoming>) {
         let closes = answer.headers().get_all(http::header::CONNECTION).iter().any(|line| {
-            line.as_bytes().split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(b"close"))
+            line.as_bytes()
+                .split(|byte| *byte == b',')
+                .any(|one| one.trim_ascii().eq_ignore_ascii_case(b"close"))
         });
         self.reusable = !closes && answer.status() < StatusCode::INTERNAL_SERVER_ERROR;
     }

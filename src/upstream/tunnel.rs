@@ -5,8 +5,8 @@ use std::rc::Rc;
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::Request;
+use http::header::{HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
@@ -28,17 +28,17 @@ pub fn expected_accept<B>(request: &Request<B>) -> Option<String> {
 
 /// Whether a 101 is the answer to that request.
 pub fn is_true(headers: &HeaderMap, accept: Option<&str>) -> bool {
-    let upgrade = headers.get(UPGRADE).is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let upgrade =
+        headers.get(UPGRADE).is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"));
     let proof = headers.get(SEC_WEBSOCKET_ACCEPT).map(http::HeaderValue::as_bytes);
     upgrade && accept.is_some() && proof == accept.map(str::as_bytes)
 }
 
 /// Opens the tunnel: registered at once, running when both sides have switched, over when either ends or a block cuts it.
 pub fn open(tunnel: Tunnel, upstream: OnUpgrade, lease: Lease) {
-    let Tunnel { client, streams, facts, link } = tunnel;
+    let Tunnel { client, streams, facts } = tunnel;
     let kill = Rc::<Kill>::default();
     let registration = streams.register(facts, Rc::clone(&kill));
-    link.tunnel();
     let work = async move {
         let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
         let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
@@ -57,7 +57,8 @@ mod tests {
 
     #[test]
     fn the_proof_of_rfc_6455_is_asked_for() {
-        let request = Request::get("/").header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==").body(()).unwrap();
+        let request =
+            Request::get("/").header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==").body(()).unwrap();
         let accept = expected_accept(&request);
         assert_eq!(accept.as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
         let mut headers = HeaderMap::new();

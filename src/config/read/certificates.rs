@@ -25,8 +25,12 @@ impl Names {
     /// Whether a client that wants this host is content.
     pub fn covers(&self, host: &HostPattern) -> bool {
         match host.name().parse::<std::net::IpAddr>() {
-            Ok(std::net::IpAddr::V4(address)) => self.addresses.iter().any(|known| *known == address.octets()),
-            Ok(std::net::IpAddr::V6(address)) => self.addresses.iter().any(|known| *known == address.octets()),
+            Ok(std::net::IpAddr::V4(address)) => {
+                self.addresses.iter().any(|known| *known == address.octets())
+            }
+            Ok(std::net::IpAddr::V6(address)) => {
+                self.addresses.iter().any(|known| *known == address.octets())
+            }
             Err(_) if host.is_wildcard() => self.names.contains(host),
             Err(_) => self.names.iter().any(|name| name.matches(host.name())),
         }

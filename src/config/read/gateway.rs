@@ -106,9 +106,9 @@ fn admin(mut table: Table<'_>) -> Admin {
     let socket = table.doc.resolve(socket);
     let metrics = table.parse("metrics", |text| match text {
         "off" => Ok(None),
-        _ => parse_socket(text).map(Some).map_err(|error| {
-            value_error(error.message, "write e.g. \"127.0.0.1:9180\", or \"off\"")
-        }),
+        _ => parse_socket(text)
+            .map(Some)
+            .map_err(|error| value_error(error.message, "write e.g. \"127.0.0.1:9180\", or \"off\"")),
     });
     let metrics = metrics.unwrap_or_else(|| defaults::ADMIN_METRICS.parse().ok());
     let metrics_only_from = table.list("metrics_only_from", parse_network).map(Networks::new);

@@ -79,11 +79,7 @@ fn proxy_protocol(table: &mut Table<'_>) {
     }
 }
 
-fn sockets(
-    table: &mut Table<'_>,
-    key: &'static str,
-    seen: &mut Vec<SocketAddr>,
-) -> Option<Vec<SocketAddr>> {
+fn sockets(table: &mut Table<'_>, key: &'static str, seen: &mut Vec<SocketAddr>) -> Option<Vec<SocketAddr>> {
     let items = table.get(key)?.list()?;
     let mut sockets = Vec::new();
     for item in items {
@@ -134,7 +130,8 @@ fn tls(mut table: Table<'_>) -> (Tls, Vec<Names>) {
 
 fn pair(cert: &super::Value<'_>, key: &super::Value<'_>) -> Option<(CertificateFiles, Names)> {
     let (cert_text, key_text) = (cert.text(), key.text());
-    let files = CertificateFiles { cert: cert.doc.named_file(cert_text?), key: cert.doc.named_file(key_text?) };
+    let files =
+        CertificateFiles { cert: cert.doc.named_file(cert_text?), key: cert.doc.named_file(key_text?) };
     let names = certificates::check(cert, key, &files)?;
     Some((files, names))
 }

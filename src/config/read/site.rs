@@ -196,7 +196,8 @@ pub(super) fn rate_entry(word: &str, value: &Value<'_>) -> Option<(Class, Rate)>
     let mut table = value.table()?;
     let refill = table.parse("refill", parse_refill);
     let burst = table.number::<u32>("burst");
-    for (key, absent) in [("refill", table.get("refill").is_none()), ("burst", table.get("burst").is_none())] {
+    for (key, absent) in [("refill", table.get("refill").is_none()), ("burst", table.get("burst").is_none())]
+    {
         if absent {
             let help = "write e.g. refill = \"20/min\" (long-run rate) and burst = 10 (most at once)";
             table.doc.missing(value.key_span.clone(), format!("`{}` names no `{key}`", value.name), help);
@@ -264,14 +265,11 @@ fn merged_bodies(own: Bodies, gateway: Bodies, app: &Arc<App>) -> ClassMap<ByteS
     let of_app = |class| app.body.iter().find(|(named, _)| *named == class).map(|(_, size)| *size);
     let body = own.body.or(gateway.body).unwrap_or(defaults::BODY);
     ClassMap::from_fn(|class| match class {
-        Class::Upload => own
-            .upload
-            .or(gateway.upload)
-            .or_else(|| of_app(class))
-            .unwrap_or(defaults::UPLOAD_BODY),
+        Class::Upload => {
+            own.upload.or(gateway.upload).or_else(|| of_app(class)).unwrap_or(defaults::UPLOAD_BODY)
+        }
         Class::Login => of_app(class).unwrap_or(defaults::LOGIN_BODY),
         Class::Refresh => of_app(class).unwrap_or(defaults::REFRESH_BODY),
         _ => of_app(class).unwrap_or(body),
     })
 }
-

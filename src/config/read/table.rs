@@ -106,8 +106,7 @@ impl<'d> Table<'d> {
         for (key, _) in self.table.into_iter().flat_map(|table| table.iter()) {
             let name: &str = key.get_ref();
             if !self.known.contains(&name) {
-                let place =
-                    if self.name.is_empty() { "the file".into() } else { format!("`{}`", self.name) };
+                let place = if self.name.is_empty() { "the file".into() } else { format!("`{}`", self.name) };
                 self.doc.problem(
                     key.span(),
                     format!("`{name}` is no key of {place}"),

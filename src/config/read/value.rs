@@ -99,9 +99,7 @@ impl<'d> Value<'d> {
     /// A table.
     pub fn table(&self) -> Option<Table<'d>> {
         match self.inner {
-            DeValue::Table(table) => {
-                Some(Table::new(self.doc, self.name.clone(), self.span.clone(), table))
-            }
+            DeValue::Table(table) => Some(Table::new(self.doc, self.name.clone(), self.span.clone(), table)),
             _ => self.expected("a table"),
         }
     }

@@ -1,0 +1,200 @@
+//! The admin socket: what the CLI talks to. Only its own user and root are answered.
+
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::api::{Ask, Command, Refusal, RefusalKind, Reply, UnblockOrder};
+use super::serve;
+use crate::stores::blocks::Order;
+use crate::stores::durable::directory::private_directory;
+
+/// Largest body of a request.
+const BODY: usize = 64 << 10;
+
+/// Answers `POST /v1/explain`: the question and the answer are the explainer's own JSON.
+pub type Explain =
+    Arc<dyn Fn(Value) -> Pin<Box<dyn Future<Output = Result<Value, Refusal>> + Send>> + Send + Sync>;
+
+/// The bound socket; the file goes when it is dropped.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+/// What the routes need.
+#[derive(Clone)]
+struct Side {
+    commands: mpsc::Sender<Command>,
+    explain: Explain,
+}
+
+/// The user at the other end.
+#[derive(Debug, Clone)]
+struct Peer(String);
+
+impl Socket {
+    /// Binds the socket with mode 0600. A file that a dead gateway has left is removed; a live one is not.
+    ///
+    /// # Errors
+    /// When another gateway answers there, when something else is there, or the system's.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(parent) = path.parent() {
+            private_directory(parent)?;
+        }
+        remove_stale(path)?;
+        let listener = UnixListener::bind(path)?;
+        // Between bind and chmod the directory's mode and the peer's credentials keep others out.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Answers until dropped. Each connection is a task of the control thread's runtime.
+    pub async fn serve(self, commands: mpsc::Sender<Command>, explain: Explain) {
+        let routes = routes(Side { commands, explain });
+        let slots = Arc::new(Semaphore::new(serve::CONNECTIONS));
+        let mut tasks = tokio::task::JoinSet::new();
+        loop {
+            while tasks.try_join_next().is_some() {}
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let Ok((stream, _)) = self.listener.accept().await else {
+                tokio::time::sleep(serve::PAUSE).await;
+                continue;
+            };
+            let Some(peer) = admitted(&stream) else { continue };
+            let routes = routes.clone().layer(Extension(peer));
+            tasks.spawn(async move {
+                serve::connection(stream, routes).await;
+                drop(slot);
+            });
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let there = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let taken =
+        |what: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{}: {what}", path.display())));
+    if !there.file_type().is_socket() {
+        return taken("something that is no socket is in its place; move it away");
+    }
+    match StdStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+        Ok(_) => taken("another gateway answers there; stop it, or set another `admin.socket`"),
+    }
+}
+
+/// Root and the gateway's own user are admitted, whatever the file's mode has become.
+fn admitted(stream: &UnixStream) -> Option<Peer> {
+    let uid = stream.peer_cred().ok()?.uid();
+    let own = rustix::process::geteuid().as_raw();
+    (uid == 0 || uid == own).then(|| Peer(format!("uid {uid}")))
+}
+
+fn routes(side: Side) -> Router {
+    Router::new()
+        .route("/v1/block", post(block))
+        .route("/v1/blocks", get(blocks))
+        .route("/v1/unblock", post(unblock))
+        .route("/v1/status", get(status))
+        .route("/v1/reload", post(reload))
+        .route("/v1/explain", post(explain))
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(side)
+}
+
+async fn block(
+    State(side): State<Side>,
+    Extension(peer): Extension<Peer>,
+    order: Result<Json<Order>, axum::extract::rejection::JsonRejection>,
+) -> Response {
+    match order {
+        Ok(Json(order)) => side.ask(peer, |reply| Ask::Block(order, reply)).await,
+        Err(wrong) => misread(&wrong.body_text()),
+    }
+}
+
+async fn unblock(
+    State(side): State<Side>,
+    Extension(peer): Extension<Peer>,
+    order: Result<Json<UnblockOrder>, axum::extract::rejection::JsonRejection>,
+) -> Response {
+    match order {
+        Ok(Json(order)) => side.ask(peer, |reply| Ask::Unblock(order.id, reply)).await,
+        Err(wrong) => misread(&wrong.body_text()),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct ListQuery {
+    #[serde(default)]
+    all: bool,
+}
+
+async fn blocks(
+    State(side): State<Side>,
+    Extension(peer): Extension<Peer>,
+    Query(query): Query<ListQuery>,
+) -> Response {
+    side.ask(peer, |reply| Ask::List(query.all, reply)).await
+}
+
+async fn status(State(side): State<Side>, Extension(peer): Extension<Peer>) -> Response {
+    side.ask(peer, Ask::Status).await
+}
+
+async fn reload(State(side): State<Side>, Extension(peer): Extension<Peer>) -> Response {
+    side.ask(peer, Ask::Reload).await
+}
+
+async fn explain(State(side): State<Side>, Json(question): Json<Value>) -> Response {
+    answer((side.explain)(question).await)
+}
+
+impl Side {
+    async fn ask<T: Serialize>(&self, peer: Peer, ask: impl FnOnce(Reply<T>) -> Ask) -> Response {
+        let (reply, answered) = oneshot::channel();
+        let command = Command { by: peer.0, ask: ask(reply) };
+        let gone = || Refusal::new(RefusalKind::Unavailable, "the gateway is going down");
+        if self.commands.send(command).await.is_err() {
+            return answer::<T>(Err(gone()));
+        }
+        answer(answered.await.unwrap_or_else(|_| Err(gone())))
+    }
+}
+
+fn answer<T: Serialize>(answer: Result<T, Refusal>) -> Response {
+    match answer {
+        Ok(answer) => Json(answer).into_response(),
+        Err(refusal) => (refusal.status(), Json(refusal)).into_response(),
+    }
+}
+
+fn misread(wrong: &str) -> Response {
+    answer::<Value>(Err(Refusal::new(RefusalKind::Usage, wrong)))
+}

@@ -1,0 +1,191 @@
+//! From an order to a block: on which site, until when, and what the person should know of it.
+
+use crate::admin::api::{Refusal, RefusalKind};
+use crate::clock::Now;
+use crate::config::settings::{Settings, Site};
+use crate::stores::blocks::order::width;
+use crate::stores::blocks::{Block, Order, What};
+use crate::telemetry::audit::timestamp;
+
+const SECOND: u64 = 1000;
+const HOUR: u64 = 3600 * SECOND;
+const DAY: u64 = 24 * HOUR;
+/// A token that does not say its end, and a share link.
+const NO_EXPIRY: u64 = 30 * DAY;
+/// An address belongs to somebody else tomorrow.
+const ADDRESS: u64 = HOUR;
+/// Verifiers forgive clocks that differ: a block outlasts its token by this.
+const LEEWAY: u64 = 5 * 60 * SECOND;
+/// Longest block that is taken.
+const LONGEST: u64 = 10 * 365 * DAY;
+
+/// What the control thread knows of a site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteFacts {
+    /// Its first host.
+    pub name: String,
+    /// All its hosts, as patterns.
+    hosts: Vec<crate::config::values::HostPattern>,
+    token_lifetime: u64,
+    refresh_lifetime: u64,
+    refreshes: bool,
+}
+
+impl SiteFacts {
+    /// The facts of every site.
+    pub fn of(settings: &Settings) -> Vec<Self> {
+        settings.sites.iter().map(Self::of_site).collect()
+    }
+
+    fn of_site(site: &Site) -> Self {
+        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            name: site.name(),
+            hosts: site.hosts.iter().chain(&site.download_host).cloned().collect(),
+            token_lifetime: millis(site.token_lifetime),
+            refresh_lifetime: millis(site.refresh_lifetime),
+            refreshes: site.app.tokens.refresh_cookie.is_some(),
+        }
+    }
+
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        self.name == name || self.hosts.iter().any(|host| host.matches(&name))
+    }
+}
+
+/// An order that holds: the block (still without a number) and what to say of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The block, numbered 0.
+    pub block: Block,
+    /// What the person should know.
+    pub warnings: Vec<String>,
+}
+
+/// Turns an order into a block.
+///
+/// # Errors
+/// When it is too wide without `yes`, or its site is not known or not clear.
+pub fn resolve(order: Order, by: &str, sites: &[SiteFacts], now: Now) -> Result<Resolved, Refusal> {
+    if let Some(width) = width(&order.what).filter(|_| !order.yes) {
+        let message = format!("{width}; if that is meant, say it again with --yes");
+        return Err(Refusal::new(RefusalKind::Refused, message));
+    }
+    let site = site_of(&order, sites)?;
+    Ok(on(order, site, by, sites, now))
+}
+
+/// The block of an order that nobody can be asked about: on all sites.
+pub fn everywhere(order: Order, by: &str, now: Now) -> Block {
+    on(order, None, by, &[], now).block
+}
+
+fn on(order: Order, site: Option<String>, by: &str, sites: &[SiteFacts], now: Now) -> Resolved {
+    let meant: Vec<&SiteFacts> =
+        sites.iter().filter(|facts| site.as_ref().is_none_or(|site| facts.name == *site)).collect();
+    let lasting = order.lasting.map(|lasting| lasting.clamp(SECOND, LONGEST));
+    let until = lasting.map_or_else(|| default_until(&order, &meant, now), |lasting| now.wall + lasting);
+    let warnings = warnings(&order, &meant, until, now);
+    let block = Block {
+        id: 0,
+        site,
+        what: begun_until(order.what, now.unix()),
+        reason: order.reason,
+        by: by.to_owned(),
+        created: now.wall,
+        until,
+        learned: false,
+        ended: None,
+    };
+    Resolved { block, warnings }
+}
+
+/// The site's own name. What names a person or a token only within one application wants a site when there are several.
+fn site_of(order: &Order, sites: &[SiteFacts]) -> Result<Option<String>, Refusal> {
+    let names = || sites.iter().map(|site| site.name.as_str()).collect::<Vec<_>>().join(", ");
+    if let Some(wanted) = &order.site {
+        let found = sites.iter().find(|site| site.is_called(wanted));
+        let message = || format!("there is no site `{wanted}`; the sites are: {}", names());
+        return found
+            .map(|site| Some(site.name.clone()))
+            .ok_or_else(|| Refusal::new(RefusalKind::Usage, message()));
+    }
+    match (&order.what, sites) {
+        (What::Fingerprint { .. } | What::Share { .. } | What::Address { .. }, _) => Ok(None),
+        (_, [only]) => Ok(Some(only.name.clone())),
+        (_, []) => Ok(None),
+        _ => {
+            let message = format!("there are several sites; say which with --site: {}", names());
+            Err(Refusal::new(RefusalKind::Usage, message))
+        }
+    }
+}
+
+fn begun_until(what: What, now: u64) -> What {
+    match what {
+        What::Subject { subject, issuer, and_logins, .. } => {
+            What::Subject { subject, issuer, and_logins, before: now }
+        }
+        What::Everyone { and_logins, .. } => What::Everyone { and_logins, before: now },
+        other => other,
+    }
+}
+
+fn default_until(order: &Order, sites: &[&SiteFacts], now: Now) -> u64 {
+    match &order.what {
+        What::Address { .. } => now.wall + ADDRESS,
+        What::Share { .. } => now.wall + NO_EXPIRY,
+        What::Fingerprint { .. } | What::Jti { .. } => match order.expires {
+            // A token that says it has ended may still be honoured by an application that does not look.
+            Some(expires) => expires
+                .saturating_mul(SECOND)
+                .saturating_add(LEEWAY)
+                .clamp(now.wall + HOUR, now.wall + LONGEST),
+            None => now.wall + NO_EXPIRY,
+        },
+        What::Subject { .. } | What::Everyone { .. } => {
+            let longest = sites.iter().map(|site| site.token_lifetime.max(site.refresh_lifetime)).max();
+            let longest = longest.filter(|longest| *longest > 0).unwrap_or(NO_EXPIRY);
+            now.wall + longest.saturating_add(LEEWAY).min(LONGEST)
+        }
+    }
+}
+
+fn warnings(order: &Order, sites: &[&SiteFacts], until: u64, now: Now) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let (What::Fingerprint { .. } | What::Jti { .. }, Some(expires)) = (&order.what, order.expires) {
+        let expires = expires.saturating_mul(SECOND);
+        if expires > until {
+            warnings.push(format!(
+                "the token says it lives until {}: after the block ends it works again",
+                timestamp(expires)
+            ));
+        }
+        if expires < now.wall {
+            warnings.push(format!("the token says it ended at {}", timestamp(expires)));
+        }
+    }
+    let refreshing: Vec<_> =
+        sites.iter().filter(|site| site.refreshes).map(|site| site.name.as_str()).collect();
+    let refreshing = refreshing.join(", ");
+    match &order.what {
+        What::Fingerprint { .. } | What::Jti { .. } if !refreshing.is_empty() => warnings.push(format!(
+            "{refreshing} hands out refresh tokens: whoever holds one gets a new token; \
+             `portcullis block subject SUBJECT --and-logins` refuses that too"
+        )),
+        What::Subject { and_logins: false, .. } | What::Everyone { and_logins: false, .. } => {
+            warnings.push(
+                "sessions begun until now are ended; logging in again is possible (--and-logins refuses that too)"
+                    .to_owned(),
+            );
+            if !refreshing.is_empty() {
+                warnings.push(format!(
+                    "a refresh token of {refreshing} still gives a new session; --and-logins refuses that too"
+                ));
+            }
+        }
+        _ => {}
+    }
+    warnings
+}

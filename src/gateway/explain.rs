@@ -1,0 +1,237 @@
+//! What would become of a request, told by the very code that decides: `portcullis explain`.
+
+use std::net::IpAddr;
+
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use serde::{Deserialize, Serialize};
+
+use super::read::{self, Reading, Refusal, Surroundings};
+use super::{Link, decide};
+use crate::clock::Now;
+use crate::config::class::Class;
+use crate::guards::{Denial, Verdict};
+use crate::policy::Snapshot;
+use crate::request::facts::Malformed;
+use crate::request::share_key::ShareKey;
+use crate::stores::blocks::Index;
+
+/// What is asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// `POST https://files.example.com/api/auth/login`; without a method it is GET.
+    pub request: String,
+    /// The peer's address.
+    pub from: IpAddr,
+    /// `Name: value`.
+    #[serde(default)]
+    pub headers: Vec<String>,
+}
+
+/// The answer; `guards` in the order in which they were asked, up to the first denial.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Of this form.
+    pub schema: u64,
+    /// The client, after trusted proxies; `unknown` if it cannot be told.
+    pub client: String,
+    /// The site's name.
+    pub site: Option<String>,
+    /// The route's class.
+    pub class: Option<String>,
+    /// The route's pattern.
+    pub route: Option<String>,
+    /// The path as sent, normal (forwarded) and folded.
+    pub path: Option<[String; 3]>,
+    /// Credentials found: `jti` or the beginning of the fingerprint.
+    pub credentials: Vec<String>,
+    /// What each guard said.
+    pub guards: Vec<Said>,
+    /// `forward` or `refuse`.
+    pub outcome: String,
+    /// The status of a refusal.
+    pub status: Option<u16>,
+    /// Why, in one word of the closed lists.
+    pub reason: Option<String>,
+    /// Where it would go.
+    pub upstream: Option<String>,
+}
+
+/// One guard's verdict.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Said {
+    /// Its name.
+    pub guard: String,
+    /// `pass`, `would_deny` or `deny`.
+    pub verdict: String,
+    /// Why, unless it passed.
+    pub reason: Option<String>,
+}
+
+/// What the explanation is made by.
+#[derive(Debug, Clone, Copy)]
+pub struct Means<'a> {
+    /// The policy.
+    pub snapshot: &'a Snapshot,
+    /// The blocks.
+    pub index: &'a Index,
+    /// Hashes share tokens.
+    pub share_key: &'a ShareKey,
+    /// The time.
+    pub now: Now,
+}
+
+/// Explains. Nothing is charged and nothing is sent.
+///
+/// # Errors
+/// When the question is no request, in words.
+pub fn explain(question: &Question, means: Means<'_>) -> Result<Explanation, String> {
+    let head = head_of(question)?;
+    let link = Supposed { peer: question.from.to_canonical(), sni: head.uri.host().map(str::to_owned) };
+    let client = read::client(&link, means.snapshot.policy(), &head);
+    let mut told = Explanation::of(client.to_string());
+    let around = Surroundings {
+        snapshot: means.snapshot,
+        share_key: means.share_key,
+        now: means.now,
+        rehearsal: true,
+    };
+    match read::read(around, &link, client, &head, length(&head)) {
+        Ok(reading) => told.judged(&reading, means.index),
+        Err(Refusal::Malformed(why)) => {
+            told.refused(super::respond::malformed(why).status().as_u16(), why.word())
+        }
+        Err(Refusal::Denied(denial)) => told.denied(&denial),
+        Err(Refusal::Redirect(location)) => {
+            told.refused(308, "redirect");
+            told.upstream = Some(location);
+        }
+    }
+    Ok(told)
+}
+
+impl Explanation {
+    fn of(client: String) -> Self {
+        Self {
+            schema: 1,
+            client,
+            site: None,
+            class: None,
+            route: None,
+            path: None,
+            credentials: Vec::new(),
+            guards: Vec::new(),
+            outcome: "forward".into(),
+            status: None,
+            reason: None,
+            upstream: None,
+        }
+    }
+
+    fn judged(&mut self, reading: &Reading<'_>, index: &Index) {
+        let route = reading.found.route;
+        self.site = Some(reading.site.name.to_string());
+        self.class = Some(route.class.word().into());
+        self.route = Some(route.pattern.to_string());
+        self.path = Some([reading.path.raw(), reading.path.normal(), reading.path.folded()].map(Into::into));
+        self.credentials = reading
+            .facts
+            .credentials
+            .iter()
+            .map(|one| {
+                let jti = one.claims.as_ref().and_then(|claims| claims.jti_text.as_deref());
+                jti.map_or_else(
+                    || one.fingerprint.to_string().chars().take(16).collect(),
+                    |jti| format!("jti {jti}"),
+                )
+            })
+            .collect();
+        let decided = decide(reading.site, route, index, &reading.facts, &mut |guard, verdict| {
+            self.guards.push(Said::of(guard, verdict));
+        });
+        match decided {
+            Ok(permit) => {
+                self.upstream = Some(format!("http://{}:{}", permit.upstream().host, permit.upstream().port))
+            }
+            Err(denial) => self.denied(&denial),
+        }
+    }
+
+    fn denied(&mut self, denial: &Denial) {
+        self.refused(denial.reason.status().as_u16(), denial.reason.word());
+    }
+
+    fn refused(&mut self, status: u16, reason: &str) {
+        self.outcome = "refuse".into();
+        self.status = Some(status);
+        self.reason = Some(reason.into());
+    }
+}
+
+impl Said {
+    fn of(guard: &'static str, verdict: &Verdict) -> Self {
+        let (word, reason) = match verdict {
+            Verdict::Pass => ("pass", None),
+            Verdict::WouldDeny(denial) => ("would_deny", Some(denial.reason.word())),
+            Verdict::Deny(denial) => ("deny", Some(denial.reason.word())),
+        };
+        Self { guard: guard.into(), verdict: word.into(), reason: reason.map(Into::into) }
+    }
+}
+
+fn head_of(question: &Question) -> Result<Parts, String> {
+    let (method, url) = question.request.trim().split_once(' ').unwrap_or(("GET", question.request.trim()));
+    let method: Method = method.parse().map_err(|_| format!("`{method}` is no method"))?;
+    let uri: Uri = url.trim().parse().map_err(|error| format!("`{url}` is no URL: {error}"))?;
+    if uri.authority().is_none() || uri.scheme().is_none() {
+        return Err(format!(
+            "`{url}` has no host: write the whole URL, e.g. https://files.example.com/login"
+        ));
+    }
+    let mut request = Request::builder().method(method).uri(uri);
+    for line in &question.headers {
+        let (name, value) =
+            line.split_once(':').ok_or_else(|| format!("`{line}` is no header: write `Name: value`"))?;
+        let name = HeaderName::from_bytes(name.trim().as_bytes())
+            .map_err(|_| format!("`{name}` is no header name"))?;
+        let value = HeaderValue::from_str(value.trim())
+            .map_err(|_| format!("the value of `{name}` has odd characters"))?;
+        request = request.header(name, value);
+    }
+    request.body(()).map(|request| request.into_parts().0).map_err(|error| error.to_string())
+}
+
+fn length(head: &Parts) -> Option<u64> {
+    head.headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// A connection that nobody made.
+struct Supposed {
+    peer: IpAddr,
+    sni: Option<String>,
+}
+
+impl Link for Supposed {
+    fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    fn is_plain(&self) -> bool {
+        false
+    }
+
+    fn sni(&self) -> Option<&str> {
+        self.sni.as_deref().filter(|name| name.parse::<IpAddr>().is_err() && !name.starts_with('['))
+    }
+
+    fn begin(&self) -> Option<Malformed> {
+        None
+    }
+
+    fn malformed_body(&self) -> Option<Malformed> {
+        None
+    }
+
+    fn of_class(&self, _: Class) {}
+}

@@ -1,0 +1,195 @@
+//! One block: as it stands on disk, on the admin socket, and (with its monotonic end) in memory.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::Kind;
+use crate::clock::Now;
+use crate::request::credential::{Fingerprint, Key};
+
+/// One block. Its JSON is the form on disk, so a field may be added, never renamed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// Number, never used twice.
+    pub id: u64,
+    /// A host name of the only site where it holds; `None`: all sites.
+    #[serde(default)]
+    pub site: Option<String>,
+    /// What is blocked.
+    pub what: What,
+    /// Why, in the operator's words.
+    #[serde(default)]
+    pub reason: String,
+    /// Who gave the order.
+    #[serde(default)]
+    pub by: String,
+    /// Unix milliseconds of the order.
+    pub created: u64,
+    /// Unix milliseconds when it ends by itself.
+    pub until: u64,
+    /// Taught by an answer of the application rather than ordered by a person.
+    #[serde(default)]
+    pub learned: bool,
+    /// Unix milliseconds when somebody lifted it.
+    #[serde(default)]
+    pub ended: Option<u64>,
+}
+
+/// What a block blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum What {
+    /// One token, in all its spellings.
+    Fingerprint {
+        /// SHA-256 over the signed part, 64 hex digits.
+        #[serde(with = "hex_fingerprint")]
+        fingerprint: Fingerprint,
+    },
+    /// One token, by what it calls itself.
+    Jti {
+        /// The claim.
+        jti: String,
+    },
+    /// The sessions of one subject.
+    Subject {
+        /// The `sub` claim; a number is written as text.
+        subject: String,
+        /// Only tokens of this issuer; `None`: of any.
+        #[serde(default)]
+        issuer: Option<String>,
+        /// Sessions begun at or before this Unix second.
+        before: u64,
+        /// Later sessions too: the subject cannot log in again.
+        #[serde(default)]
+        and_logins: bool,
+    },
+    /// The sessions of everyone.
+    Everyone {
+        /// Sessions begun at or before this Unix second.
+        before: u64,
+        /// Later sessions too.
+        #[serde(default)]
+        and_logins: bool,
+    },
+    /// A share link.
+    Share {
+        /// Keyed hash of the link's token, 32 hex digits.
+        #[serde(with = "hex_key")]
+        share: Key,
+    },
+    /// A client network.
+    Address {
+        /// CIDR.
+        network: IpNet,
+    },
+}
+
+/// A block in memory: with the monotonic time before which it cannot end, whatever the wall clock does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The block.
+    pub block: Block,
+    /// Nanoseconds of [`Now::mono`].
+    pub until_mono: u64,
+}
+
+// === impl What ===
+
+impl What {
+    /// Its kind.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Fingerprint { .. } => Kind::Fingerprint,
+            Self::Jti { .. } => Kind::Jti,
+            Self::Subject { .. } => Kind::Subject,
+            Self::Everyone { .. } => Kind::Everyone,
+            Self::Share { .. } => Kind::Share,
+            Self::Address { .. } => Kind::Address,
+        }
+    }
+
+    /// For people: one short phrase without the kind's word. What it quotes may come from a stranger's token.
+    pub fn phrase(&self) -> String {
+        let and = |logins: bool| if logins { " and logins" } else { "" };
+        match self {
+            Self::Fingerprint { fingerprint } => fingerprint.to_string(),
+            Self::Jti { jti } => jti.clone(),
+            Self::Subject { subject, issuer, and_logins, .. } => {
+                let issuer = issuer.as_ref().map(|issuer| format!(" of {issuer}")).unwrap_or_default();
+                format!("{subject}{issuer}{}", and(*and_logins))
+            }
+            Self::Everyone { and_logins, .. } => format!("all sessions{}", and(*and_logins)),
+            Self::Share { share } => format!("{share:?}"),
+            Self::Address { network } => network.to_string(),
+        }
+    }
+}
+
+// === impl Block ===
+
+impl Block {
+    /// Puts the block into memory: what the wall clock leaves of it must also pass on the monotonic clock.
+    ///
+    /// A wall clock that stands before the order (a board without a battery) must not lengthen that.
+    pub fn held(self, now: Now) -> Held {
+        let left = self.until.saturating_sub(now.wall.max(self.created));
+        let until_mono = now.mono.saturating_add(left.saturating_mul(1_000_000));
+        Held { block: self, until_mono }
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    /// Whether it is over: lifted, or past its end on both clocks.
+    pub fn is_over(&self, now: Now) -> bool {
+        self.block.ended.is_some() || (now.wall >= self.block.until && now.mono >= self.until_mono)
+    }
+}
+
+/// Writes bytes as hex.
+pub fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads exactly `N` bytes of hex, in either case.
+pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != N * 2 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+mod hex_fingerprint {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::{Fingerprint, from_hex, to_hex};
+
+    pub(super) fn serialize<S: Serializer>(value: &Fingerprint, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&to_hex(&value.0))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Fingerprint, D::Error> {
+        let text = String::deserialize(from)?;
+        from_hex(&text).map(Fingerprint).ok_or_else(|| D::Error::custom("a fingerprint is 64 hex digits"))
+    }
+}
+
+mod hex_key {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::{Key, from_hex, to_hex};
+
+    pub(super) fn serialize<S: Serializer>(value: &Key, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&to_hex(&value.0))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Key, D::Error> {
+        let text = String::deserialize(from)?;
+        from_hex(&text).map(Key).ok_or_else(|| D::Error::custom("a share's hash is 32 hex digits"))
+    }
+}
