@@ -2,13 +2,21 @@
 //!
 //! A verb is a `clap::Args` of its own and a function that writes to a given place and answers an exit code of [`exit`].
 
+pub mod block;
+pub mod blocks;
 pub mod check;
+pub mod client;
 mod config_verbs;
 mod demo;
 mod demo_text;
 pub mod exit;
+mod explain;
 pub mod init;
+pub mod reload;
 mod run;
+mod running;
+pub mod status;
+pub mod token;
 pub mod user_dir;
 
 use std::io::{self, Write};
@@ -16,6 +24,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use client::Gateway;
+use running::found;
 
 /// Where the config lies when nobody says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/portcullis/portcullis.toml";
@@ -38,14 +49,41 @@ enum Verb {
     Check(config_verbs::Check),
     /// Print a small config to begin with.
     Init(config_verbs::Init),
+    /// Say what would become of a request, and why.
+    Explain(Asking<explain::Args>),
+    /// Block a token, a user's sessions, a share link or an address, at once.
+    Block(Asking<block::BlockArgs>),
+    /// List the blocks.
+    Blocks(Asking<blocks::BlocksArgs>),
+    /// Lift a block.
+    Unblock(Asking<blocks::UnblockArgs>),
+    /// Show how the running gateway is.
+    Status(Asking<status::StatusArgs>),
+    /// Let the running gateway read its config anew.
+    Reload(Asking<reload::ReloadArgs>),
 }
 
 /// Which config a verb means.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConfigArgs {
     /// The config file.
-    #[arg(long, env = "PORTCULLIS_CONFIG", value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    #[arg(long, global = true, env = "PORTCULLIS_CONFIG", value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
+}
+
+/// A verb that asks the running gateway, which it finds by its config.
+#[derive(Debug, clap::Args)]
+struct Asking<T: clap::Args> {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    verb: T,
+}
+
+impl<T: clap::Args> Asking<T> {
+    fn ask(&self, verb: impl FnOnce(&T, &Gateway, &mut dyn Write, &mut dyn Write) -> u8) -> u8 {
+        verb(&self.verb, &found(&self.config.config), &mut io::stdout(), &mut io::stderr())
+    }
 }
 
 /// Runs the command line and answers its exit code.
@@ -64,6 +102,12 @@ pub fn run() -> ExitCode {
         Verb::Demo(args) => demo::demo(&args, &mut out),
         Verb::Check(args) => args.run(&mut out),
         Verb::Init(args) => args.run(&mut out),
+        Verb::Explain(asking) => asking.ask(explain::run),
+        Verb::Block(asking) => asking.ask(block::run),
+        Verb::Blocks(asking) => asking.ask(blocks::list),
+        Verb::Unblock(asking) => asking.ask(blocks::unblock),
+        Verb::Status(asking) => asking.ask(status::run),
+        Verb::Reload(asking) => asking.ask(reload::run),
     };
     let _ = out.flush();
     ExitCode::from(code)

@@ -1,0 +1,295 @@
+//! `portcullis block`: the emergency.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use http::Method;
+
+use super::client::{Failure, Gateway, NOT_CONFIRMED, NOT_REACHED, OK, print_json};
+use super::token::{bare, look};
+use crate::admin::api::{Blocked, Refusal, RefusalKind};
+use crate::clock::Clock;
+use crate::config::values::{parse_duration, parse_network};
+use crate::request::credential::Fingerprint;
+use crate::stores::blocks::order::{Spooled, width};
+use crate::stores::blocks::record::from_hex;
+use crate::stores::blocks::{Order, What};
+use crate::stores::durable::{directory, spool};
+use crate::telemetry::audit::{plain, timestamp};
+
+/// Block a token, a subject, everyone, a share link or an address, at once and over restarts.
+#[derive(Debug, Args)]
+pub struct BlockArgs {
+    /// What to block.
+    #[command(subcommand)]
+    pub what: BlockWhat,
+    /// Only on this site (a host name); needed for jti, subject and everyone where there are several.
+    #[arg(long, global = true)]
+    pub site: Option<String>,
+    /// For how long, e.g. 15m or 8h, instead of until the token's own end.
+    #[arg(long = "for", global = true, value_name = "DURATION")]
+    pub lasting: Option<String>,
+    /// Why; kept with the block and in the audit log.
+    #[arg(long, global = true, default_value = "")]
+    pub reason: String,
+    /// A wide block is meant.
+    #[arg(long, global = true)]
+    pub yes: bool,
+    /// Answer as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to block.
+#[derive(Debug, Subcommand)]
+pub enum BlockWhat {
+    /// One token. Give `-`: it is asked for without echo, or read from standard input.
+    Token {
+        /// Always `-`: an argument would be seen in `ps` and in the shell's history.
+        #[arg(allow_hyphen_values = true)]
+        source: String,
+    },
+    /// One token by its fingerprint (64 hex digits, or `-` for standard input).
+    Fingerprint {
+        /// The fingerprint.
+        #[arg(allow_hyphen_values = true)]
+        fingerprint: String,
+    },
+    /// One token by its `jti` claim.
+    Jti {
+        /// The claim.
+        jti: String,
+    },
+    /// All sessions of one user, by the token's `sub` claim, begun until now.
+    Subject {
+        /// The claim.
+        subject: String,
+        /// Only tokens of this issuer.
+        #[arg(long)]
+        issuer: Option<String>,
+        /// Refuse later logins of that user too.
+        #[arg(long)]
+        and_logins: bool,
+    },
+    /// All sessions of everyone begun until now. Wants --yes.
+    Everyone {
+        /// Refuse later logins too.
+        #[arg(long)]
+        and_logins: bool,
+    },
+    /// One share link. Give `-`: its token or URL is asked for without echo, or read from standard input.
+    Share {
+        /// Always `-`.
+        #[arg(allow_hyphen_values = true)]
+        source: String,
+    },
+    /// A client address or network. Wants --yes when wider than a /16 (IPv6: /32).
+    Address {
+        /// Address or CIDR.
+        network: String,
+    },
+}
+
+/// Blocks; the exit code says whether it is confirmed and durable.
+pub fn run(args: &BlockArgs, gateway: &Gateway, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    match orders(args, gateway).and_then(|orders| give_all(&orders, args, gateway, out, err)) {
+        Ok(code) => code,
+        Err(failure) => failure.tell(gateway, "block", args.json, err),
+    }
+}
+
+fn orders(args: &BlockArgs, gateway: &Gateway) -> Result<Vec<Order>, Failure> {
+    let usage = |error: &dyn ToString| Failure::Usage(error.to_string());
+    let lasting = args.lasting.as_deref().map(parse_duration).transpose().map_err(|error| usage(&error))?;
+    let (whats, expires) = whats(&args.what, gateway)?;
+    let order = |what| Order {
+        what,
+        site: args.site.clone(),
+        lasting: lasting.map(|lasting: Duration| u64::try_from(lasting.as_millis()).unwrap_or(u64::MAX)),
+        expires,
+        reason: args.reason.clone(),
+        yes: args.yes,
+    };
+    Ok(whats.into_iter().map(order).collect())
+}
+
+fn whats(what: &BlockWhat, gateway: &Gateway) -> Result<(Vec<What>, Option<u64>), Failure> {
+    let one = |what| Ok((vec![what], None));
+    match what {
+        BlockWhat::Token { source } => tokens(source, gateway),
+        BlockWhat::Fingerprint { fingerprint } => {
+            let text = if fingerprint == "-" { line("Fingerprint: ")? } else { fingerprint.clone() };
+            let wrong =
+                || Failure::Usage("a fingerprint is 64 hex digits; for a token say `block token -`".into());
+            one(What::Fingerprint { fingerprint: from_hex(text.trim()).map(Fingerprint).ok_or_else(wrong)? })
+        }
+        BlockWhat::Jti { jti } => one(What::Jti { jti: jti.clone() }),
+        BlockWhat::Subject { subject, issuer, and_logins } => one(What::Subject {
+            subject: subject.clone(),
+            issuer: issuer.clone(),
+            before: 0,
+            and_logins: *and_logins,
+        }),
+        BlockWhat::Everyone { and_logins } => one(What::Everyone { before: 0, and_logins: *and_logins }),
+        BlockWhat::Share { source } => {
+            let text = secret(source, "share", "Share link or its token (not shown): ")?;
+            let key =
+                directory::share_key(&gateway.state_dir).map_err(|error| unreadable(gateway, &error))?;
+            one(What::Share { share: key.key_of(share_token(&text).as_bytes()) })
+        }
+        BlockWhat::Address { network } => {
+            let network = parse_network(network).map_err(|error| Failure::Usage(error.to_string()))?;
+            one(What::Address { network })
+        }
+    }
+}
+
+fn tokens(source: &str, gateway: &Gateway) -> Result<(Vec<What>, Option<u64>), Failure> {
+    let text = secret(source, "token", "Token (not shown): ")?;
+    let wrong = || Failure::Usage("that is no token: it is empty or has blanks inside".into());
+    let pasted = look(bare(&text), &gateway.formats).ok_or_else(wrong)?;
+    let whats = pasted.fingerprints.into_iter().map(|fingerprint| What::Fingerprint { fingerprint });
+    Ok((whats.collect(), pasted.expires))
+}
+
+/// A secret never comes as an argument.
+fn secret(source: &str, verb: &str, prompt: &str) -> Result<String, Failure> {
+    if source != "-" {
+        return Err(Failure::Usage(format!(
+            "the {verb} itself must not be an argument, where `ps` and the shell's history show it: \
+             say `portcullis block {verb} -` and paste it when asked"
+        )));
+    }
+    line(prompt)
+}
+
+fn line(prompt: &str) -> Result<String, Failure> {
+    if io::stdin().is_terminal() {
+        return Ok(rpassword::prompt_password(prompt)?);
+    }
+    let mut text = String::new();
+    io::stdin().lock().read_line(&mut text)?;
+    Ok(text)
+}
+
+/// The last part of a link that is neither query nor one of the words that follow a token.
+fn share_token(text: &str) -> &str {
+    let path = text.trim().split(['?', '#']).next().unwrap_or_default();
+    let known = |part: &&str| !part.is_empty() && !matches!(*part, "file" | "preview" | "download");
+    path.rsplit('/').find(known).unwrap_or_default()
+}
+
+fn unreadable(gateway: &Gateway, error: &io::Error) -> Failure {
+    let path = gateway.state_dir.join("share.key");
+    Failure::Io(io::Error::new(error.kind(), format!("NOT DONE: cannot read {}: {error}", path.display())))
+}
+
+fn give_all(
+    orders: &[Order],
+    args: &BlockArgs,
+    gateway: &Gateway,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, Failure> {
+    let mut worst = OK;
+    for order in orders {
+        let code = match gateway.ask::<Blocked>(Method::POST, "/v1/block", Some(order)) {
+            Ok(blocked) => tell(&blocked, args.json, out)?,
+            Err(Failure::NotReached(crate::admin::client::CallError::Down(cause))) => {
+                leave(order, args.json, gateway, &cause, err)?
+            }
+            Err(failure) => return Err(failure),
+        };
+        worst = worst.max(code);
+    }
+    Ok(worst)
+}
+
+fn tell(blocked: &Blocked, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
+    let code = if blocked.confirmed && blocked.durable { OK } else { NOT_CONFIRMED };
+    if json {
+        print_json(blocked, out)?;
+        return Ok(code);
+    }
+    let block = &blocked.block;
+    let word = match (blocked.confirmed, blocked.durable) {
+        (true, true) => "BLOCKED",
+        (true, false) => "BLOCKED, BUT NOT DURABLE",
+        (false, true) => "NOT CONFIRMED",
+        (false, false) => "NOT CONFIRMED AND NOT DURABLE",
+    };
+    writeln!(out, "{word}: {} {}", block.what.kind().word(), plain(&block.what.phrase()))?;
+    writeln!(out, "  number  {} (lift it with `portcullis unblock {}`)", block.id, block.id)?;
+    writeln!(out, "  site    {}", plain(block.site.as_deref().unwrap_or("all sites")))?;
+    writeln!(out, "  until   {}", timestamp(block.until))?;
+    writeln!(out, "  cut     {} live streams", blocked.cut)?;
+    if !blocked.confirmed {
+        writeln!(
+            out,
+            "  ! not every worker has answered in time: new requests are refused, but a stream may still run; say it again or restart the gateway"
+        )?;
+    }
+    if !blocked.durable {
+        writeln!(
+            out,
+            "  ! it holds now, but could not be written to the disk and would not survive a restart; the gateway goes on trying (see `portcullis status`)"
+        )?;
+    }
+    for warning in &blocked.warnings {
+        writeln!(out, "  ! {}", plain(warning))?;
+    }
+    Ok(code)
+}
+
+/// The gateway is down: the order waits on the disk for its next start.
+fn leave(
+    order: &Order,
+    json: bool,
+    gateway: &Gateway,
+    cause: &io::Error,
+    err: &mut dyn Write,
+) -> Result<u8, Failure> {
+    if let Some(width) = width(&order.what).filter(|_| !order.yes) {
+        let message = format!("{width}; if that is meant, say it again with --yes");
+        return Err(Failure::Refused(Refusal::new(RefusalKind::Refused, message)));
+    }
+    let by = format!("uid {}", rustix::process::getuid().as_raw());
+    let spooled = Spooled { schema: 1, order: order.clone(), by, created: Clock::system().now().wall };
+    let path = spool::leave(&gateway.state_dir, &spooled).map_err(|error| {
+        let place = gateway.state_dir.display();
+        let message = format!(
+            "NOT BLOCKED: the gateway does not answer on {} ({cause}), and the order could not be left in {place}: {error}",
+            gateway.socket.display()
+        );
+        Failure::Io(io::Error::other(message))
+    })?;
+    if json {
+        let left = serde_json::json!({ "schema": 1, "confirmed": false, "durable": true, "spooled": path, "exit": NOT_REACHED });
+        writeln!(err, "{left}")?;
+        return Ok(NOT_REACHED);
+    }
+    writeln!(err, "NOT CONFIRMED: the gateway does not answer on {} ({cause}).", gateway.socket.display())?;
+    writeln!(
+        err,
+        "  The order is safe on the disk ({}) and holds from the gateway's next start.",
+        path.display()
+    )?;
+    writeln!(
+        err,
+        "  While the gateway is down nothing is blocked: can the application be reached without it?"
+    )?;
+    Ok(NOT_REACHED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_link_is_taken_as_url_path_or_token() {
+        for text in ["tok", "https://h/s/tok", "https://h/s/tok/file?x=1#y", "/s/tok/preview", " tok\n"] {
+            assert_eq!(share_token(text), "tok", "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `portcullis status`: one look at 3 a.m.
+
+use std::io::Write;
+
+use clap::Args;
+use http::Method;
+
+use super::client::{Failure, Gateway, OK, print_json};
+use crate::admin::api::{Status, StatusAnswer};
+use crate::telemetry::audit::{plain, timestamp};
+
+/// Show how the gateway is.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Shows it.
+pub fn run(args: &StatusArgs, gateway: &Gateway, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let shown = gateway
+        .ask::<StatusAnswer>(Method::GET, "/v1/status", None::<&()>)
+        .and_then(|answer| if args.json { print_json(&answer, out) } else { print(&answer.status, out) });
+    shown.map_or_else(|failure| failure.tell(gateway, "status", args.json, err), |()| OK)
+}
+
+fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
+    let Status {
+        version,
+        pid,
+        uptime_seconds,
+        config,
+        sites,
+        workers,
+        durable,
+        unwritten,
+        blocks,
+        reload,
+        warnings,
+    } = status;
+    writeln!(out, "portcullis {version}, process {pid}, up {}", duration(*uptime_seconds))?;
+    writeln!(out, "  config   {} (loaded {})", plain(config), timestamp(reload.loaded))?;
+    writeln!(out, "  sites    {}", plain(&sites.join(", ")))?;
+    writeln!(out, "  workers  {workers}")?;
+    let counts: Vec<_> = blocks.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    writeln!(out, "  blocks   {}", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") })?;
+    let state = if *durable { "on the disk".to_owned() } else { format!("{unwritten} NOT ON THE DISK") };
+    writeln!(out, "  state    {state}")?;
+    if !reload.successful {
+        writeln!(
+            out,
+            "  ! the config on the disk was refused {}; the old one is served on:",
+            timestamp(reload.tried)
+        )?;
+        for problem in &reload.problems {
+            writeln!(out, "      {}", plain(problem))?;
+        }
+    }
+    for warning in warnings {
+        writeln!(out, "  ! {}", plain(warning))?;
+    }
+    Ok(())
+}
+
+fn duration(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, seconds) => format!("{seconds} s"),
+        (0, 0, minutes, _) => format!("{minutes} min"),
+        (0, hours, minutes, _) => format!("{hours} h {minutes} min"),
+        (days, hours, ..) => format!("{days} d {hours} h"),
+    }
+}
