@@ -43,8 +43,8 @@ pub enum Command {
     Sweep(oneshot::Sender<usize>),
     /// Other sockets: open these, close those (their connections live on).
     Listen {
-        /// To serve from now on.
-        open: Vec<Listener>,
+        /// To serve from now on, each with the address that the config names.
+        open: Vec<(SocketAddr, Listener)>,
         /// To close.
         close: Vec<(Kind, SocketAddr)>,
     },
@@ -69,7 +69,7 @@ pub struct Setup {
     /// This worker's access log.
     pub lane: Lane,
     /// First half of each request id.
-    pub id_base: u64,
+    pub id_base: u32,
     /// Becomes true when it is time to stop.
     pub drain: watch::Receiver<bool>,
     /// What the control thread asks.
@@ -96,6 +96,8 @@ struct Worker {
     waiting: Vec<(SocketAddr, Listener)>,
     open: Vec<(Kind, SocketAddr, AbortHandle)>,
     serving: JoinSet<std::io::Result<()>>,
+    /// When the drain began, in monotonic nanoseconds.
+    draining: Option<u64>,
 }
 
 impl Worker {
@@ -133,6 +135,7 @@ impl Worker {
             waiting: setup.listeners,
             open: Vec::new(),
             serving: JoinSet::new(),
+            draining: None,
         }
     }
 
@@ -157,10 +160,22 @@ impl Worker {
                 },
                 _ = every.tick() => self.tick(),
             }
-            if *self.cx.drain.borrow() && self.serving.is_empty() {
+            if self.is_drained() {
                 return Ok(());
             }
         }
+    }
+
+    /// Listeners wait for their connections by themselves; tunnels have left those, and get the same time.
+    fn is_drained(&mut self) -> bool {
+        if !*self.cx.drain.borrow() {
+            return false;
+        }
+        let now = self.cx.clock.now();
+        let limit = self.cx.limits.borrow().drain_timeout;
+        let since = *self.draining.get_or_insert(now.mono);
+        let over = u128::from(now.mono.saturating_sub(since)) >= limit.as_nanos();
+        self.serving.is_empty() && (over || self.streams.is_empty())
     }
 
     fn obey(&mut self, command: Command) {
@@ -180,10 +195,8 @@ impl Worker {
                     }
                     !goes
                 });
-                for listener in open {
-                    if let Ok(address) = listener.address() {
-                        self.listen(address, listener);
-                    }
+                for (address, listener) in open {
+                    self.listen(address, listener);
                 }
             }
         }
@@ -362,7 +375,7 @@ impl Workers {
     }
 
     /// Gives each worker its sockets to open, in their order, and tells all which to close. `false`: one did not take it.
-    pub fn listen(&self, open: Vec<Vec<Listener>>, close: &[(Kind, SocketAddr)]) -> bool {
+    pub fn listen(&self, open: Vec<Vec<(SocketAddr, Listener)>>, close: &[(Kind, SocketAddr)]) -> bool {
         let mut open = open.into_iter();
         self.senders.iter().fold(true, |taken, sender| {
             let listen = Command::Listen { open: open.next().unwrap_or_default(), close: close.to_vec() };

@@ -50,7 +50,7 @@ pub(super) fn serve(path: &Path) -> u8 {
     if !warnings.0.is_empty() {
         complain(&warnings);
     }
-    match crate::serve::run(settings) {
+    match crate::serve::run(&settings) {
         Ok(()) => exit::OK,
         Err(error) => {
             complain(error);

@@ -11,11 +11,11 @@ use crate::telemetry::audit::{Entry, plain};
 
 /// Takes a config into service: compiles the policy, swaps it, and replaces certificates, listeners and limits.
 pub trait Reloader: Send {
-    /// All of it or nothing.
+    /// All of it or nothing. Answers what is not wrong, yet worth a word.
     ///
     /// # Errors
     /// Every problem; the old config is then served on, untouched.
-    fn apply(&mut self, loaded: Loaded) -> Result<(), Problems>;
+    fn apply(&mut self, loaded: Loaded) -> Result<Vec<String>, Problems>;
 
     /// Reads the config anew: [`config::load`], but for tests.
     ///
@@ -68,8 +68,8 @@ impl Control {
     fn take_over(&mut self, loaded: Loaded) -> Result<Vec<String>, Problems> {
         let sites = SiteFacts::of(&loaded.settings);
         let files = loaded.settings.files.clone();
-        let warnings = lines(&loaded.warnings);
-        self.reloader.apply(loaded)?;
+        let mut warnings = lines(&loaded.warnings);
+        warnings.extend(self.reloader.apply(loaded)?);
         self.reloader.follow(files);
         self.sites = sites;
         Ok(warnings)

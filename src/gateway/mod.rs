@@ -187,7 +187,7 @@ pub struct Gateway<U> {
     /// Hashes share tokens.
     pub share_key: ShareKey,
     /// First half of each request's id; the second one counts.
-    pub id_base: u64,
+    pub id_base: u32,
     /// Requests seen.
     pub count: Cell<u64>,
     /// Where permitted requests go.

@@ -53,6 +53,17 @@ struct State {
     closed: bool,
 }
 
+/// Counts dropped lines.
+#[derive(Debug, Clone)]
+pub struct Drops(Arc<Shared>);
+
+impl Drops {
+    /// Since the start.
+    pub fn count(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+}
+
 // === impl AccessLog ===
 
 impl AccessLog {
@@ -99,6 +110,11 @@ impl AccessLog {
             buffer
         });
         Lane { shared: Arc::clone(&self.shared), buffer, form: self.form, line: RefCell::default() }
+    }
+
+    /// The count of dropped lines, for who asks later.
+    pub fn drops(&self) -> Drops {
+        Drops(Arc::clone(&self.shared))
     }
 
     /// Lines that were dropped since the start.

@@ -1,0 +1,169 @@
+//! A new config goes into service beside the old one: everything that can fail first, then the swap.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::clock::Clock;
+use crate::config::problem::{Problem, Problems};
+use crate::config::settings::Settings;
+use crate::config::values::Networks;
+use crate::config::watch::{Contents, Watch};
+use crate::config::{self, Loaded};
+use crate::control::reload::Reloader;
+use crate::listener::Kind;
+use crate::listener::accept::Listener;
+use crate::listener::tls::{Certificates, Resolver};
+use crate::policy::{PolicyCell, compile};
+use crate::stores::limits::Limits;
+use crate::worker::Workers;
+
+/// What a reload swaps.
+pub struct Live {
+    means: Means,
+    /// What the files held before they were read last.
+    seen: Contents,
+    files: Vec<PathBuf>,
+    settings: Settings,
+}
+
+/// Where the swapped things live.
+pub struct Means {
+    /// The clocks.
+    pub clock: Clock,
+    /// The policy.
+    pub policy: Arc<PolicyCell>,
+    /// Budgets, which go on.
+    pub limits: Arc<Limits>,
+    /// Certificates.
+    pub resolver: Arc<Resolver>,
+    /// What the admin side reads.
+    pub shared: Shared,
+    /// Told of new files.
+    pub watch: Arc<Watch>,
+}
+
+/// What others read or give while the gateway runs.
+#[derive(Clone)]
+pub struct Shared {
+    /// Who may scrape.
+    pub metrics_only_from: Arc<ArcSwap<Networks>>,
+    workers: Arc<Mutex<Workers>>,
+}
+
+impl Shared {
+    /// Begins with these settings.
+    pub fn new(settings: &Settings) -> Self {
+        let only_from = settings.admin.metrics_only_from.clone();
+        Self { metrics_only_from: Arc::new(ArcSwap::from_pointee(only_from)), workers: Arc::default() }
+    }
+
+    /// The workers, once they run.
+    pub fn set_workers(&self, workers: Workers) {
+        *self.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers;
+    }
+
+    fn workers(&self) -> Workers {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The sockets that a config asks for.
+pub fn wanted(settings: &Settings) -> Vec<(Kind, SocketAddr)> {
+    let of = |kind, addresses: &[SocketAddr]| {
+        addresses.iter().map(move |address| (kind, *address)).collect::<Vec<_>>()
+    };
+    let listen = &settings.listen;
+    [of(Kind::Https, &listen.https), of(Kind::Http, &listen.http), of(Kind::Plain, &listen.plain)].concat()
+}
+
+impl Live {
+    /// What runs now.
+    pub fn new(means: Means, seen: Contents, settings: &Settings) -> Self {
+        Self { means, seen, files: settings.files.clone(), settings: settings.clone() }
+    }
+
+    /// Sockets that are new, one for each worker.
+    fn open(&self, new: &Settings, workers: usize) -> Result<Vec<Vec<(SocketAddr, Listener)>>, Problems> {
+        let old = wanted(&self.settings);
+        let mut opened: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut problems = Problems::default();
+        for (kind, address) in wanted(new).into_iter().filter(|one| !old.contains(one)) {
+            for own in &mut opened {
+                match Listener::bind(address, kind) {
+                    Ok(listener) => own.push((address, listener)),
+                    Err(error) => {
+                        problems.0.push(Problem {
+                            file: new.path.clone(),
+                            source: "".into(),
+                            span: None,
+                            message: super::bind_error(kind, address, &error),
+                            help: "ports below 1024 cannot be bound once privileges are gone: then restart"
+                                .into(),
+                        });
+                        break;
+                    }
+                }
+            }
+        }
+        if problems.0.is_empty() { Ok(opened) } else { Err(problems) }
+    }
+
+    /// What a reload cannot change.
+    fn needs_restart(&self, new: &Settings) -> Vec<String> {
+        let old = &self.settings;
+        let changes = [
+            (old.admin.socket != new.admin.socket, "admin.socket"),
+            (old.admin.metrics != new.admin.metrics, "admin.metrics"),
+            (old.state_dir != new.state_dir, "state.dir"),
+            (old.log != new.log, "log"),
+            (old.tls.tls12 != new.tls.tls12, "tls.min_version"),
+            (old.limits.limiter_keys != new.limits.limiter_keys, "limits.limiter_keys"),
+        ];
+        let changed = changes.into_iter().filter(|(changed, _)| *changed);
+        changed.map(|(_, key)| format!("`{key}` has changed: that takes effect with a restart")).collect()
+    }
+}
+
+impl Reloader for Live {
+    fn load(&mut self, path: &Path) -> Result<Loaded, Problems> {
+        self.seen = Contents::of(&self.files);
+        let loaded = config::load(path);
+        if loaded.is_err() {
+            // Not again before something changes again.
+            self.means.watch.follow(self.seen.clone());
+        }
+        loaded
+    }
+
+    fn apply(&mut self, loaded: Loaded) -> Result<Vec<String>, Problems> {
+        let new = loaded.settings;
+        let current = self.means.resolver.current();
+        let certificates = Certificates::build(&new, self.means.clock.now(), Some(&current))?;
+        let workers = self.means.shared.workers();
+        let opened = self.open(&new, workers.len())?;
+        let policy = compile(&new, &self.means.limits);
+        // From here on nothing fails.
+        let wanted_now = wanted(&new);
+        let close: Vec<_> =
+            wanted(&self.settings).into_iter().filter(|one| !wanted_now.contains(one)).collect();
+        let mut warnings = self.needs_restart(&new);
+        self.means.resolver.replace(certificates);
+        self.means.policy.publish(policy);
+        self.means.shared.metrics_only_from.store(Arc::new(new.admin.metrics_only_from.clone()));
+        let moved = !close.is_empty() || opened.iter().any(|own| !own.is_empty());
+        if moved && !workers.listen(opened, &close) {
+            warnings.push("a worker is too busy to take new listeners; reload again".into());
+        }
+        self.settings = new;
+        Ok(warnings)
+    }
+
+    fn follow(&mut self, files: Vec<PathBuf>) {
+        self.seen = self.seen.following(&files);
+        self.files = files;
+        self.means.watch.follow(self.seen.clone());
+    }
+}

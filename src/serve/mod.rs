@@ -1,0 +1,300 @@
+//! The composition root: open, compile, bind, start, wait, drain.
+
+mod live;
+mod shows;
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use self::live::Live;
+use crate::admin::api::Command as AdminCommand;
+use crate::admin::metrics::{Shown, serve as serve_metrics};
+use crate::admin::readiness::{self, Latch};
+use crate::admin::socket::Socket;
+use crate::clock::Clock;
+use crate::config::settings::Settings;
+use crate::config::watch::{Contents, Pace, Watch};
+use crate::config::{self, Loaded};
+use crate::control::{Control, Parts};
+use crate::listener::Kind;
+use crate::listener::accept::Listener;
+use crate::listener::caps::Caps;
+use crate::listener::tls::{Certificates, Resolver, server_config};
+use crate::policy::{PolicyCell, compile};
+use crate::request::share_key::ShareKey;
+use crate::stores::blocks::Blocks;
+use crate::stores::durable::directory::{self, StateDir};
+use crate::stores::limits::Limits;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::audit::Say;
+use crate::telemetry::metrics::Metrics;
+use crate::worker::{self, Workers};
+
+/// Commands that may wait for a worker.
+const WORKER_QUEUE: usize = 64;
+/// How long the workers may take to come up.
+const START: Duration = Duration::from_secs(10);
+
+/// Whatever went wrong, for the person at the terminal.
+pub type Fault = Box<dyn Error + Send + Sync>;
+
+/// Serves a config until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// What kept the gateway from starting, or ended it.
+pub fn run(settings: &Settings) -> Result<(), Fault> {
+    prepare_process();
+    let clock = Clock::system();
+    // Read once more, after what it held was noted: no change can slip in between.
+    let seen = Contents::of(&settings.files);
+    let loaded = config::load(&settings.path).map_err(|problems| problems.to_string())?;
+    let gateway = Parted::open(loaded, clock, seen)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(gateway.serve())
+}
+
+/// Everything opened and bound, nothing running yet.
+struct Parted {
+    settings: Settings,
+    clock: Clock,
+    policy: Arc<PolicyCell>,
+    blocks: Arc<Blocks>,
+    limits: Arc<Limits>,
+    share_key: ShareKey,
+    resolver: Arc<Resolver>,
+    control: Control,
+    shared: live::Shared,
+    log: AccessLog,
+    metrics: Vec<Arc<Metrics>>,
+    sockets: Vec<Vec<(SocketAddr, Listener)>>,
+    changed: mpsc::Receiver<()>,
+    change: mpsc::Sender<()>,
+    watch: Arc<Watch>,
+}
+
+impl Parted {
+    fn open(loaded: Loaded, clock: Clock, seen: Contents) -> Result<Self, Fault> {
+        let settings = loaded.settings.clone();
+        let state = StateDir::open(&settings.state_dir).map_err(|error| {
+            format!("cannot open the state directory {}: {error}", settings.state_dir.display())
+        })?;
+        let share_key = directory::share_key(&settings.state_dir)?;
+        let certificates =
+            Certificates::build(&settings, clock.now(), None).map_err(|problems| problems.to_string())?;
+        let resolver = Resolver::new(certificates);
+        let limits = Limits::new(settings.limits.limiter_keys);
+        let policy = Arc::new(PolicyCell::new(compile(&settings, &limits)));
+        let blocks = Arc::<Blocks>::default();
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let (change, changed) = mpsc::channel(1);
+        let tell = change.clone();
+        let watch = Arc::new(Watch::start(seen.clone(), Pace::default(), move || {
+            // One that waits already says the same.
+            let _ = tell.try_send(());
+        }));
+        let shared = live::Shared::new(&settings);
+        let live = Live::new(
+            live::Means {
+                clock: clock.clone(),
+                policy: Arc::clone(&policy),
+                limits: Arc::clone(&limits),
+                resolver: Arc::clone(&resolver),
+                shared: shared.clone(),
+                watch: Arc::clone(&watch),
+            },
+            seen,
+            &settings,
+        );
+        let control = Control::open(Parts {
+            clock: clock.clone(),
+            blocks: Arc::clone(&blocks),
+            state,
+            loaded,
+            reloader: Box::new(live),
+            say: say(clock.clone()),
+        })?;
+        let sockets = bind(&settings, workers)?;
+        let log = AccessLog::open(&settings.log)?;
+        let metrics = (0..workers).map(|_| Metrics::new()).collect::<Result<_, _>>()?;
+        Ok(Self {
+            settings,
+            clock,
+            policy,
+            blocks,
+            limits,
+            share_key,
+            resolver,
+            control,
+            shared,
+            log,
+            metrics,
+            sockets,
+            changed,
+            change,
+            watch,
+        })
+    }
+
+    async fn serve(mut self) -> Result<(), Fault> {
+        let (latch, readiness) = readiness::latch();
+        let (drain, draining) = watch::channel(false);
+        let (ended, mut ends) = mpsc::channel(self.metrics.len().max(1));
+        let workers = self.start_workers(&draining, &ended)?;
+        drop(ended);
+        self.shared.set_workers(workers.clone());
+        self.control.set_workers(workers.clone());
+        let (commands, asked) = mpsc::channel::<AdminCommand>(crate::control::QUEUE);
+        let socket = Socket::bind(&self.settings.admin.socket)
+            .map_err(|error| format!("cannot bind admin.socket: {error}"))?;
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(socket.serve(commands, shows::explain(&self)));
+        if let Some(address) = self.settings.admin.metrics {
+            let listener = tokio::net::TcpListener::bind(address)
+                .await
+                .map_err(|error| format!("cannot bind admin.metrics {address}: {error}"))?;
+            let only_from = Arc::clone(&self.shared.metrics_only_from);
+            tasks
+                .spawn(serve_metrics(listener, Shown { scrape: shows::scrape(&self), readiness, only_from }));
+        }
+        if !workers.sweep(START).await.confirmed {
+            return Err("the workers did not come up".into());
+        }
+        let mut hangup = signal(SignalKind::hangup())?;
+        let change = self.change.clone();
+        tasks.spawn(async move {
+            while hangup.recv().await.is_some() {
+                let _ = change.try_send(());
+            }
+        });
+        latch.ready();
+        let until = end(latch, drain, &mut ends, workers.len());
+        let result = tokio::select! {
+            () = self.control.run(asked, self.changed) => Err("the control thread has ended".into()),
+            result = until => result,
+        };
+        tasks.shutdown().await;
+        drop(self.watch);
+        self.log.close();
+        result
+    }
+
+    fn start_workers(
+        &mut self,
+        draining: &watch::Receiver<bool>,
+        ended: &mpsc::Sender<Result<(), String>>,
+    ) -> Result<Workers, Fault> {
+        let tls = server_config(Arc::clone(&self.resolver), self.settings.tls.tls12)?;
+        let caps = Arc::<Caps>::default();
+        let mut id = [0; 4];
+        aws_lc_rs::rand::fill(&mut id)?;
+        let mut senders = Vec::new();
+        let sockets = std::mem::take(&mut self.sockets);
+        for (number, (listeners, metrics)) in sockets.into_iter().zip(&self.metrics).enumerate() {
+            let (sender, commands) = mpsc::channel(WORKER_QUEUE);
+            senders.push(sender);
+            let setup = worker::Setup {
+                clock: self.clock.clone(),
+                policy: Arc::clone(&self.policy),
+                blocks: Arc::clone(&self.blocks),
+                share_key: self.share_key.clone(),
+                tls: Arc::clone(&tls),
+                caps: Arc::clone(&caps),
+                metrics: Arc::clone(metrics),
+                lane: self.log.lane(),
+                id_base: u32::from_ne_bytes(id).wrapping_add(u32::try_from(number)?),
+                drain: draining.clone(),
+                commands,
+                listeners,
+            };
+            let ended = ended.clone();
+            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker::run(setup)));
+                let result = worked.map_err(|_| "a worker panicked".to_owned());
+                let _ =
+                    ended.blocking_send(result.and_then(|result| result.map_err(|error| error.to_string())));
+            })?;
+        }
+        Ok(Workers::new(senders))
+    }
+}
+
+/// Waits for a signal, then for the workers to drain; a second signal ends at once. A worker that dies ends the process.
+async fn end(
+    latch: Latch,
+    drain: watch::Sender<bool>,
+    ends: &mut mpsc::Receiver<Result<(), String>>,
+    workers: usize,
+) -> Result<(), Fault> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut left = workers;
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            ended = ends.recv() => match ended {
+                Some(Ok(())) if draining => left -= 1,
+                Some(Ok(())) => return Err("a worker has ended by itself".into()),
+                Some(Err(error)) => return Err(format!("a worker has died: {error}").into()),
+                None => return Ok(()),
+            },
+            _ = terminate.recv() => if draining { return Ok(()) } else { draining = true },
+            _ = interrupt.recv() => if draining { return Ok(()) } else { draining = true },
+        }
+        if draining {
+            latch.drain();
+            drain.send_replace(true);
+        }
+        if left == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Every address once for each worker: the kernel spreads connections over them.
+fn bind(settings: &Settings, workers: usize) -> Result<Vec<Vec<(SocketAddr, Listener)>>, Fault> {
+    let mut sockets = Vec::new();
+    for _ in 0..workers {
+        let mut own = Vec::new();
+        for (kind, address) in live::wanted(settings) {
+            let listener =
+                Listener::bind(address, kind).map_err(|error| bind_error(kind, address, &error))?;
+            own.push((address, listener));
+        }
+        sockets.push(own);
+    }
+    Ok(sockets)
+}
+
+fn bind_error(kind: Kind, address: SocketAddr, error: &std::io::Error) -> String {
+    let help = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 want CAP_NET_BIND_SERVICE (`setcap cap_net_bind_service=+ep`) or root"
+        }
+        std::io::ErrorKind::AddrInUse => "; another program listens there: stop it, or set another address",
+        _ => "",
+    };
+    format!("cannot listen on {address} (listen.{}): {error}{help}", kind.word())
+}
+
+/// As many descriptors as the system allows, and no core dump: it would hold keys and tokens.
+fn prepare_process() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let files = getrlimit(Resource::Nofile);
+    // Best effort both: with fewer descriptors the gateway sheds earlier, and says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+}
+
+/// The process log: standard error, one line each, with the time.
+fn say(clock: Clock) -> Say {
+    Arc::new(move |line: &str| {
+        use std::io::Write;
+        let time = crate::telemetry::audit::timestamp(clock.now().wall);
+        let _ = writeln!(std::io::stderr(), "{time} portcullis: {line}");
+    })
+}

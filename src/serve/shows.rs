@@ -1,0 +1,60 @@
+//! What the admin side asks of the running gateway: a scrape, an explanation.
+
+use std::future::ready;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde_json::Value;
+
+use super::Parted;
+use crate::admin::api::{Refusal, RefusalKind};
+use crate::admin::metrics::Scrape;
+use crate::admin::socket::Explain;
+use crate::gateway::explain::{self, Means, Question};
+use crate::policy::Snapshot;
+use crate::telemetry::render::{Gauges, render};
+
+/// Renders all workers' counters and the gauges.
+pub fn scrape(from: &Parted) -> Scrape {
+    let workers = from.metrics.clone();
+    let (blocks, limits, resolver) =
+        (Arc::clone(&from.blocks), Arc::clone(&from.limits), Arc::clone(&from.resolver));
+    let vitals = from.control.vitals();
+    let dropped = from.log.drops();
+    Arc::new(move || {
+        let counts = blocks.load().counts().map(|(kind, count)| (kind.word(), count as u64)).collect();
+        let certificates = resolver.current().expiries();
+        let gauges = Gauges {
+            blocks: counts,
+            reload_successful: vitals.reload_successful.load(Relaxed),
+            reload_success_time: vitals.reloaded.load(Relaxed),
+            state_durable: vitals.durable.load(Relaxed),
+            limiter_keys: limits.keys(),
+            limiter_evictions: limits.evictions(),
+            log_dropped: dropped.count(),
+            certificates: certificates.into_iter().map(|one| (one.host, one.not_after)).collect(),
+            upstreams: Vec::new(),
+        };
+        Box::pin(ready(render(&workers, &gauges)))
+    })
+}
+
+/// Explains by the policy, the blocks and the code that are at work now.
+pub fn explain(from: &Parted) -> Explain {
+    let (policy, blocks) = (Arc::clone(&from.policy), Arc::clone(&from.blocks));
+    let (share_key, clock) = (from.share_key.clone(), from.clock.clone());
+    Arc::new(move |asked: Value| {
+        let usage = |error: String| Refusal::new(RefusalKind::Usage, error);
+        let told = serde_json::from_value::<Question>(asked)
+            .map_err(|error| usage(error.to_string()))
+            .and_then(|question| {
+                let snapshot = Snapshot::new(policy.load());
+                let index = blocks.load();
+                let means =
+                    Means { snapshot: &snapshot, index: &index, share_key: &share_key, now: clock.now() };
+                explain::explain(&question, means).map_err(usage)
+            })
+            .and_then(|told| serde_json::to_value(told).map_err(|error| usage(error.to_string())));
+        Box::pin(ready(told))
+    })
+}
