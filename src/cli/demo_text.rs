@@ -62,10 +62,6 @@ refill = "10/min"
 burst = 5
 
 [[site.route]]
-match = "/metrics/*"
-class = "metrics"
-
-[[site.route]]
 match = "/ws"
 class = "live"
 
@@ -165,10 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn the_demos_config_is_toml() {
-        let config: toml::Table = config_text(&demo()).parse().unwrap();
-        assert_eq!(config["state"]["dir"].as_str(), Some("/home/some body/demo"));
-        assert_eq!(config["listen"]["https"].as_array().map(Vec::len), Some(2));
+    fn the_demos_config_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let demo = Demo { dir: dir.path().to_owned(), ..demo() };
+        std::fs::write(demo.config(), config_text(&demo)).unwrap();
+        let loaded = crate::config::load(&demo.config()).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(loaded.settings.listen.https.len(), 2);
+        assert_eq!(loaded.settings.state_dir, dir.path());
     }
 
     #[test]

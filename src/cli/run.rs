@@ -119,4 +119,19 @@ mod tests {
         assert_eq!(config["listen"]["https"][0].as_str(), Some("[::1]:8443"));
         assert_eq!(config["state"]["dir"].as_str(), Some("/home/somebody/a b"));
     }
+
+    #[test]
+    fn the_config_of_a_first_try_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = FirstTry {
+            app: "keepstack",
+            upstream: "http://127.0.0.1:8000",
+            host: "localhost",
+            https: "127.0.0.1:8443".parse().unwrap(),
+            dir: dir.path(),
+        };
+        let path = dir.path().join("portcullis.toml");
+        std::fs::write(&path, config_text(&first)).unwrap();
+        config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+    }
 }
