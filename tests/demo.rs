@@ -35,8 +35,10 @@ fn every_line_that_the_demo_prints_does_what_it_says() {
     let _demo = Demo(demo);
     let text = || std::fs::read_to_string(&said).unwrap();
     assert!(wait_until(Duration::from_secs(20), || text().contains("Ctrl-C")), "{}", text());
-    let lines: Vec<String> = text().lines().filter_map(|line| line.strip_prefix("  ").map(str::to_owned)).collect();
-    let mut shell = Command::new("bash").arg("-c").arg(lines.join("\n")).stdout(Stdio::piped()).spawn().unwrap();
+    let lines: Vec<String> =
+        text().lines().filter_map(|line| line.strip_prefix("  ").map(str::to_owned)).collect();
+    let mut shell =
+        Command::new("bash").arg("-c").arg(lines.join("\n")).stdout(Stdio::piped()).spawn().unwrap();
     let mut output = Vec::new();
     shell.stdout.take().unwrap().read_to_end(&mut output).unwrap();
     shell.wait().unwrap();

@@ -41,13 +41,16 @@ fn links_between_documents_lead_somewhere() {
 #[test]
 fn the_configs_of_the_readme_hold() {
     let readme = read("README.md");
-    let configs: Vec<&str> = readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let configs: Vec<&str> =
+        readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(!configs.is_empty());
     for config in configs {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("portcullis.toml");
         // Certificates belong to the reader; all else is as written.
-        let own = config.lines().map(|line| if line.starts_with("certificates") { "self_signed = true" } else { line });
+        let own = config
+            .lines()
+            .map(|line| if line.starts_with("certificates") { "self_signed = true" } else { line });
         fs::write(&path, own.collect::<Vec<_>>().join("\n")).unwrap();
         portcullis::config::load(&path).unwrap_or_else(|problems| panic!("{config}\n{problems}"));
     }

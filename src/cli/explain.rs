@@ -26,8 +26,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, gateway: &Gateway, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    let question =
-        Question { request: args.request.clone(), from: args.from, headers: args.headers.clone() };
+    let question = Question { request: args.request.clone(), from: args.from, headers: args.headers.clone() };
     let told = gateway
         .ask::<Explanation>(Method::POST, "/v1/explain", Some(&question))
         .and_then(|told| if args.json { print_json(&told, out) } else { print(&told, out) });

@@ -16,11 +16,7 @@ pub(super) fn found(path: &Path) -> Gateway {
                     formats.push(format);
                 }
             }
-            Gateway {
-                socket: loaded.settings.admin.socket,
-                state_dir: loaded.settings.state_dir,
-                formats,
-            }
+            Gateway { socket: loaded.settings.admin.socket, state_dir: loaded.settings.state_dir, formats }
         }
         Err(_) => by_text(path),
     }

@@ -8,14 +8,14 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::config::problem::{Problem, Problems};
-use crate::config::settings::Settings;
+use crate::config::settings::{Settings, UnknownSni};
 use crate::config::values::Networks;
 use crate::config::watch::{Contents, Watch};
 use crate::config::{self, Loaded};
 use crate::control::reload::Reloader;
 use crate::listener::Kind;
 use crate::listener::accept::Listener;
-use crate::listener::tls::{Certificates, Resolver};
+use crate::listener::tls::{Certificates, Resolver, Wanted};
 use crate::policy::{PolicyCell, compile};
 use crate::stores::limits::Limits;
 use crate::worker::Workers;
@@ -77,6 +77,26 @@ pub fn wanted(settings: &Settings) -> Vec<(Kind, SocketAddr)> {
     };
     let listen = &settings.listen;
     [of(Kind::Https, &listen.https), of(Kind::Http, &listen.http), of(Kind::Plain, &listen.plain)].concat()
+}
+
+/// The certificates that a config asks for.
+pub fn certificates_wanted(settings: &Settings) -> Wanted {
+    let sites = settings.sites.iter();
+    let hosts: Vec<_> =
+        sites.flat_map(|site| site.hosts.iter().chain(&site.redirect_hosts)).cloned().collect();
+    let nameless = match settings.sites.as_slice() {
+        [only] => only.hosts.first().cloned(),
+        _ => None,
+    };
+    Wanted {
+        config: settings.path.clone(),
+        files: settings.tls.certificates.clone(),
+        hosts,
+        nameless,
+        own: settings.tls.self_signed || settings.acme.is_some(),
+        stranger: settings.listen.unknown_sni == UnknownSni::Misdirected,
+        state_dir: settings.state_dir.clone(),
+    }
 }
 
 impl Live {
@@ -141,7 +161,8 @@ impl Reloader for Live {
     fn apply(&mut self, loaded: Loaded) -> Result<Vec<String>, Problems> {
         let new = loaded.settings;
         let current = self.means.resolver.current();
-        let certificates = Certificates::build(&new, self.means.clock.now(), Some(&current))?;
+        let certificates =
+            Certificates::build(&certificates_wanted(&new), self.means.clock.now(), Some(&current))?;
         let workers = self.means.shared.workers();
         let opened = self.open(&new, workers.len())?;
         let policy = compile(&new, &self.means.limits);

@@ -84,8 +84,8 @@ impl Parted {
             format!("cannot open the state directory {}: {error}", settings.state_dir.display())
         })?;
         let share_key = directory::share_key(&settings.state_dir)?;
-        let certificates =
-            Certificates::build(&settings, clock.now(), None).map_err(|problems| problems.to_string())?;
+        let certificates = Certificates::build(&live::certificates_wanted(&settings), clock.now(), None)
+            .map_err(|problems| problems.to_string())?;
         let resolver = Resolver::new(certificates);
         let limits = Limits::new(settings.limits.limiter_keys);
         let policy = Arc::new(PolicyCell::new(compile(&settings, &limits)));
