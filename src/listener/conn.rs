@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Connection;
 use super::framing::{Body, Chunks, HeadLimits, HeadParser};
 use super::local::Local;
+use super::tally::Tally;
 
 /// Bytes that one read takes at most, and that are held back behind an upgrade request.
 const SCRATCH: usize = 64 * 1024;
@@ -43,13 +44,6 @@ pub struct Conn<T> {
     heads: u64,
     eof: bool,
     lingered: Option<usize>,
-}
-
-/// Counts what hyper's buffer is filled with directly: its cursor does not tell.
-#[derive(Debug)]
-struct Tally<T> {
-    io: T,
-    read: u64,
 }
 
 #[derive(Debug)]
@@ -386,45 +380,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Write for Conn<T> {
             this.lingered = Some(0);
         }
         this.poll_linger(&shared, cx).map(Ok)
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Tally<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut self.io).poll_read(cx, buffer);
-        self.read += (buffer.filled().len() - before) as u64;
-        result
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Tally<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

@@ -16,6 +16,7 @@ pub mod local;
 pub mod redirect;
 pub mod serve;
 mod socket;
+mod tally;
 pub mod tls;
 mod track;
 pub mod watch;
