@@ -27,7 +27,10 @@ pub struct Found {
 /// The system's, most likely that this user may not write there.
 pub fn leave(state_dir: &Path, spooled: &Spooled) -> io::Result<PathBuf> {
     if !state_dir.is_dir() {
-        let what = format!("the state directory {} is not there (is this the gateway's config?)", state_dir.display());
+        let what = format!(
+            "the state directory {} is not there (is this the gateway's config?)",
+            state_dir.display()
+        );
         return Err(io::Error::new(io::ErrorKind::NotFound, what));
     }
     let spool = state_dir.join("spool");
