@@ -26,6 +26,13 @@ pub struct Found {
 /// # Errors
 /// The system's, most likely that this user may not write there.
 pub fn leave(state_dir: &Path, spooled: &Spooled) -> io::Result<PathBuf> {
+    if !state_dir.is_dir() {
+        let what = format!(
+            "the state directory {} is not there (is this the gateway's config?)",
+            state_dir.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::NotFound, what));
+    }
     let spool = state_dir.join("spool");
     let fresh = !spool.try_exists()?;
     private_directory(&spool)?;
