@@ -111,8 +111,10 @@ fn source(path: PathBuf) -> Option<Source> {
     let inside = path.strip_prefix(root().join("src")).unwrap();
     let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
     let module = first.trim_end_matches(".rs").to_owned();
-    let tests =
-        inside.components().any(|part| part.as_os_str().to_str().unwrap().trim_end_matches(".rs") == "tests");
+    let tests = inside.components().any(|part| {
+        let part = part.as_os_str().to_str().unwrap().trim_end_matches(".rs");
+        part == "tests" || part.ends_with("_tests")
+    });
     let text = fs::read_to_string(&path).unwrap();
     let code = text.split("\n#[cfg(test)]\nmod tests").next().unwrap().to_owned();
     (!tests && module != "main").then_some(Source { path, module, code })

@@ -61,13 +61,13 @@ impl App {
 /// Which of several routes that match one spelling of a path counts: a class that restricts before all others, so that
 /// no wide or careless pattern opens what another closes; then the most specific pattern, so that `/api/v1/ws` is
 /// `live` below an `/api/*` of class `api`; then the stricter class.
-pub(super) fn precedence(class: Class, pattern: &PathPattern) -> (u8, (usize, usize, bool), u8) {
+pub(crate) fn precedence(class: Class, pattern: &PathPattern) -> (u8, (usize, usize, bool), u8) {
     let closed = if class.restricts() { class.strictness() } else { 0 };
     (closed, pattern.specificity(), class.strictness())
 }
 
 /// Whether a route of this method takes a request of that one: frameworks answer HEAD with their GET route.
-pub(super) fn takes(route: Option<&Method>, request: &Method) -> bool {
+pub(crate) fn takes(route: Option<&Method>, request: &Method) -> bool {
     route.is_none_or(|method| method == request || (method == Method::GET && request == Method::HEAD))
 }
 

@@ -138,7 +138,9 @@ impl FromStr for PathPattern {
         for part in rest.split('/').filter(|_| !rest.is_empty()) {
             segments.push(match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
                 Some(name) => Segment::Param(name.into()),
-                None if part.contains(['{', '}', '*']) => return Err(wrong("`{}` and `*` stand for whole segments")),
+                None if part.contains(['{', '}', '*']) => {
+                    return Err(wrong("`{}` and `*` stand for whole segments"));
+                }
                 None => Segment::Literal(part.into()),
             });
         }

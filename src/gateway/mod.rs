@@ -27,7 +27,7 @@ use tower::{Service, ServiceExt};
 use self::answer::{Asked, Dress};
 use self::exchange::{Beginning, Exchange};
 use self::hops::Identity;
-use self::read::{Reading, Refusal, Surroundings};
+use self::read::{Reading, Surroundings};
 use self::upload::Upload;
 use self::view::{View, Views};
 use crate::clock::Clock;
@@ -212,7 +212,8 @@ where
             return finish(exchange, respond::malformed(why), Dress::nowhere(&view, &asked));
         }
         exchange.client = self.client(&*from.link, &view, &head);
-        let reading = match self.read(&view, &*from.link, exchange.client, &head, &incoming) {
+        let length = incoming.size_hint().exact();
+        let reading = match read::read(self.around(&view), &*from.link, exchange.client, &head, length) {
             Ok(reading) => reading,
             Err(refusal) => {
                 let answer = answer::refused(refusal, &mut exchange, &asked);
@@ -277,21 +278,13 @@ where
         client
     }
 
-    fn read<'v>(
-        &'v self,
-        view: &'v View,
-        link: &dyn Link,
-        client: Client,
-        head: &Parts,
-        incoming: &Incoming,
-    ) -> Result<Reading<'v>, Refusal> {
-        let around = Surroundings {
+    fn around<'v>(&'v self, view: &'v View) -> Surroundings<'v> {
+        Surroundings {
             snapshot: &view.snapshot,
             share_key: &self.share_key,
             now: self.clock.now(),
             rehearsal: false,
-        };
-        read::read(around, link, client, head, incoming.size_hint().exact())
+        }
     }
 
     fn forward(&self, permit: Permit, mut head: Parts, incoming: Incoming, way: Way<'_>) -> Forward {

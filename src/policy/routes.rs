@@ -4,6 +4,7 @@
 use http::Method;
 
 use super::{Route, Site};
+use crate::config::app::{precedence, takes};
 use crate::request::path::PathViews;
 
 /// The route of a request.
@@ -34,33 +35,32 @@ impl Site {
         best
     }
 
+    /// The site's own route where it is at least as specific as the app file's, else the stricter of both: a site route of
+    /// `/*` must not open what the app file closes.
     fn route_of_view(&self, method: &Method, path: &str, folded: bool) -> Option<Found<'_>> {
-        let mut best: Option<Found<'_>> = None;
-        for (place, route) in self.routes.iter().enumerate() {
-            if route.matches(method, path, folded) && best.is_none_or(|best| route.rank() > best.route.rank())
-            {
-                best = Some(Found { place, route });
-            }
-        }
-        best
+        let best = |own: bool| {
+            let routes = self.routes.iter().enumerate();
+            routes
+                .filter(|(_, route)| route.own == own && route.matches(method, path, folded))
+                .max_by_key(|(_, route)| precedence(route.class, &route.pattern))
+                .map(|(place, route)| Found { place, route })
+        };
+        let theirs = best(false);
+        let Some(own) = best(true) else { return theirs };
+        let weaker = theirs.is_some_and(|theirs| {
+            theirs.route.pattern.specificity() > own.route.pattern.specificity()
+                && theirs.route.class.strictness() > own.route.class.strictness()
+        });
+        if weaker { theirs } else { Some(own) }
     }
 }
 
 impl Route {
     fn matches(&self, method: &Method, path: &str, folded: bool) -> bool {
-        if self.method.as_ref().is_some_and(|wanted| !same_method(wanted, method)) {
+        if !takes(self.method.as_ref(), method) {
             return false;
         }
         let pattern = if folded { &self.folded } else { &self.pattern };
         pattern.matches(path) || (self.class.restricts() && pattern.matches_above(path))
     }
-
-    fn rank(&self) -> (bool, u8, (usize, usize, bool)) {
-        (self.own, self.class.strictness(), self.pattern.specificity())
-    }
-}
-
-/// HEAD is answered like GET by every framework; what guards GET guards HEAD.
-fn same_method(wanted: &Method, method: &Method) -> bool {
-    wanted == method || (*wanted == Method::GET && *method == Method::HEAD)
 }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::config::problem::{Problem, Problems};
-use crate::config::settings::{Settings, UnknownSni};
+use crate::config::settings::Settings;
 use crate::config::values::Networks;
 use crate::config::watch::{Contents, Watch};
 use crate::config::{self, Loaded};
@@ -79,26 +79,6 @@ pub fn wanted(settings: &Settings) -> Vec<(Kind, SocketAddr)> {
     [of(Kind::Https, &listen.https), of(Kind::Http, &listen.http), of(Kind::Plain, &listen.plain)].concat()
 }
 
-/// The certificates that a config asks for.
-pub fn certificates_wanted(settings: &Settings) -> Wanted {
-    let sites = settings.sites.iter();
-    let hosts: Vec<_> =
-        sites.flat_map(|site| site.hosts.iter().chain(&site.redirect_hosts)).cloned().collect();
-    let nameless = match settings.sites.as_slice() {
-        [only] => only.hosts.first().cloned(),
-        _ => None,
-    };
-    Wanted {
-        config: settings.path.clone(),
-        files: settings.tls.certificates.clone(),
-        hosts,
-        nameless,
-        own: settings.tls.self_signed || settings.acme.is_some(),
-        stranger: settings.listen.unknown_sni == UnknownSni::Misdirected,
-        state_dir: settings.state_dir.clone(),
-    }
-}
-
 impl Live {
     /// What runs now.
     pub fn new(means: Means, seen: Contents, settings: &Settings) -> Self {
@@ -161,8 +141,7 @@ impl Reloader for Live {
     fn apply(&mut self, loaded: Loaded) -> Result<Vec<String>, Problems> {
         let new = loaded.settings;
         let current = self.means.resolver.current();
-        let certificates =
-            Certificates::build(&certificates_wanted(&new), self.means.clock.now(), Some(&current))?;
+        let certificates = Certificates::build(&Wanted::of(&new), self.means.clock.now(), Some(&current))?;
         let workers = self.means.shared.workers();
         let opened = self.open(&new, workers.len())?;
         let policy = compile(&new, &self.means.limits);

@@ -24,7 +24,7 @@ use crate::control::{Control, Parts};
 use crate::listener::Kind;
 use crate::listener::accept::Listener;
 use crate::listener::caps::Caps;
-use crate::listener::tls::{Certificates, Resolver, server_config};
+use crate::listener::tls::{Certificates, Resolver, Wanted, server_config};
 use crate::policy::{PolicyCell, compile};
 use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Blocks;
@@ -84,7 +84,7 @@ impl Parted {
             format!("cannot open the state directory {}: {error}", settings.state_dir.display())
         })?;
         let share_key = directory::share_key(&settings.state_dir)?;
-        let certificates = Certificates::build(&live::certificates_wanted(&settings), clock.now(), None)
+        let certificates = Certificates::build(&Wanted::of(&settings), clock.now(), None)
             .map_err(|problems| problems.to_string())?;
         let resolver = Resolver::new(certificates);
         let limits = Limits::new(settings.limits.limiter_keys);
