@@ -41,7 +41,7 @@ use crate::upstream::Upstreams;
 pub enum Command {
     /// Read the block index anew, cut every live stream that it means, and say how many.
     Sweep(oneshot::Sender<usize>),
-    /// Other sockets: open these, close those (their connections live on).
+    /// A new policy for connections too, and other sockets: open these, close those (their connections live on).
     Listen {
         /// To serve from now on, each with the address that the config names.
         open: Vec<(SocketAddr, Listener)>,
@@ -198,14 +198,20 @@ impl Worker {
                 for (address, listener) in open {
                     self.listen(address, listener);
                 }
+                self.take_over();
             }
         }
     }
 
-    /// Looks after waits and pools; takes over what a reload has changed for listeners.
+    /// Looks after waits and pools.
     fn tick(&self) {
         self.gateway.upstream.tick();
+        self.take_over();
         self.cx.deadlines.tick(&self.cx.limits.borrow(), self.cx.clock.now());
+    }
+
+    /// Takes over what a reload has changed for connections.
+    fn take_over(&self) {
         let current = self.policy.current();
         let settings = &current.policy().settings;
         if *self.cx.limits.borrow() != settings.limits {

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
+use crate::clock::Clock;
+
 /// How the watch keeps time.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
@@ -76,7 +78,9 @@ impl Watch {
         let events = wake.clone();
         let thread = std::thread::Builder::new()
             .name("config-watch".to_owned())
-            .spawn(move || Eye { seen, pace, woken, events }.run(changed))
+            .spawn(move || {
+                Eye { seen, pace, woken, events, armed: None, clock: Clock::system() }.run(changed)
+            })
             .ok();
         Self { wake, thread }
     }
@@ -106,48 +110,58 @@ struct Eye {
     pace: Pace,
     woken: Receiver<Wake>,
     events: SyncSender<Wake>,
+    armed: Option<RecommendedWatcher>,
+    clock: Clock,
 }
 
 impl Eye {
     fn run(mut self, mut changed: impl FnMut()) {
-        let mut _armed = self.arm();
+        self.armed = self.arm();
         loop {
             match self.woken.recv_timeout(self.pace.poll) {
                 Ok(Wake::End) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(Wake::Follow(seen)) => {
-                    self.seen = seen;
-                    _armed = self.arm();
-                }
+                Ok(Wake::Follow(seen)) => self.follow(seen),
                 Ok(Wake::Event) | Err(RecvTimeoutError::Timeout) => {}
             }
-            if self.seen.again() == self.seen {
-                continue;
-            }
             let Some(settled) = self.settle() else { return };
-            // Directories may be new ones under the old names.
-            _armed = self.arm();
             if settled != self.seen {
-                self.seen = settled;
+                // Directories may be new ones under the old names.
+                self.follow(settled);
                 changed();
             }
         }
+    }
+
+    fn follow(&mut self, seen: Contents) {
+        self.seen = seen;
+        self.armed = self.arm();
+        // What changed before there were events again is found by one more look; a full queue is wake-up enough.
+        let _ = self.events.try_send(Wake::Event);
     }
 
     /// Waits until the contents stay as they are. `None`: the watch ends.
     fn settle(&mut self) -> Option<Contents> {
         let mut last = self.seen.again();
         loop {
-            match self.woken.recv_timeout(self.pace.settle) {
+            self.rest()?;
+            let now = self.seen.again();
+            if now == last {
+                return Some(now);
+            }
+            last = now;
+        }
+    }
+
+    /// Lets time go by, however many events come: a log beside the config makes them for ever.
+    fn rest(&mut self) -> Option<()> {
+        let start = self.clock.now().mono;
+        loop {
+            let gone = Duration::from_nanos(self.clock.now().mono.saturating_sub(start));
+            match self.woken.recv_timeout(self.pace.settle.saturating_sub(gone)) {
                 Ok(Wake::End) | Err(RecvTimeoutError::Disconnected) => return None,
-                Ok(Wake::Follow(seen)) => self.seen = seen,
-                Ok(Wake::Event) => continue,
-                Err(RecvTimeoutError::Timeout) => {
-                    let now = self.seen.again();
-                    if now == last {
-                        return Some(now);
-                    }
-                    last = now;
-                }
+                Ok(Wake::Follow(seen)) => self.follow(seen),
+                Ok(Wake::Event) if gone < self.pace.settle => {}
+                Ok(Wake::Event) | Err(RecvTimeoutError::Timeout) => return Some(()),
             }
         }
     }
@@ -330,6 +344,25 @@ mod tests {
         fs::read(watched.file()).unwrap();
         fs::write(watched.folder.path().join("other"), "x").unwrap();
         assert!(watched.told.recv_timeout(Duration::from_millis(400)).is_err());
+    }
+
+    #[test]
+    fn a_busy_log_beside_the_file_hides_no_change() {
+        let watched = watched(plain, true);
+        let log = watched.folder.path().join("access.log");
+        let writing = std::sync::atomic::AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while writing.load(std::sync::atomic::Ordering::Relaxed) {
+                    fs::write(&log, "line").unwrap();
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            });
+            fs::write(watched.file(), "two").unwrap();
+            let told = watched.told.recv_timeout(LONG);
+            writing.store(false, std::sync::atomic::Ordering::Relaxed);
+            told.expect("the change was not told");
+        });
     }
 
     #[test]

@@ -154,7 +154,8 @@ impl Reloader for Live {
         self.means.policy.publish(policy);
         self.means.shared.metrics_only_from.store(Arc::new(new.admin.metrics_only_from.clone()));
         let moved = !close.is_empty() || opened.iter().any(|own| !own.is_empty());
-        if moved && !workers.listen(opened, &close) {
+        // Told also when no socket changes: a worker takes over limits of connections with it, at once.
+        if !workers.listen(opened, &close) && moved {
             warnings.push("a worker is too busy to take new listeners; reload again".into());
         }
         self.settings = new;

@@ -27,3 +27,15 @@ pub fn wait_until(limit: Duration, mut yes: impl FnMut() -> bool) -> bool {
     }
     yes()
 }
+
+/// The same, for what must be awaited.
+pub async fn wait_until_async(limit: Duration, mut yes: impl AsyncFnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    while Instant::now() < end {
+        if yes().await {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    yes().await
+}

@@ -143,6 +143,16 @@ impl Session {
         Some(self.ahead.len())
     }
 
+    /// Bytes received and not yet taken.
+    pub fn ahead(&self) -> usize {
+        self.ahead.len()
+    }
+
+    /// Takes everything that is ahead.
+    pub fn discard(&mut self) {
+        self.ahead.clear();
+    }
+
     /// Sends; whether the peer took it.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
