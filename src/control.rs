@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::admin::api::{Ask, BlockList, Command, LastReload, SCHEMA, Status, StatusAnswer};
+use crate::admin::readiness::Readiness;
 use crate::clock::{Clock, Now};
 use crate::config::Loaded;
 use crate::stores::blocks::{Blocks, Held, Index};
@@ -52,6 +53,7 @@ pub struct Control {
     reloader: Box<dyn Reloader>,
     last: LastReload,
     shown: Arc<Vitals>,
+    readiness: Option<Readiness>,
 }
 
 /// What the control thread is made of.
@@ -129,6 +131,7 @@ impl Control {
             reloader,
             last: LastReload { successful: true, loaded: now.wall, tried: now.wall, problems: Vec::new() },
             shown: Arc::new(Vitals::default()),
+            readiness: None,
             clock,
         };
         control.take_in_spool()?;
@@ -140,6 +143,11 @@ impl Control {
     /// The workers, once they run: sweeps go to them.
     pub fn set_workers(&mut self, workers: Workers) {
         self.workers = workers;
+    }
+
+    /// Whether requests are taken, for `status`.
+    pub fn set_readiness(&mut self, readiness: Readiness) {
+        self.readiness = Some(readiness);
     }
 
     /// For the metrics.
@@ -217,6 +225,7 @@ impl Control {
             workers: self.workers.len(),
             durable: self.unwritten.is_empty(),
             unwritten: self.unwritten.len(),
+            ready: self.readiness.as_ref().is_some_and(Readiness::is_ready),
             blocks,
             reload: self.last.clone(),
             warnings: self.warnings(now),

@@ -111,6 +111,8 @@ pub struct Status {
     pub durable: bool,
     /// Blocks that hold in memory and are not on the disk yet.
     pub unwritten: usize,
+    /// Requests are taken; `false` while it drains.
+    pub ready: bool,
     /// Standing blocks by kind.
     pub blocks: BTreeMap<String, usize>,
     /// The last reload.

@@ -108,7 +108,8 @@ impl Failure {
         code
     }
 
-    fn words(&self, gateway: &Gateway) -> (u8, String) {
+    /// The exit code and the words.
+    pub(super) fn words(&self, gateway: &Gateway) -> (u8, String) {
         let socket = gateway.socket.display();
         match self {
             Self::NotReached(CallError::Forbidden(error)) => (

@@ -1,6 +1,6 @@
 //! `portcullis explain`: asks the running gateway, whose deciding code tells.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::IpAddr;
 
 use http::Method;
@@ -8,6 +8,11 @@ use http::Method;
 use super::client::{Failure, Gateway, OK, print_json};
 use crate::gateway::explain::{Explanation, Question};
 use crate::telemetry::audit::plain;
+
+/// Headers that carry credentials.
+const SECRET: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "sec-websocket-protocol"];
+/// More than any head may have.
+const MOST: u64 = 64 << 10;
 
 /// Arguments of `explain`.
 #[derive(Debug, clap::Args)]
@@ -17,7 +22,8 @@ pub(super) struct Args {
     /// The address that it comes from.
     #[arg(long, value_name = "ADDRESS", default_value = "203.0.113.7")]
     from: IpAddr,
-    /// A header, e.g. 'X-Forwarded-For: 198.51.100.1'. No tokens here: they would be seen in `ps`.
+    /// A header, e.g. 'X-Forwarded-For: 198.51.100.1'; `@-` reads lines of headers from standard input. Those that
+    /// carry secrets are taken from there only: arguments are seen in `ps`.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
     /// Answer as JSON.
@@ -26,11 +32,34 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, gateway: &Gateway, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    let question = Question { request: args.request.clone(), from: args.from, headers: args.headers.clone() };
-    let told = gateway
-        .ask::<Explanation>(Method::POST, "/v1/explain", Some(&question))
+    let told = headers(&args.headers, &mut std::io::stdin())
+        .and_then(|headers| {
+            let question = Question { request: args.request.clone(), from: args.from, headers };
+            gateway.ask::<Explanation>(Method::POST, "/v1/explain", Some(&question))
+        })
         .and_then(|told| if args.json { print_json(&told, out) } else { print(&told, out) });
     told.map_or_else(|failure| failure.tell(gateway, "explain", args.json, err), |()| OK)
+}
+
+/// The headers as asked, those of standard input in the place of `@-`.
+fn headers(asked: &[String], input: &mut dyn Read) -> Result<Vec<String>, Failure> {
+    let mut headers = Vec::new();
+    for header in asked {
+        if header == "@-" {
+            let mut text = String::new();
+            input.take(MOST).read_to_string(&mut text)?;
+            headers.extend(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
+            continue;
+        }
+        let name = header.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if SECRET.contains(&&*name) {
+            return Err(Failure::Usage(format!(
+                "`{name}` carries a secret, and arguments are seen in `ps`: give the line to standard input, with -H @-"
+            )));
+        }
+        headers.push(header.clone());
+    }
+    Ok(headers)
 }
 
 fn print(told: &Explanation, out: &mut dyn Write) -> Result<(), Failure> {
@@ -61,4 +90,19 @@ fn print(told: &Explanation, out: &mut dyn Write) -> Result<(), Failure> {
         (None, _, upstream) => writeln!(out, "forwarded to {}", plain(upstream.as_deref().unwrap_or("-")))?,
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_come_by_standard_input_only() {
+        let asked = |header: &str| headers(&[header.to_owned()], &mut "Cookie: a=b\n\nX: y\n".as_bytes());
+        assert_eq!(asked("X-Forwarded-For: ::1").unwrap(), ["X-Forwarded-For: ::1"]);
+        assert_eq!(asked("@-").unwrap(), ["Cookie: a=b", "X: y"]);
+        for secret in ["Authorization: Bearer x", "cookie:a=b", " Sec-WebSocket-Protocol : x"] {
+            assert!(matches!(asked(secret), Err(Failure::Usage(_))), "{secret}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod demo;
 mod demo_text;
 pub mod exit;
 mod explain;
+mod healthcheck;
 pub mod init;
 pub mod reload;
 mod run;
@@ -59,6 +60,8 @@ enum Verb {
     Unblock(Asking<blocks::UnblockArgs>),
     /// Show how the running gateway is.
     Status(Asking<status::StatusArgs>),
+    /// Exit with 0 if the running gateway takes requests, else with 1; for containers and supervisors.
+    Healthcheck(Asking<healthcheck::Args>),
     /// Let the running gateway read its config anew.
     Reload(Asking<reload::ReloadArgs>),
 }
@@ -107,6 +110,7 @@ pub fn run() -> ExitCode {
         Verb::Blocks(asking) => asking.ask(blocks::list),
         Verb::Unblock(asking) => asking.ask(blocks::unblock),
         Verb::Status(asking) => asking.ask(status::run),
+        Verb::Healthcheck(asking) => asking.ask(healthcheck::run),
         Verb::Reload(asking) => asking.ask(reload::run),
     };
     let _ = out.flush();

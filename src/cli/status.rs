@@ -35,6 +35,7 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
         workers,
         durable,
         unwritten,
+        ready,
         blocks,
         reload,
         warnings,
@@ -47,6 +48,9 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
     writeln!(out, "  blocks   {}", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") })?;
     let state = if *durable { "on the disk".to_owned() } else { format!("{unwritten} NOT ON THE DISK") };
     writeln!(out, "  state    {state}")?;
+    if !ready {
+        writeln!(out, "  ! not ready: it takes no new requests (starting or draining)")?;
+    }
     if !reload.successful {
         writeln!(
             out,

@@ -10,10 +10,12 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Response, Version};
 
+use super::ForwardError;
 use super::read::Reading;
 use super::view::View;
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
+use crate::config::settings::Upstream;
 use crate::guards::Denial;
 use crate::request::body::{Body, BodyError, Tail};
 use crate::request::client::Client;
@@ -138,6 +140,16 @@ impl Exchange {
         let took = self.elapsed();
         self.upstream = Some(took);
         self.view.site(self.site).metrics.upstream(took);
+    }
+
+    /// Whether the upstream could be reached; an answer that went wrong on the way says nothing of that.
+    pub fn asked(&self, upstream: &Upstream, answer: &Result<Response<Body>, ForwardError>) {
+        let up = match answer {
+            Ok(_) => true,
+            Err(ForwardError::Connect(_)) => false,
+            Err(_) => return,
+        };
+        self.view.site(self.site).metrics.reached(upstream, up, self.clock.now().mono);
     }
 
     /// Why it ended as it did, in words.

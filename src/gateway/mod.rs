@@ -245,7 +245,9 @@ where
         let slot = Rc::default();
         let way = Way { reading: &reading, facts, upload: &upload, id: &exchange.id, slot: &slot };
         let forward = self.forward(permit, head, incoming, way);
-        let answer = match self.upstream.clone().oneshot(forward).await {
+        let answered = self.upstream.clone().oneshot(forward).await;
+        exchange.asked(&reading.found.route.upstream, &answered);
+        let answer = match answered {
             Ok(answer) => answer::permitted(answer, &mut exchange),
             Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
         };

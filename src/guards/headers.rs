@@ -2,7 +2,8 @@
 //!
 //! 1. `Content-Security-Policy` by class, the strictest the application's own pages work with.
 //! 2. nosniff, Referrer-Policy, Permissions-Policy, COOP, CORP, X-Frame-Options on everything, HSTS over TLS.
-//! 3. The application's own copies are replaced, on denials too.
+//! 3. The application's own copies are replaced, on denials too. With `csp = "off"` or only observed, its own policy
+//!    stays: the gateway must not make an answer weaker than it came. Its own HSTS never stays.
 //! 4. CORS fields that let a foreign origin in are taken out; `Secure` is put on cookies; token answers get `no-store`.
 //!
 //! Caveat: a policy is kept by the browser; other clients never see it.
@@ -75,8 +76,10 @@ impl HeaderSet {
 
     /// Puts the set on an answer.
     pub fn apply(&self, headers: &mut HeaderMap, origin: Option<&HeaderValue>, own_origin: bool) {
-        headers.remove(header::CONTENT_SECURITY_POLICY);
-        headers.remove(header::CONTENT_SECURITY_POLICY_REPORT_ONLY);
+        if self.set.iter().any(|(name, _)| name == header::CONTENT_SECURITY_POLICY) {
+            headers.remove(header::CONTENT_SECURITY_POLICY_REPORT_ONLY);
+        }
+        headers.remove(header::STRICT_TRANSPORT_SECURITY);
         for (name, value) in &self.set {
             headers.insert(name.clone(), value.clone());
         }

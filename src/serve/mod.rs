@@ -148,6 +148,7 @@ impl Parted {
         drop(ended);
         self.shared.set_workers(workers.clone());
         self.control.set_workers(workers.clone());
+        self.control.set_readiness(readiness.clone());
         let (commands, asked) = mpsc::channel::<AdminCommand>(crate::control::QUEUE);
         let socket = Socket::bind(&self.settings.admin.socket)
             .map_err(|error| format!("cannot bind admin.socket: {error}"))?;

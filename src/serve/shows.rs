@@ -33,7 +33,6 @@ pub fn scrape(from: &Parted) -> Scrape {
             limiter_evictions: limits.evictions(),
             log_dropped: dropped.count(),
             certificates: certificates.into_iter().map(|one| (one.host, one.not_after)).collect(),
-            upstreams: Vec::new(),
         };
         Box::pin(ready(render(&workers, &gauges)))
     })
