@@ -51,7 +51,10 @@ async fn page(State(store): State<Arc<Store>>, Path(token): Path<String>) -> Res
     let Some(file) = store.shared_file(&token) else { return missing() };
     let title = escaped(&file.title);
     Html(format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>\
+        "<!doctype html><html lang=en><meta charset=utf-8>\
+         <meta name=viewport content=\"width=device-width, initial-scale=1\"><title>{title}</title>\
+         <style>:root{{color-scheme:light dark}}body{{margin:3rem auto;max-width:40rem;padding:0 1.25rem;\
+         font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere}}</style>\
          <main><h1>{title}</h1><p>{} bytes</p><p><a href=\"/s/{token}/file\">Download</a></p></main>\n",
         file.content.len()
     ))
