@@ -63,11 +63,14 @@ impl Views {
 
 impl View {
     fn new(snapshot: Rc<Snapshot>, metrics: &Arc<Metrics>) -> Self {
-        let sites = snapshot.policy().sites.iter();
-        let sites =
-            sites.map(|site| SiteView { metrics: SiteMetrics::new(metrics, &site.name), mask: mask(site) });
-        let sites = sites.collect();
-        let nowhere = SiteView { metrics: SiteMetrics::new(metrics, "-"), mask: Mask::default() };
+        let policy = snapshot.policy();
+        let view = |site: &Site| SiteView {
+            metrics: SiteMetrics::new(metrics, &site.name),
+            mask: mask(std::slice::from_ref(site)),
+        };
+        let sites = policy.sites.iter().map(view).collect();
+        // What was refused before its site was known may hold any site's secrets.
+        let nowhere = SiteView { metrics: SiteMetrics::new(metrics, "-"), mask: mask(&policy.sites) };
         Self { snapshot, sites, nowhere }
     }
 
@@ -77,12 +80,13 @@ impl View {
     }
 }
 
-fn mask(site: &Site) -> Mask {
-    let keys = site.tokens.carriers.iter().filter_map(|carrier| match carrier {
+fn mask(sites: &[Site]) -> Mask {
+    let carriers = sites.iter().flat_map(|site| site.tokens.carriers.iter());
+    let keys = carriers.filter_map(|carrier| match carrier {
         Carrier::Query(name) => Some(&**name),
         _ => None,
     });
-    let shares =
-        site.routes.iter().filter(|route| matches!(route.class, Class::Share | Class::ShareDownload));
+    let routes = sites.iter().flat_map(|site| site.routes.iter());
+    let shares = routes.filter(|route| matches!(route.class, Class::Share | Class::ShareDownload));
     Mask::new(keys, shares.map(|route| &route.pattern))
 }

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 /// Most files, and most links; the oldest go first.
 const MAX_ENTRIES: usize = 100;
 
-/// Largest file that is kept; more of a larger one is read and thrown away.
+/// Largest file that is kept; a larger one is refused.
 pub(super) const MAX_FILE: usize = 4 << 20;
 
 /// The application's state.
