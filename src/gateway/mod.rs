@@ -223,7 +223,7 @@ where
         from.link.of_class(reading.facts.class);
         exchange.of(&reading, self.token_name(&reading.facts));
         let dress = Dress::site(&reading, &asked);
-        let facts = Rc::new(reading.facts.clone());
+        let facts = Rc::clone(&reading.facts);
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
         let live = self.streams.register(Rc::clone(&facts), from.kill);
         let index = self.blocks.current();
@@ -265,7 +265,7 @@ where
             clock: self.clock.clone(),
             view: Rc::clone(view),
             start: self.clock.now(),
-            id: format!("{:08x}{count:08x}", self.id_base).into(),
+            id: request_id(self.id_base, count),
             head,
         }))
     }
@@ -320,13 +320,24 @@ where
 
     /// The `jti`, or a short keyed hash of the fingerprint, for the log.
     fn token_name(&self, facts: &Facts) -> Option<Box<str>> {
-        let credential = facts.credentials.first()?;
+        let credential = facts.credentials.first().filter(|_| self.lane.is_on())?;
         if let Some(jti) = credential.claims.as_ref().and_then(|claims| claims.jti_text.clone()) {
             return Some(jti);
         }
         let hash = format!("{:?}", self.share_key.key_of(&credential.fingerprint.0));
         hash.get(..12).map(Into::into)
     }
+}
+
+/// Sixteen hexadecimal digits, more after four thousand million requests.
+fn request_id(base: u32, count: u64) -> Box<str> {
+    let Ok(low) = u32::try_from(count) else { return format!("{base:08x}{count:08x}").into() };
+    let word = u64::from(base) << 32 | u64::from(low);
+    let digits = (0..16).rev().map(|place| {
+        let digit = u8::try_from(word >> (place * 4) & 15).unwrap_or_default();
+        char::from(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 })
+    });
+    digits.collect::<String>().into()
 }
 
 /// How a request came.
@@ -349,4 +360,16 @@ struct Way<'a> {
 fn finish(mut exchange: Box<Exchange>, answer: Response<Body>, dress: Dress<'_>) -> Response<Body> {
     let answer = dress.put_on(answer, &mut exchange);
     exchange.follow(answer, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_id_is_the_base_and_the_count() {
+        for (base, count) in [(0, 0), (0x1234_abcd, 0xf), (u32::MAX, u64::from(u32::MAX)), (7, 1 << 33)] {
+            assert_eq!(&*request_id(base, count), format!("{base:08x}{count:08x}"));
+        }
+    }
 }
