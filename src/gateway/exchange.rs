@@ -27,7 +27,8 @@ pub struct Exchange {
     lane: Rc<Lane>,
     clock: Clock,
     view: Rc<View>,
-    start: Now,
+    /// When the head had come.
+    pub start: Now,
     /// The request's id.
     pub id: Box<str>,
     method: Method,

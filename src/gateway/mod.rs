@@ -30,7 +30,7 @@ use self::hops::Identity;
 use self::read::{Reading, Surroundings};
 use self::upload::Upload;
 use self::view::{View, Views};
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::config::class::Class;
 use crate::config::settings::Upstream;
 use crate::guards::{Denial, Guard, Verdict, blocks};
@@ -213,7 +213,7 @@ where
         }
         exchange.client = self.client(&*from.link, &view, &head);
         let length = incoming.size_hint().exact();
-        let reading = match read::read(self.around(&view), &*from.link, exchange.client, &head, length) {
+        let reading = match read::read(self.around(&view, exchange.start), &*from.link, exchange.client, &head, length) {
             Ok(reading) => reading,
             Err(refusal) => {
                 let answer = answer::refused(refusal, &mut exchange, &asked);
@@ -278,13 +278,8 @@ where
         client
     }
 
-    fn around<'v>(&'v self, view: &'v View) -> Surroundings<'v> {
-        Surroundings {
-            snapshot: &view.snapshot,
-            share_key: &self.share_key,
-            now: self.clock.now(),
-            rehearsal: false,
-        }
+    fn around<'v>(&'v self, view: &'v View, now: Now) -> Surroundings<'v> {
+        Surroundings { snapshot: &view.snapshot, share_key: &self.share_key, now, rehearsal: false }
     }
 
     fn forward(&self, permit: Permit, mut head: Parts, incoming: Incoming, way: Way<'_>) -> Forward {
@@ -332,12 +327,14 @@ where
 /// Sixteen hexadecimal digits, more after four thousand million requests.
 fn request_id(base: u32, count: u64) -> Box<str> {
     let Ok(low) = u32::try_from(count) else { return format!("{base:08x}{count:08x}").into() };
-    let word = u64::from(base) << 32 | u64::from(low);
-    let digits = (0..16).rev().map(|place| {
-        let digit = u8::try_from(word >> (place * 4) & 15).unwrap_or_default();
-        char::from(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 })
-    });
-    digits.collect::<String>().into()
+    let word = (u64::from(base) << 32 | u64::from(low)).to_be_bytes();
+    let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'a' + half - 10 });
+    let mut text = String::with_capacity(16);
+    for byte in word {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
+    text.into()
 }
 
 /// How a request came.
