@@ -213,13 +213,15 @@ where
         }
         exchange.client = self.client(&*from.link, &view, &head);
         let length = incoming.size_hint().exact();
-        let reading = match read::read(self.around(&view, exchange.start), &*from.link, exchange.client, &head, length) {
-            Ok(reading) => reading,
-            Err(refusal) => {
-                let answer = answer::refused(refusal, &mut exchange, &asked);
-                return finish(exchange, answer, Dress::nowhere(&view, &asked));
-            }
-        };
+        let reading =
+            match read::read(self.around(&view, exchange.start), &*from.link, exchange.client, &head, length)
+            {
+                Ok(reading) => reading,
+                Err(refusal) => {
+                    let answer = answer::refused(refusal, &mut exchange, &asked);
+                    return finish(exchange, answer, Dress::nowhere(&view, &asked));
+                }
+            };
         from.link.of_class(reading.facts.class);
         exchange.of(&reading, self.token_name(&reading.facts));
         let dress = Dress::site(&reading, &asked);
