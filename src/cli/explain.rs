@@ -1,12 +1,20 @@
-//! `portcullis explain`: asks the running gateway, whose deciding code tells.
+//! `portcullis explain`: asks the running gateway, whose deciding code tells. Where none runs, the same code tells by the
+//! config alone.
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
 
 use http::Method;
 
 use super::client::{Failure, Gateway, OK, print_json};
-use crate::gateway::explain::{Explanation, Question};
+use crate::clock::Clock;
+use crate::gateway::explain::{Explanation, Means, Question, explain};
+use crate::policy::{Snapshot, compile};
+use crate::request::share_key::ShareKey;
+use crate::stores::blocks::Index;
+use crate::stores::limits::Limits;
 use crate::telemetry::audit::plain;
 
 /// Arguments of `explain`.
@@ -25,12 +33,41 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args, gateway: &Gateway, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+pub(super) fn run(
+    args: &Args,
+    config: &Path,
+    gateway: &Gateway,
+    (out, err): (&mut dyn Write, &mut dyn Write),
+) -> u8 {
     let question = Question { request: args.request.clone(), from: args.from, headers: args.headers.clone() };
-    let told = gateway
-        .ask::<Explanation>(Method::POST, "/v1/explain", Some(&question))
-        .and_then(|told| if args.json { print_json(&told, out) } else { print(&told, out) });
+    let told = match gateway.ask::<Explanation>(Method::POST, "/v1/explain", Some(&question)) {
+        Err(Failure::NotReached(reason)) => match by_config(config, &question) {
+            Some(told) => {
+                let _ =
+                    writeln!(err, "portcullis: no gateway runs: told by the config alone, no block is known");
+                told.map_err(Failure::Usage)
+            }
+            None => Err(Failure::NotReached(reason)),
+        },
+        answered => answered,
+    };
+    let told = told.and_then(|told| if args.json { print_json(&told, out) } else { print(&told, out) });
     told.map_or_else(|failure| failure.tell(gateway, "explain", args.json, err), |()| OK)
+}
+
+/// Explains without a gateway; `None` when the config does not hold.
+fn by_config(config: &Path, question: &Question) -> Option<Result<Explanation, String>> {
+    let settings = crate::config::load(config).ok()?.settings;
+    let policy = compile(&settings, &Limits::new(1));
+    let snapshot = Snapshot::new(Arc::new(policy));
+    let means = Means {
+        snapshot: &snapshot,
+        index: &Index::default(),
+        // Only blocks of share links look at its hashes, and none is known.
+        share_key: &ShareKey::new(&[0; 32]),
+        now: Clock::system().now(),
+    };
+    Some(explain(question, means))
 }
 
 fn print(told: &Explanation, out: &mut dyn Write) -> Result<(), Failure> {

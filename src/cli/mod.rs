@@ -102,7 +102,10 @@ pub fn run() -> ExitCode {
         Verb::Demo(args) => demo::demo(&args, &mut out),
         Verb::Check(args) => args.run(&mut out),
         Verb::Init(args) => args.run(&mut out),
-        Verb::Explain(asking) => asking.ask(explain::run),
+        Verb::Explain(asking) => {
+            let config = &asking.config.config;
+            asking.ask(|args, gateway, out, err| explain::run(args, config, gateway, (out, err)))
+        }
         Verb::Block(asking) => asking.ask(block::run),
         Verb::Blocks(asking) => asking.ask(blocks::list),
         Verb::Unblock(asking) => asking.ask(blocks::unblock),

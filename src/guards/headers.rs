@@ -50,7 +50,7 @@ impl HeaderSet {
             (header::REFERRER_POLICY, HeaderValue::from_static(referrer_policy(class))),
             (PERMISSIONS_POLICY, HeaderValue::from_static(NO_FEATURES)),
             (COOP, HeaderValue::from_static("same-origin")),
-            (CORP, HeaderValue::from_static("same-origin")),
+            (CORP, HeaderValue::from_static(resource_policy(class))),
         ];
         let csp = match &from.headers.csp {
             CspChoice::App => Some(from.app_csp),
@@ -99,6 +99,14 @@ impl HeaderSet {
 fn referrer_policy(class: Class) -> &'static str {
     match class {
         Class::Share | Class::ShareDownload | Class::Oidc => "no-referrer",
+        _ => "same-origin",
+    }
+}
+
+/// A share page is sandboxed, so its origin is nobody's: its own preview would be foreign to it under `same-origin`.
+fn resource_policy(class: Class) -> &'static str {
+    match class {
+        Class::ShareDownload => "cross-origin",
         _ => "same-origin",
     }
 }
@@ -164,6 +172,15 @@ mod tests {
         assert_eq!(all, ["script-src https://a.test:8443/app.js"]);
         assert_eq!(answer["x-frame-options"], "DENY");
         assert_eq!(answer["strict-transport-security"], "max-age=31536000");
+    }
+
+    #[test]
+    fn a_sandboxed_share_page_may_show_its_own_preview() {
+        for (class, policy) in [(Class::ShareDownload, "cross-origin"), (Class::Download, "same-origin")] {
+            let mut answer = HeaderMap::new();
+            set(class).apply(&mut answer, None, false);
+            assert_eq!(answer["cross-origin-resource-policy"], policy, "{class}");
+        }
     }
 
     #[test]
