@@ -376,3 +376,299 @@ async fn wait_until_async(mut yes: impl FnMut() -> bool) -> bool {
     }
     yes()
 }
+
+/// Runs a verb that must do what it says.
+fn done(gate: &Gate, arguments: &[&str], input: &str) -> String {
+    let told = gate.cli_with(arguments.iter().copied(), input);
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&told.stderr));
+    text
+}
+
+/// The status of a request with this bearer token.
+async fn status(gate: &Gate, path: &str, token: &str) -> u16 {
+    gate.ask(&format!("GET {path}"), &bearer(token), b"").await.status
+}
+
+#[tokio::test]
+async fn each_kind_of_block_refuses_at_once_and_only_what_it_means() {
+    let upstream = Upstream::answering(OK);
+    let app = App::everywhere("jwt");
+    let listen = "trusted_proxies = [\"127.0.0.1/32\"]".into();
+    let gate = Config { app: app.path(), listen, ..Config::default() }.start(upstream.address);
+    let old = tokens::now() - 10;
+    let (a, a2, b) = (login("a", "a1", old), login("a", "a2", old), login("b", "b1", old));
+    let (c, d) = (login("c", "c1", old), login("7", "d1", old));
+    let seven = tokens::jwt(&format!(r#"{{"sub":7,"jti":"d2","iat":{old}}}"#));
+    for token in [&a, &a2, &b, &c, &d, &seven] {
+        assert_eq!(status(&gate, "/api/x", token).await, 200);
+    }
+
+    done(&gate, &["block", "token", "-"], &a);
+    assert_eq!((status(&gate, "/api/x", &a).await, status(&gate, "/api/x", &a2).await), (401, 200));
+    done(&gate, &["block", "jti", "a2"], "");
+    assert_eq!((status(&gate, "/api/x", &a2).await, status(&gate, "/api/x", &b).await), (401, 200));
+    done(&gate, &["block", "subject", "c", "--and-logins"], "");
+    done(&gate, &["block", "subject", "b"], "");
+    assert_eq!((status(&gate, "/api/x", &b).await, status(&gate, "/api/x", &d).await), (401, 200));
+    // Whoever logs in again in a later second is let in, unless logins are refused too.
+    let mut again = login("b", "b2", tokens::now());
+    while status(&gate, "/api/x", &again).await != 200 {
+        assert!(tokens::now() < old + 30, "nobody can log in again");
+        again = login("b", "b2", tokens::now());
+    }
+    assert_eq!(status(&gate, "/api/x", &login("c", "c2", tokens::now())).await, 401);
+    done(&gate, &["block", "subject", "7"], "");
+    assert_eq!(
+        (status(&gate, "/api/x", &d).await, status(&gate, "/api/x", &seven).await),
+        (401, 401),
+        "7 and \"7\""
+    );
+
+    done(&gate, &["block", "share", "-"], &format!("https://{HOST}/s/Tok3n/file"));
+    for path in [
+        "/s/Tok3n",
+        "/s/Tok3n/file",
+        "/s/Tok%33n",
+        "//s//Tok3n",
+        "/s/Tok3n;x=1",
+        "/s/./Tok3n",
+        "/S/Tok3n",
+        "/s/Tok3n/",
+    ] {
+        assert_eq!(gate.ask(&format!("GET {path}"), "", b"").await.status, 404, "{path}");
+    }
+    assert_eq!(gate.ask("GET /s/tok3n", "", b"").await.status, 200, "another link");
+
+    done(&gate, &["block", "address", "198.51.100.7"], "");
+    let from = |address: &str| format!("X-Forwarded-For: {address}\r\n");
+    assert_eq!(gate.ask("GET /api/x", &from("198.51.100.7"), b"").await.status, 403);
+    assert_eq!(gate.ask("GET /api/x", &from("::ffff:198.51.100.7"), b"").await.status, 403);
+    assert_eq!(gate.ask("GET /api/x", &from("198.51.100.8"), b"").await.status, 200);
+
+    let everyone = gate.cli(["block", "everyone"]);
+    assert_eq!(everyone.status.code(), Some(5), "so wide a block wants --yes");
+    let fresh = login("e", "e1", old);
+    assert_eq!(status(&gate, "/api/x", &fresh).await, 200);
+    done(&gate, &["block", "everyone", "--yes"], "");
+    assert_eq!(status(&gate, "/api/x", &fresh).await, 401);
+    assert_eq!(gate.ask("GET /api/x", "", b"").await.status, 200, "nobody's request has no session");
+
+    let listed = done(&gate, &["blocks"], "");
+    assert!(
+        listed.contains("everyone") && listed.contains("198.51.100.7") && !listed.contains("Tok3n"),
+        "{listed}"
+    );
+    done(&gate, &["unblock", "1"], "");
+    assert_eq!(gate.cli(["unblock", "1"]).status.code(), Some(1), "it stands no more");
+}
+
+#[tokio::test]
+async fn a_blocked_token_is_refused_in_every_place_where_an_application_may_look() {
+    for format in ["hmac-pair", "jwt", "opaque"] {
+        let upstream = Upstream::answering(OK);
+        let app = App::everywhere(format);
+        let gate = before(&app, &upstream);
+        let token = match format {
+            "hmac-pair" => session(1),
+            "jwt" => login("1", "1", 1),
+            _ => "0123456789abcdefABCDEF~_-.".to_owned(),
+        };
+        let escaped = format!("%{:02x}{}", token.as_bytes()[0], &token[1..]);
+        let field = |name: &str, value: String| ("/api/x".to_owned(), format!("{name}: {value}\r\n"));
+        let query = |query: String| (format!("/api/x?{query}"), String::new());
+        let places = [
+            field("Authorization", format!("Bearer {token}")),
+            field("authorization", format!("bEARER {token}")),
+            field("Authorization", format!("Bearer   \t {token}  ")),
+            field("Authorization", token.clone()),
+            field("Authorization", format!("Token token=\"{token}\", nonce=\"x\"")),
+            field("Authorization", format!("Basic {}", STANDARD.encode(format!("me:{token}")))),
+            field("Authorization", format!("Basic {}", STANDARD.encode(format!("{token}:")))),
+            field("Cookie", format!("a=b; sid={token}")),
+            field("Cookie", format!("sid=\"{token}\"; a=b")),
+            field("Cookie", format!("a=b;sid = {escaped}")),
+            field("Cookie", format!("SID={token}")),
+            field("Cookie", format!("sid=\"Bearer {token}\"")),
+            query(format!("token=Bearer%20{token}")),
+            field("Sec-WebSocket-Protocol", format!("chat, {token}")),
+            field("Sec-WebSocket-Protocol", format!("graphql-transport-ws, access_token.{token}")),
+            field(
+                "Sec-WebSocket-Protocol",
+                format!("base64url.bearer.authorization.k8s.io.{}", URL_SAFE_NO_PAD.encode(&token)),
+            ),
+            query(format!("token={token}")),
+            query(format!("a=b&token={escaped}&c")),
+            query(format!("t%6Fken={token}")),
+            query(format!("TOKEN=+{token}")),
+        ];
+        for (path, fields) in &places {
+            let answer = gate.ask(&format!("GET {path}"), fields, b"").await;
+            assert_eq!(answer.status, 200, "{format}, before: {path} {fields}");
+        }
+        assert_eq!(upstream.requests().len(), places.len());
+        done(&gate, &["block", "token", "-"], &token);
+        for (path, fields) in &places {
+            let answer = gate.ask(&format!("GET {path}"), fields, b"").await;
+            assert_eq!(answer.status, 401, "{format}: {path} {fields}");
+        }
+        assert_eq!(upstream.requests().len(), places.len(), "one has reached the application");
+        assert_eq!(status(&gate, "/api/x", "another.one").await, 200);
+    }
+}
+
+/// Spellings of `token` that some decoder takes for it: Python's base64 drops what is no digit of it, Go and PyJWT
+/// forgive spare bits or padding, frameworks trim, split and unescape.
+fn spellings(token: &str) -> Vec<(String, String)> {
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let other_alphabet = signature.replace('-', "+").replace('_', "/");
+    let spare: Vec<String> = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+        .chars()
+        .map(|last| format!("{signed}.{}{last}", &signature[..signature.len() - 1]))
+        .collect();
+    let mut tokens = spare;
+    tokens.extend(
+        ["=", "==", "=AAAA", ".", "..", ".AAAA", "~", "!!!!", "%", "\u{7f}"]
+            .map(|tail| format!("{token}{tail}")),
+    );
+    tokens.extend([
+        format!("{signed}.{other_alphabet}"),
+        format!("{signed}.!{signature}"),
+        format!("{signed}.{}~~~~{}", &signature[..9], &signature[9..]),
+        format!("{signed}.{} {}", &signature[..9], &signature[9..]),
+        format!("{signed}..{signature}"),
+        format!("{signed}.AAAA.{signature}"),
+        format!("{signed}.{signature}, x"),
+        format!("{signed}.{signature} x.y"),
+        format!("x {token}"),
+        format!("x,{token}"),
+        format!("{token} {token}"),
+        format!("\u{a0}{token}"),
+    ]);
+    let mut all = Vec::new();
+    for spelled in tokens {
+        all.push(("/api/x".into(), format!("Authorization: Bearer {spelled}\r\n")));
+        all.push(("/api/x".into(), format!("Cookie: sid={spelled}\r\n")));
+        let escaped = percent_encoding::utf8_percent_encode(&spelled, percent_encoding::NON_ALPHANUMERIC);
+        all.push((format!("/api/x?token={escaped}"), String::new()));
+    }
+    let field = |line: String| ("/api/x".to_owned(), line + "\r\n");
+    all.extend([
+        field(format!("Authorization: Bearer x\r\nAuthorization: Bearer {token}")),
+        field(format!("Authorization: Bearer {token}\r\nAuthorization: Bearer x")),
+        field(format!("Authorization: Bearer\u{a0}{token}")),
+        field(format!("Authorization: Basic {token}")),
+        field(format!("Authorization: Basic {}", STANDARD_NO_PAD.encode(format!("user:{token}")))),
+        field(format!("Authorization: Negotiate {token}")),
+        field(format!("Cookie: sid=x; sid={token}")),
+        field(format!("Cookie: sid=x\r\nCookie: sid={token}")),
+        field(format!("Cookie: a=b sid={token}")),
+        field(format!("Cookie: a=b, sid={token}")),
+        field(format!("Cookie: sid=\"{token}\" x")),
+        field(format!("Cookie: sid=\"\\{:03o}{}\"", token.as_bytes()[0], &token[1..])),
+        field(format!("Cookie: sid=x; Sid={token}")),
+        field(format!("Cookie: %73id={token}")),
+        (format!("/api/x?token=x&token={token}"), String::new()),
+        (format!("/api/x?token=x;token={token}"), String::new()),
+        (format!("/api/x?token={token}+"), String::new()),
+        (format!("/api/x?token={token}%20"), String::new()),
+        (format!("/api/x?token=%0b{token}"), String::new()),
+        (format!("/api/x?token={token}%00"), String::new()),
+        (format!("/api/x?%20token={token}"), String::new()),
+    ]);
+    all
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_blocked_token_reaches_the_application() {
+    for format in ["hmac-pair", "jwt"] {
+        let upstream = Upstream::answering(OK);
+        let app = App::everywhere(format);
+        let gate = before(&app, &upstream);
+        let token = if format == "jwt" { login("1", "1", 1) } else { session(1) };
+        done(&gate, &["block", "token", "-"], &token);
+        let all = spellings(&token);
+        for (path, fields) in &all {
+            let line = format!("GET {path} HTTP/1.1\r\nHost: {HOST}:{}\r\n", gate.https.port());
+            // One byte for each character: 0xA0 is sent as Latin-1.
+            let bytes: Vec<u8> =
+                format!("{line}{fields}\r\n").chars().map(|c| u8::try_from(c).unwrap()).collect();
+            let answer = raw::ask(&mut gate.connect().await, &bytes).await;
+            assert!(matches!(answer.status, 400 | 401), "{format}: {path} {fields} {}", answer.head);
+            assert_eq!(
+                upstream.connections().len(),
+                0,
+                "{format}: {path} {fields} has reached the application"
+            );
+        }
+        println!("{format}: {} spellings", all.len());
+    }
+}
+
+#[tokio::test]
+async fn a_blocked_cookie_is_stripped_where_its_owner_must_be_able_to_log_in_again_and_refused_elsewhere() {
+    let (gate, upstream, _app) = streaming();
+    let (stolen, other) = (session(1), session(2));
+    done(&gate, &["block", "token", "-"], &stolen);
+    let cookie = |token: &str| format!("Cookie: theme=dark; sid={token}; renew=00ff\r\n");
+    for path in ["GET /", "POST /login"] {
+        let answer = gate.ask(path, &cookie(&stolen), b"").await;
+        assert_eq!(answer.status, 200, "{path}");
+        let expired = |name: &str| answer.head.contains(&format!("set-cookie: {name}=; Max-Age=0"));
+        assert!(expired("sid") && expired("renew"), "{}", answer.head);
+    }
+    assert_eq!(gate.ask("POST /login", &format!("Cookie: Sid={stolen}\r\n"), b"").await.status, 200);
+    let seen = upstream.requests();
+    assert!(seen.iter().all(|request| !format!("{request:?}").contains(&stolen)), "{seen:?}");
+    assert_eq!(seen[0].header("cookie"), Some("theme=dark"));
+    assert_eq!(gate.ask("GET /api/x", &cookie(&stolen), b"").await.status, 401);
+    // A second credential that is blocked is not stripped, so it is refused.
+    let both = format!("{}{}", cookie(&stolen), bearer(&stolen));
+    assert_eq!(gate.ask("GET /", &both, b"").await.status, 401);
+    let good = format!("{}{}", cookie(&stolen), bearer(&other));
+    assert_eq!(gate.ask("GET /", &good, b"").await.status, 200);
+
+    // A page that is still loading without the cookie is not cut by somebody else's block; one with a cookie is.
+    let mut without = send(&gate, "GET /page/file/without?size=1073741824&pause=5", &cookie(&stolen)).await;
+    let mut with = send(&gate, "GET /page/file/with?size=1073741824&pause=5", &cookie(&other)).await;
+    assert!(is_there(&mut without).await && is_there(&mut with).await);
+    block(&gate, &other).await;
+    let (_, _) = timeout(LIMIT, read_to_the_end(with)).await.expect("the page with the cookie was not cut");
+    assert!(
+        is_there(&mut without).await && is_there(&mut without).await,
+        "the page without the cookie was cut"
+    );
+    for _ in 0..20 {
+        assert!(is_there(&mut without).await, "the page without the cookie was cut");
+    }
+}
+
+#[tokio::test]
+async fn refusals_look_as_the_applications_own() {
+    let upstream = Upstream::answering(OK);
+    let app = App::everywhere("hmac-pair");
+    let gate = before(&app, &upstream);
+    let stolen = session(1);
+    done(&gate, &["block", "token", "-"], &stolen);
+    let answer = gate.ask("GET /api/x", &bearer(&stolen), b"").await;
+    assert_eq!((answer.status, answer.text().as_str()), (401, r#"{"who":"nobody"}"#));
+    assert_eq!(answer.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
+    done(&gate, &["block", "share", "-"], "Tok3n");
+    let shared = gate.ask("GET /s/Tok3n", "", b"").await;
+    let closed = gate.ask("GET /metrics", "", b"").await;
+    assert_eq!((shared.status, shared.text().as_str()), (404, r#"{"what":"nothing"}"#));
+    assert!(shared.header("x-request-id").is_some(), "{}", shared.head);
+    assert_eq!(closed.status, 200, "this application has no such page");
+    let socket = gate
+        .ask("GET /live/x", &format!("{}Connection: Upgrade\r\nUpgrade: websocket\r\n", bearer(&stolen)), b"")
+        .await;
+    assert_eq!(socket.status, 401);
+    assert!(upstream.requests().iter().all(|request| request.target == "/metrics"));
+    assert!(wait_until(LIMIT, || ["token_blocked", "share_blocked"]
+        .iter()
+        .all(|word| gate.log().contains(word))));
+    let log = gate.log();
+    for secret in [stolen.as_str(), "Tok3n"] {
+        assert!(!log.contains(secret) && !gate.errors().contains(secret), "{log}{}", gate.errors());
+    }
+}
