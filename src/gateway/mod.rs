@@ -227,7 +227,7 @@ where
         let dress = Dress::site(&reading, &asked);
         let facts = Rc::clone(&reading.facts);
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
-        let live = self.streams.register(Rc::clone(&facts), from.kill);
+        let mut live = self.streams.register(Rc::clone(&facts), Rc::clone(&from.kill));
         let index = self.blocks.current();
         let verdict = decide(reading.site, reading.found.route, &index, &facts, &mut |_, verdict| {
             if let Verdict::WouldDeny(denial) = verdict {
@@ -243,6 +243,11 @@ where
             }
         };
         let strips = permit.strip_cookies;
+        let facts = if strips { Rc::new(facts.without_cookies()) } else { facts };
+        if strips {
+            // What is left out does not end this stream when another block comes.
+            live = self.streams.register(Rc::clone(&facts), from.kill);
+        }
         let upload = Upload::new(&reading, Rc::clone(&exchange.received));
         let slot = Rc::default();
         let way = Way { reading: &reading, facts, upload: &upload, id: &exchange.id, slot: &slot };

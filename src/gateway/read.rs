@@ -196,14 +196,18 @@ fn asks_for_websocket(head: &Parts) -> bool {
         && says(header::CONNECTION, b"upgrade")
 }
 
-/// The keyed hash of the token in a share link; the folded view has lost its case, so the normal one counts.
+/// The keyed hash of the token in a share link, by its place among the segments: the folded view has lost its case, and
+/// the normal one may have what only some routers forgive.
 fn share(class: Class, found: &Found<'_>, path: &PathViews, key: &ShareKey) -> Option<Key> {
     if !matches!(class, Class::Share | Class::ShareDownload) {
         return None;
     }
-    let token = found.route.pattern.first_param(path.normal())?;
-    let token: Vec<u8> = percent_encoding::percent_decode_str(token).collect();
-    Some(key.key_of(&token))
+    let place = found.route.pattern.place_of_param();
+    let segment = path.normal().split('/').filter(|segment| !segment.is_empty()).nth(place)?;
+    let token: Vec<u8> = percent_encoding::percent_decode_str(segment).collect();
+    let token = token.split(|byte| *byte == b';').next().unwrap_or_default();
+    let end = token.iter().rposition(|byte| !matches!(byte, b'.' | b' ')).map_or(0, |last| last + 1);
+    Some(key.key_of(token.get(..end).unwrap_or_default()))
 }
 
 fn origin(headers: &HeaderMap, authority: &str) -> Origin {
