@@ -170,7 +170,7 @@ fn upload(session: &mut Session, head: &str) -> bool {
             return false;
         }
     }
-    session.discard();
+    session.take();
     session.send(OK)
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use http::Method;
 
-use super::client::{Failure, Gateway, NOT_CONFIRMED, NOT_REACHED, OK, print_json};
+use super::client::{Failure, Gateway, print_json};
+use super::exit;
 use super::token::{bare, look};
 use crate::admin::api::{Blocked, Refusal, RefusalKind};
 use crate::clock::Clock;
@@ -133,10 +134,13 @@ fn whats(what: &BlockWhat, gateway: &Gateway) -> Result<(Vec<What>, Option<u64>)
         }),
         BlockWhat::Everyone { and_logins } => one(What::Everyone { before: 0, and_logins: *and_logins }),
         BlockWhat::Share { source } => {
-            let text = secret(source, "share", "Share link or its token (not shown): ")?;
+            let text = share_token(&secret(source, "share", "Share link or its token (not shown): ")?);
+            if text.is_empty() {
+                return Err(Failure::Usage("that is no share link: it is empty".into()));
+            }
             let key =
                 directory::share_key(&gateway.state_dir).map_err(|error| unreadable(gateway, &error))?;
-            one(What::Share { share: key.key_of(share_token(&text).as_bytes()) })
+            one(What::Share { share: key.key_of(text.as_bytes()) })
         }
         BlockWhat::Address { network } => {
             let network = parse_network(network).map_err(|error| Failure::Usage(error.to_string()))?;
@@ -173,11 +177,16 @@ fn line(prompt: &str) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// The last part of a link that is neither query nor one of the words that follow a token.
-fn share_token(text: &str) -> &str {
+/// The part of a link behind the word that leads to shares; else the last that is none of the words behind a token.
+fn share_token(text: &str) -> String {
     let path = text.trim().split(['?', '#']).next().unwrap_or_default();
-    let known = |part: &&str| !part.is_empty() && !matches!(*part, "file" | "preview" | "download");
-    path.rsplit('/').find(known).unwrap_or_default()
+    let path = path.split_once("://").map_or(path, |(_, rest)| rest);
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let leads = parts.iter().position(|part| matches!(*part, "s" | "share" | "shares" | "shared" | "dl"));
+    let behind = leads.and_then(|place| parts.get(place + 1));
+    let known = |part: &&&str| !matches!(**part, "file" | "preview" | "download");
+    let token = behind.or_else(|| parts.iter().rev().find(known)).copied().unwrap_or_default();
+    percent_encoding::percent_decode_str(token).decode_utf8_lossy().into_owned()
 }
 
 fn unreadable(gateway: &Gateway, error: &io::Error) -> Failure {
@@ -192,7 +201,7 @@ fn give_all(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<u8, Failure> {
-    let mut worst = OK;
+    let mut worst = exit::OK;
     for order in orders {
         let code = match gateway.ask::<Blocked>(Method::POST, "/v1/block", Some(order)) {
             Ok(blocked) => tell(&blocked, args.json, out)?,
@@ -207,7 +216,7 @@ fn give_all(
 }
 
 fn tell(blocked: &Blocked, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
-    let code = if blocked.confirmed && blocked.durable { OK } else { NOT_CONFIRMED };
+    let code = if blocked.confirmed && blocked.durable { exit::OK } else { exit::ERROR };
     if json {
         print_json(blocked, out)?;
         return Ok(code);
@@ -265,9 +274,9 @@ fn leave(
         Failure::Io(io::Error::other(message))
     })?;
     if json {
-        let left = serde_json::json!({ "schema": 1, "confirmed": false, "durable": true, "spooled": path, "exit": NOT_REACHED });
+        let left = serde_json::json!({ "schema": 1, "confirmed": false, "durable": true, "spooled": path, "exit": exit::UNREACHED });
         writeln!(err, "{left}")?;
-        return Ok(NOT_REACHED);
+        return Ok(exit::UNREACHED);
     }
     writeln!(err, "NOT CONFIRMED: the gateway does not answer on {} ({cause}).", gateway.socket.display())?;
     writeln!(
@@ -279,7 +288,7 @@ fn leave(
         err,
         "  While the gateway is down nothing is blocked: can the application be reached without it?"
     )?;
-    Ok(NOT_REACHED)
+    Ok(exit::UNREACHED)
 }
 
 #[cfg(test)]
@@ -288,7 +297,15 @@ mod tests {
 
     #[test]
     fn a_share_link_is_taken_as_url_path_or_token() {
-        for text in ["tok", "https://h/s/tok", "https://h/s/tok/file?x=1#y", "/s/tok/preview", " tok\n"] {
+        for text in [
+            "tok",
+            "https://h/s/tok",
+            "https://h/s/tok/file?x=1#y",
+            "/s/tok/zip",
+            "h/share/t%6Fk/",
+            "https://h/public/tok/download",
+            " tok\n",
+        ] {
             assert_eq!(share_token(text), "tok", "{text:?}");
         }
     }

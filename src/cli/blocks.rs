@@ -5,7 +5,8 @@ use std::io::Write;
 use clap::Args;
 use http::Method;
 
-use super::client::{Failure, Gateway, NOT_CONFIRMED, OK, print_json};
+use super::client::{Failure, Gateway, print_json};
+use super::exit;
 use crate::admin::api::{BlockList, UnblockOrder, Unblocked};
 use crate::telemetry::audit::{plain, timestamp};
 
@@ -36,7 +37,7 @@ pub fn list(args: &BlocksArgs, gateway: &Gateway, out: &mut dyn Write, err: &mut
     let listed = gateway
         .ask::<BlockList>(Method::GET, path, None::<&()>)
         .and_then(|list| if args.json { print_json(&list, out) } else { print(&list, out) });
-    listed.map_or_else(|failure| failure.tell(gateway, "blocks", args.json, err), |()| OK)
+    listed.map_or_else(|failure| failure.tell(gateway, "blocks", args.json, err), |()| exit::OK)
 }
 
 /// Lifts.
@@ -46,8 +47,8 @@ pub fn unblock(args: &UnblockArgs, gateway: &Gateway, out: &mut dyn Write, err: 
             |lifted| if args.json { print_json(&lifted, out).map(|()| lifted) } else { tell(lifted, out) },
         );
     match lifted {
-        Ok(lifted) if lifted.durable => OK,
-        Ok(_) => NOT_CONFIRMED,
+        Ok(lifted) if lifted.durable => exit::OK,
+        Ok(_) => exit::ERROR,
         Err(failure) => failure.tell(gateway, "unblock", args.json, err),
     }
 }

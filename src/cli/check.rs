@@ -6,18 +6,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::exit;
 use crate::config::class::Class;
 use crate::config::problem::{Problems, Severity};
 use crate::config::settings::{CspChoice, Site};
 use crate::config::values::Networks;
 use crate::config::{self, Loaded};
-
-/// Exit code of a config that holds.
-const OK: u8 = 0;
-/// Exit code when the outcome could not be written.
-const NOT_WRITTEN: u8 = 1;
-/// Exit code of a config that does not hold.
-const INVALID: u8 = 3;
 
 /// How `check` answers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,12 +33,12 @@ pub fn check(path: &Path, offline: bool, json: bool, out: &mut dyn Write) -> u8 
 /// As [`check`], with every choice.
 pub fn check_with(path: &Path, options: Options, out: &mut dyn Write) -> u8 {
     let (result, code) = match config::load(path) {
-        Ok(loaded) if options.json => (write_json(&Problems::default(), Some(&loaded), out), OK),
-        Ok(loaded) => (write_policy(&loaded, options.coloured, out), OK),
-        Err(problems) if options.json => (write_json(&problems, None, out), INVALID),
-        Err(problems) => (write_problems(&problems, options.coloured, out), INVALID),
+        Ok(loaded) if options.json => (write_json(&Problems::default(), Some(&loaded), out), exit::OK),
+        Ok(loaded) => (write_policy(&loaded, options.coloured, out), exit::OK),
+        Err(problems) if options.json => (write_json(&problems, None, out), exit::CONFIG),
+        Err(problems) => (write_problems(&problems, options.coloured, out), exit::CONFIG),
     };
-    if result.is_ok() { code } else { NOT_WRITTEN }
+    if result.is_ok() { code } else { exit::ERROR }
 }
 
 fn write_problems(problems: &Problems, coloured: bool, out: &mut dyn Write) -> io::Result<()> {

@@ -8,23 +8,11 @@ use http::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::exit;
 use crate::admin::api::{Refusal, RefusalKind};
 use crate::admin::client::{CallError, call};
 use crate::config::app::TokenFormat;
 use crate::telemetry::audit::plain;
-
-/// Everything was done.
-pub const OK: u8 = 0;
-/// A runtime error; not confirmed, or not durable.
-pub const NOT_CONFIRMED: u8 = 1;
-/// What was typed makes no sense.
-pub const USAGE: u8 = 2;
-/// The config is invalid.
-pub const CONFIG: u8 = 3;
-/// The gateway was not reached.
-pub const NOT_REACHED: u8 = 4;
-/// Refused.
-pub const REFUSED: u8 = 5;
 
 /// Longer than the promise, sweep and slow disk take; a reload reads many files.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -113,34 +101,32 @@ impl Failure {
         let socket = gateway.socket.display();
         match self {
             Self::NotReached(CallError::Forbidden(error)) => (
-                NOT_REACHED,
+                exit::UNREACHED,
                 format!(
                     "NOT DONE: may not open {socket} ({error}). Run it as root or as the gateway's own user."
                 ),
             ),
             Self::NotReached(error) => (
-                NOT_REACHED,
+                exit::UNREACHED,
                 format!("NOT DONE: {error} ({socket}). Is it running, and is this its config (--config)?"),
             ),
             Self::NoAnswer(error) => (
-                NOT_CONFIRMED,
+                exit::ERROR,
                 format!(
                     "NOT CONFIRMED: {error}. It may or may not be done: look with `portcullis blocks`, or say it again."
                 ),
             ),
             Self::Refused(refusal) => {
                 let code = match refusal.error {
-                    RefusalKind::Refused => REFUSED,
-                    RefusalKind::Usage => USAGE,
-                    RefusalKind::ConfigInvalid => CONFIG,
-                    RefusalKind::Unknown | RefusalKind::NotWritten | RefusalKind::Unavailable => {
-                        NOT_CONFIRMED
-                    }
+                    RefusalKind::Refused => exit::REFUSED,
+                    RefusalKind::Usage => exit::USAGE,
+                    RefusalKind::ConfigInvalid => exit::CONFIG,
+                    RefusalKind::Unknown | RefusalKind::NotWritten | RefusalKind::Unavailable => exit::ERROR,
                 };
                 (code, format!("NOT DONE: {}", refusal.message))
             }
-            Self::Usage(message) => (USAGE, message.clone()),
-            Self::Io(error) => (NOT_CONFIRMED, error.to_string()),
+            Self::Usage(message) => (exit::USAGE, message.clone()),
+            Self::Io(error) => (exit::ERROR, error.to_string()),
         }
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::client::{Failure, Gateway, OK, print_json};
+use super::client::{Failure, Gateway, print_json};
+use super::exit;
 use crate::clock::Clock;
 use crate::gateway::explain::{Explanation, Means, Question, explain};
 use crate::policy::{Snapshot, compile};
@@ -50,7 +51,7 @@ pub(super) fn run(
         ask(&question, config, gateway, err)
     });
     let told = told.and_then(|told| if args.json { print_json(&told, out) } else { print(&told, out) });
-    told.map_or_else(|failure| failure.tell(gateway, "explain", args.json, err), |()| OK)
+    told.map_or_else(|failure| failure.tell(gateway, "explain", args.json, err), |()| exit::OK)
 }
 
 fn ask(

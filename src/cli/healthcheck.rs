@@ -4,7 +4,8 @@ use std::io::Write;
 
 use http::Method;
 
-use super::client::{Gateway, NOT_CONFIRMED, OK};
+use super::client::Gateway;
+use super::exit;
 use crate::admin::api::StatusAnswer;
 use crate::telemetry::audit::plain;
 
@@ -18,16 +19,16 @@ pub(super) fn run(_args: &Args, gateway: &Gateway, out: &mut dyn Write, err: &mu
     match gateway.ask::<StatusAnswer>(Method::GET, "/v1/status", None::<&()>) {
         Ok(answer) if answer.status.ready => {
             let _ = writeln!(out, "ready");
-            OK
+            exit::OK
         }
         Ok(_) => {
             let _ = writeln!(err, "portcullis healthcheck: not ready: starting or draining");
-            NOT_CONFIRMED
+            exit::ERROR
         }
         Err(failure) => {
             let (_, message) = failure.words(gateway);
             let _ = writeln!(err, "portcullis healthcheck: {}", plain(&message));
-            NOT_CONFIRMED
+            exit::ERROR
         }
     }
 }

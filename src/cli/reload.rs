@@ -5,7 +5,8 @@ use std::io::Write;
 use clap::Args;
 use http::Method;
 
-use super::client::{Failure, Gateway, OK, print_json};
+use super::client::{Failure, Gateway, print_json};
+use super::exit;
 use crate::admin::api::{Reloaded, Summary};
 use crate::telemetry::audit::plain;
 
@@ -22,7 +23,7 @@ pub fn run(args: &ReloadArgs, gateway: &Gateway, out: &mut dyn Write, err: &mut 
     let reloaded = gateway
         .ask::<Reloaded>(Method::POST, "/v1/reload", None::<&()>)
         .and_then(|answer| if args.json { print_json(&answer, out) } else { print(&answer.reload, out) });
-    reloaded.map_or_else(|failure| failure.tell(gateway, "reload", args.json, err), |()| OK)
+    reloaded.map_or_else(|failure| failure.tell(gateway, "reload", args.json, err), |()| exit::OK)
 }
 
 fn print(summary: &Summary, out: &mut dyn Write) -> Result<(), Failure> {

@@ -5,7 +5,8 @@ use std::io::Write;
 use clap::Args;
 use http::Method;
 
-use super::client::{Failure, Gateway, OK, print_json};
+use super::client::{Failure, Gateway, print_json};
+use super::exit;
 use crate::admin::api::{Status, StatusAnswer};
 use crate::telemetry::audit::{plain, timestamp};
 
@@ -22,7 +23,7 @@ pub fn run(args: &StatusArgs, gateway: &Gateway, out: &mut dyn Write, err: &mut 
     let shown = gateway
         .ask::<StatusAnswer>(Method::GET, "/v1/status", None::<&()>)
         .and_then(|answer| if args.json { print_json(&answer, out) } else { print(&answer.status, out) });
-    shown.map_or_else(|failure| failure.tell(gateway, "status", args.json, err), |()| OK)
+    shown.map_or_else(|failure| failure.tell(gateway, "status", args.json, err), |()| exit::OK)
 }
 
 fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {

@@ -1,30 +1,19 @@
-//! What a pasted token is: its fingerprints, and what it says of itself, unverified.
+//! What a pasted token is: its fingerprints and its end, as the gateway itself will see it in a request.
 
-use base64::Engine;
-use base64::alphabet::URL_SAFE;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde_json::Value;
+use std::borrow::Cow;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
 
 use crate::config::app::TokenFormat;
-use crate::request::credential::Fingerprint;
-
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &URL_SAFE,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
+use crate::request::credential::{Fingerprint, examine, signed_part};
 
 /// A pasted token, looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pasted {
     /// One for each format that it may have: nearly always one.
     pub fingerprints: Vec<Fingerprint>,
-    /// `sub`, a number as text.
-    pub subject: Option<String>,
-    /// `jti`.
-    pub jti: Option<String>,
-    /// `exp`, Unix seconds.
+    /// When it says that it ends, Unix seconds.
     pub expires: Option<u64>,
 }
 
@@ -41,77 +30,47 @@ pub fn bare(pasted: &str) -> &str {
 
 /// Looks at a bare token. `None`: it is empty, or has blanks inside and so is no token.
 pub fn look(token: &str, formats: &[TokenFormat]) -> Option<Pasted> {
-    if token.is_empty()
-        || token.contains(|character: char| character.is_whitespace() || character.is_control())
-    {
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return None;
     }
     let guessed = [guess(token)];
     let formats = if formats.is_empty() { &guessed } else { formats };
     let mut pasted = Pasted::default();
-    for format in formats {
-        let fingerprint = Fingerprint::of(signed_part(token, *format).as_bytes());
-        if !pasted.fingerprints.contains(&fingerprint) {
-            pasted.fingerprints.push(fingerprint);
+    // In queries and cookies it may be escaped: the gateway looks behind that.
+    let plain: Cow<'_, [u8]> = percent_decode_str(token).into();
+    for text in [token.as_bytes(), &plain] {
+        for format in formats {
+            pasted.add(text, *format);
         }
-    }
-    if let Some(claims) = claims(token) {
-        pasted.subject = claims.get("sub").and_then(text);
-        pasted.jti = claims.get("jti").and_then(text);
-        pasted.expires = claims.get("exp").and_then(seconds);
     }
     Some(pasted)
 }
 
-/// All before the last dot of a JWT or pair, the whole of an opaque one.
-fn signed_part(token: &str, format: TokenFormat) -> &str {
-    let dots = token.matches('.').count();
-    match format {
-        TokenFormat::Jwt if dots == 2 => {}
-        TokenFormat::HmacPair if dots == 1 => {}
-        TokenFormat::Jwt | TokenFormat::HmacPair | TokenFormat::Opaque => return token,
+impl Pasted {
+    fn add(&mut self, text: &[u8], format: TokenFormat) {
+        let (fingerprint, claims) = match examine(text, format, Duration::ZERO, false) {
+            Ok(credential) => (credential.fingerprint, credential.claims),
+            // A spelling that the gateway refuses; what was signed is in it all the same.
+            Err(_) => (Fingerprint::of(signed_part(text)), None),
+        };
+        if !self.fingerprints.contains(&fingerprint) {
+            self.fingerprints.push(fingerprint);
+        }
+        self.expires = self.expires.or(claims.and_then(|claims| claims.expires));
     }
-    token.rsplit_once('.').map_or(token, |(signed, _)| signed)
 }
 
+/// What it looks like, when no config says so.
 fn guess(token: &str) -> TokenFormat {
-    match (token.matches('.').count(), claims(token)) {
-        (2, Some(_)) => TokenFormat::Jwt,
-        (1, Some(_)) => TokenFormat::HmacPair,
-        _ => TokenFormat::Opaque,
-    }
-}
-
-fn claims(token: &str) -> Option<serde_json::Map<String, Value>> {
-    let parts: Vec<&str> = token.split('.').collect();
-    let payload = match parts.as_slice() {
-        [payload, _] | [_, payload, _] => payload,
-        _ => return None,
+    let is_one = |format: &TokenFormat| {
+        examine(token.as_bytes(), *format, Duration::ZERO, false).is_ok_and(|token| token.claims.is_some())
     };
-    let bytes = LENIENT.decode(payload).ok()?;
-    match serde_json::from_slice(&bytes).ok()? {
-        Value::Object(claims) => Some(claims),
-        _ => None,
-    }
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
-
-fn seconds(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| {
-        let float = value.as_f64().filter(|float| (0.0..1e13).contains(float))?;
-        format!("{float:.0}").parse().ok()
-    })
+    [TokenFormat::Jwt, TokenFormat::HmacPair].into_iter().find(is_one).unwrap_or(TokenFormat::Opaque)
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
     use base64::prelude::BASE64_URL_SAFE_NO_PAD as B64;
 
     use super::*;
@@ -126,26 +85,28 @@ mod tests {
     #[test]
     fn the_fingerprint_leaves_the_signature_out() {
         let payload = B64.encode(r#"{"sub":1,"jti":"x","exp":1700000000.5}"#);
-        let jwt = format!("{}.{payload}.sig", B64.encode("{}"));
+        let jwt = format!("{}.{payload}.sigg", B64.encode(r#"{"alg":"HS256"}"#));
         let one = look(&jwt, &[]).unwrap();
-        let other = look(&jwt.replace(".sig", ".other"), &[TokenFormat::Jwt]).unwrap();
-        assert_eq!(one.fingerprints, other.fingerprints);
-        assert_eq!((one.subject.as_deref(), one.jti.as_deref()), (Some("1"), Some("x")));
         assert_eq!(one.expires, Some(1_700_000_000));
-        let pair = look(&format!("{payload}.sig"), &[]).unwrap();
+        // The second is spelled as no application hands it out.
+        for other in [".same", ".odd==", ".~odd~"] {
+            let other = look(&jwt.replace(".sigg", other), &[TokenFormat::Jwt]).unwrap();
+            assert_eq!(one.fingerprints, other.fingerprints);
+        }
+        let pair = look(&format!("{payload}.sigg"), &[]).unwrap();
         assert_eq!(pair.fingerprints, [Fingerprint::of(payload.as_bytes())]);
     }
 
     #[test]
-    fn two_formats_give_two_fingerprints_and_an_opaque_token_its_whole() {
-        let both = look("opaque.token.here", &[TokenFormat::Jwt, TokenFormat::Opaque]).unwrap();
+    fn an_opaque_token_counts_whole_and_escaped_ones_plain_too() {
+        let both = [TokenFormat::Jwt, TokenFormat::Opaque];
         assert_eq!(
-            both.fingerprints,
-            [Fingerprint::of(b"opaque.token"), Fingerprint::of(b"opaque.token.here")]
+            look("opaque.token.here", &both).unwrap().fingerprints,
+            [Fingerprint::of(b"opaque.token.here")]
         );
         assert_eq!(
-            look("opaque.token.here", &[]).unwrap().fingerprints,
-            [Fingerprint::of(b"opaque.token.here")]
+            look("s%3Aid.sig", &[TokenFormat::Jwt]).unwrap().fingerprints,
+            [Fingerprint::of(b"s%3Aid.sig"), Fingerprint::of(b"s:id.sig")]
         );
         assert_eq!(look("two words", &[]), None);
     }

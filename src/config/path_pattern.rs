@@ -18,7 +18,7 @@ pub struct PathPattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Segment {
     Literal(Box<str>),
-    /// One segment of any text; the name is for `param`.
+    /// One segment of any text; the name is for people.
     Param(Box<str>),
 }
 
@@ -35,19 +35,6 @@ enum Tail {
 impl PathPattern {
     /// Whether the path (beginning with `/`, without query) is meant.
     pub fn matches(&self, path: &str) -> bool {
-        self.walk(path, |_, _| {})
-    }
-
-    /// The text of the first parameter, when the path matches: the share token of `/s/{token}`.
-    pub fn first_param<'p>(&self, path: &'p str) -> Option<&'p str> {
-        let mut found = None;
-        let hit = self.walk(path, |_, text| {
-            found.get_or_insert(text);
-        });
-        found.filter(|_| hit)
-    }
-
-    fn walk<'p>(&self, path: &'p str, mut on_param: impl FnMut(&str, &'p str)) -> bool {
         let Some(mut rest) = path.strip_prefix('/') else { return false };
         let last = self.segments.len().wrapping_sub(1);
         let mut ended = false;
@@ -64,7 +51,7 @@ impl PathPattern {
                     return text.starts_with(&**literal);
                 }
                 Segment::Literal(literal) if text == &**literal => {}
-                Segment::Param(name) if !text.is_empty() => on_param(name, text),
+                Segment::Param(_) if !text.is_empty() => {}
                 Segment::Literal(_) | Segment::Param(_) => return false,
             }
             match more {
@@ -76,6 +63,13 @@ impl PathPattern {
             Tail::Below => true,
             Tail::End | Tail::Prefix => ended || (self.segments.is_empty() && rest.is_empty()),
         }
+    }
+
+    /// Which segment of a path is the first parameter, counted from 0: the share token of `/s/{token}`. Without one it is
+    /// the first segment that `*` stands for.
+    pub fn place_of_param(&self) -> usize {
+        let is_param = |segment: &Segment| matches!(segment, Segment::Param(_));
+        self.segments.iter().position(is_param).unwrap_or(self.segments.len())
     }
 
     /// Whether a path below a path of this pattern is meant: for classes that restrict, `/metrics` holds for
@@ -102,6 +96,18 @@ impl PathPattern {
     /// As written.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// The literal segments that it begins with, as text: every path that it matches, or that lies below one, begins with
+    /// them and goes on with a slash or not at all.
+    pub fn head(&self) -> String {
+        let open = usize::from(self.tail == Tail::Prefix);
+        let whole = self.segments.iter().take(self.segments.len().saturating_sub(open));
+        let literals = whole.map_while(|segment| match segment {
+            Segment::Literal(literal) => Some(&**literal),
+            Segment::Param(_) => None,
+        });
+        literals.fold(String::new(), |head, literal| head + "/" + literal)
     }
 
     /// How specific it is, for the choice between two matches of one class: more literals first, `*` last.
@@ -191,10 +197,10 @@ mod tests {
     }
 
     #[test]
-    fn the_first_parameter_is_found() {
-        let pattern: PathPattern = "/s/{token}/file".parse().unwrap();
-        assert_eq!(pattern.first_param("/s/abc/file"), Some("abc"));
-        assert_eq!(pattern.first_param("/s/abc"), None);
+    fn the_place_of_the_first_parameter_is_known() {
+        for (pattern, place) in [("/s/{token}/file", 1), ("/{x}", 0), ("/a/s/*", 2)] {
+            assert_eq!(pattern.parse::<PathPattern>().unwrap().place_of_param(), place, "{pattern}");
+        }
     }
 
     #[test]

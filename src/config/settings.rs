@@ -241,8 +241,8 @@ pub struct Site {
 /// Where requests of a site go: one host for now; several come with balancing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Upstream {
-    /// Host name or address.
-    pub host: Box<str>,
+    /// Host name or address; shared, so that a permit that names it allocates nothing.
+    pub host: Arc<str>,
     /// Port.
     pub port: u16,
 }

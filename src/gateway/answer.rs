@@ -16,6 +16,7 @@ use crate::config::settings::ClassMap;
 use crate::guards::headers::HeaderSet;
 use crate::policy::Site;
 use crate::request::body::Body;
+use crate::request::carriers::is_called;
 use crate::request::facts::Origin;
 
 /// What an answer must know of the request when that has gone upstream.
@@ -136,8 +137,8 @@ pub fn switched(
 pub fn strip_cookies(headers: &mut HeaderMap, site: &Site) {
     let names: Vec<&str> = cookie_names(site).collect();
     let keep = |pair: &&[u8]| {
-        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
-        !names.iter().any(|gone| gone.as_bytes() == name)
+        let sent = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        !names.iter().any(|name| is_called(sent, name))
     };
     let kept: Vec<Vec<u8>> = headers
         .get_all(header::COOKIE)

@@ -26,6 +26,8 @@ const NO_FEATURES: &str = "accelerometer=(), browsing-topics=(), camera=(), disp
 pub struct HeaderSet {
     set: Vec<(HeaderName, HeaderValue)>,
     no_store: bool,
+    /// A policy is among them that is more than observed.
+    enforces: bool,
 }
 
 /// What a set is built from.
@@ -71,12 +73,14 @@ impl HeaderSet {
             set.push((header::STRICT_TRANSPORT_SECURITY, hsts.clone()));
         }
         set.extend(from.headers.set.iter().cloned());
-        Self { set, no_store: matches!(class, Class::Login | Class::Refresh | Class::Oidc) }
+        let enforces = set.iter().any(|(name, _)| name == header::CONTENT_SECURITY_POLICY);
+        Self { set, no_store: matches!(class, Class::Login | Class::Refresh | Class::Oidc), enforces }
     }
 
     /// Puts the set on an answer.
     pub fn apply(&self, headers: &mut HeaderMap, origin: Option<&HeaderValue>, own_origin: bool) {
-        if self.set.iter().any(|(name, _)| name == header::CONTENT_SECURITY_POLICY) {
+        headers.reserve(self.set.len());
+        if self.enforces {
             headers.remove(header::CONTENT_SECURITY_POLICY_REPORT_ONLY);
         }
         headers.remove(header::STRICT_TRANSPORT_SECURITY);

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use percent_encoding::percent_decode;
 
@@ -16,7 +16,10 @@ use super::facts::Malformed;
 use crate::config::app::{Carrier, TokenFormat, Tokens};
 
 /// Most credentials of one request; more are refused rather than left unexamined.
-pub const MAX_CREDENTIALS: usize = 8;
+pub const MAX_CREDENTIALS: usize = 16;
+
+/// Shorter words are no guess worth looking at.
+const SHORTEST: usize = 8;
 
 /// Finds every candidate token.
 ///
@@ -31,29 +34,30 @@ pub fn find(
 ) -> Result<Vec<Credential>, Malformed> {
     let mut finds = Finds { format: tokens.format, lifetime, found: Vec::new() };
     finds.authorization(headers, tokens.carriers.contains(&Carrier::Basic))?;
+    let cookies = headers.contains_key(COOKIE);
     for carrier in &tokens.carriers {
         match carrier {
-            Carrier::Bearer | Carrier::Basic => {}
-            Carrier::Cookie(name) => finds.cookies(headers, name, tokens.format)?,
-            Carrier::Query(name) => finds.query(query.unwrap_or_default(), name)?,
+            Carrier::Cookie(name) if cookies => finds.cookies(headers, name, tokens.format)?,
+            Carrier::Bearer | Carrier::Basic | Carrier::Cookie(_) => {}
+            Carrier::Query(name) => query.map_or(Ok(()), |query| finds.query(query, name))?,
             Carrier::Subprotocol => finds.subprotocols(headers)?,
         }
     }
-    if let Some(name) = &tokens.refresh_cookie {
+    if let Some(name) = tokens.refresh_cookie.as_ref().filter(|_| cookies) {
         finds.cookies(headers, name, TokenFormat::Opaque)?;
     }
     Ok(finds.found)
 }
 
-/// The values of a cookie, over all Cookie fields (HTTP/2 splits them), quotes and blanks removed.
-pub fn cookie_values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
-    let lines = headers.get_all(COOKIE).into_iter();
-    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    pairs.filter_map(move |pair| {
-        let at = pair.iter().position(|byte| *byte == b'=')?;
-        let (key, value) = pair.split_at(at);
-        (key.trim_ascii() == name.as_bytes()).then(|| unquote(value.get(1..).unwrap_or_default()))
-    })
+/// Whether `sent` is this cookie or query key for any framework: in any case, escaped, with PHP's `_` for `.`, `+`, blank
+/// and `[`.
+pub fn is_called(sent: &[u8], name: &str) -> bool {
+    let sent: Cow<'_, [u8]> = percent_decode(sent).into();
+    let sent = sent.trim_ascii();
+    let same = |(sent, name): (&u8, u8)| {
+        sent.eq_ignore_ascii_case(&name) || (name == b'_' && b". +[".contains(sent))
+    };
+    sent.len() == name.len() && sent.iter().zip(name.bytes()).all(same)
 }
 
 struct Finds {
@@ -67,28 +71,78 @@ impl Finds {
         let mut kind = Kind::default();
         for line in headers.get_all(AUTHORIZATION) {
             let line = line.as_bytes().trim_ascii();
+            // Python takes 0xA0 and others for blanks.
+            if !line.is_ascii() {
+                return Err(Malformed::Credentials);
+            }
             let at = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
             let (scheme, rest) = line.split_at(at);
             let rest = unquote(rest);
+            // Without a scheme, or with one that we do not know, some application takes the word for the token.
+            let text = if rest.is_empty() { scheme } else { rest };
             if scheme.eq_ignore_ascii_case(b"basic") {
-                let decoded = STANDARD.decode(rest).unwrap_or_default();
-                let mut parts = decoded.splitn(2, |byte| *byte == b':');
-                if let (true, Some(_), Some(password)) = (basic, parts.next(), parts.next()) {
-                    self.add(password, self.format, false, &mut kind)?;
+                if basic {
+                    self.basic(text, &mut kind)?;
                 }
-            } else {
-                // Without a scheme, or with one that we do not know, some application takes the word for the token.
-                self.add(if rest.is_empty() { scheme } else { rest }, self.format, false, &mut kind)?;
+                self.guess(text, false)?;
+                continue;
             }
+            // `split(" ")[1]` and `split(" ")[-1]` are both customs.
+            if scheme.eq_ignore_ascii_case(b"bearer") && text.iter().any(|byte| is_separator(*byte)) {
+                return Err(Malformed::Credentials);
+            }
+            self.add(text, self.format, false, &mut kind)?;
+            self.words(text, false)?;
+        }
+        Ok(())
+    }
+
+    /// The password; the name too, where some applications take a token.
+    fn basic(&mut self, encoded: &[u8], kind: &mut Kind) -> Result<(), Malformed> {
+        // Some decoders forgive padding, other alphabets and junk: what we cannot read they perhaps can.
+        let decoded = STANDARD.decode(encoded).map_err(|_| Malformed::Credentials)?;
+        let mut parts = decoded.splitn(2, |byte| *byte == b':');
+        let (name, password) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        self.guess(name, false)?;
+        self.add(password, self.format, false, kind)
+    }
+
+    /// `Token token="…", …`, `Bearer …` in a cookie, blanks that only some language trims: the first and the last word,
+    /// without the key before it.
+    fn words(&mut self, text: &[u8], cookie: bool) -> Result<(), Malformed> {
+        let words = || text.split(|byte| is_separator(*byte)).filter(|word| !word.is_empty());
+        for word in [words().next(), words().next_back()].into_iter().flatten() {
+            let word = bare(word);
+            self.guess(word, cookie)?;
+            let after_key = word.iter().position(|byte| *byte == b'=').and_then(|at| word.get(at + 1..));
+            self.guess(bare(after_key.unwrap_or_default()), cookie)?;
         }
         Ok(())
     }
 
     fn cookies(&mut self, headers: &HeaderMap, name: &str, format: TokenFormat) -> Result<(), Malformed> {
         let mut kind = Kind::default();
-        for value in cookie_values(headers, name) {
-            let decoded: Cow<'_, [u8]> = percent_decode(value).into();
-            self.add(&decoded, format, true, &mut kind)?;
+        let lines = headers.get_all(COOKIE).into_iter();
+        for pair in lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')) {
+            let at = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+            let (key, value) = pair.split_at(at);
+            let value = value.get(1..).unwrap_or_default().trim_ascii();
+            // Some parsers begin a new cookie behind a blank or comma.
+            let mut behind = value.split(|byte| is_separator(*byte)).skip(1);
+            if behind
+                .any(|piece| is_called(piece.split(|byte| *byte == b'=').next().unwrap_or_default(), name))
+            {
+                return Err(Malformed::Credentials);
+            }
+            if is_called(key, name) {
+                // In a quoted one some know escapes of their own.
+                if value.starts_with(b"\"") && value.contains(&b'\\') {
+                    return Err(Malformed::Credentials);
+                }
+                let decoded: Cow<'_, [u8]> = percent_decode(unquote(value)).into();
+                self.add(&decoded, format, true, &mut kind)?;
+                self.words(&decoded, true)?;
+            }
         }
         Ok(())
     }
@@ -97,24 +151,38 @@ impl Finds {
         let mut kind = Kind::default();
         for pair in query.split(['&', ';']) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let key: Cow<'_, [u8]> = percent_decode(key.as_bytes()).into();
-            if key.eq_ignore_ascii_case(name.as_bytes()) {
-                let value: Cow<'_, [u8]> = percent_decode(value.as_bytes()).into();
+            if is_called(key.trim_matches('+').as_bytes(), name) {
+                // In a form `+` is a blank.
+                let value: Cow<'_, [u8]> = percent_decode(value.trim_matches('+').as_bytes()).into();
                 self.add(&value, self.format, false, &mut kind)?;
+                self.words(&value, false)?;
             }
         }
         Ok(())
     }
 
-    /// `bearer, TOKEN` and `access_token.TOKEN` are the customs; every entry that is no plain word is a candidate.
+    /// `bearer, TOKEN`, `access_token.TOKEN` and `base64url.bearer.….BASE64` are the customs; names of protocols stand
+    /// beside them.
     fn subprotocols(&mut self, headers: &HeaderMap) -> Result<(), Malformed> {
-        let mut kind = Kind::default();
         let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
         for entry in lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')) {
-            let entry = entry.trim_ascii();
-            if entry.len() >= 20 {
-                self.add(entry, self.format, false, &mut kind)?;
+            let entry: Cow<'_, [u8]> = percent_decode(entry.trim_ascii()).into();
+            if entry.len() < SHORTEST {
+                continue;
             }
+            self.guess(&entry, false)?;
+            let dots = entry.iter().enumerate().filter(|(_, byte)| **byte == b'.');
+            for (number, (at, _)) in dots.enumerate() {
+                let tail = entry.get(at + 1..).unwrap_or_default();
+                if number == 0 {
+                    self.guess(tail, false)?;
+                } else {
+                    self.guess_shaped(tail)?;
+                }
+            }
+            let last = entry.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
+            self.guess(last, false)?;
+            self.guess(&URL_SAFE_NO_PAD.decode(last).unwrap_or_default(), false)?;
         }
         Ok(())
     }
@@ -136,6 +204,33 @@ impl Finds {
             Some(_) => return Err(Malformed::Credentials),
             None => kind.first = Some(credential.fingerprint),
         }
+        self.push(credential)
+    }
+
+    /// What an application may take for a token; there may be several that differ.
+    fn guess(&mut self, text: &[u8], cookie: bool) -> Result<(), Malformed> {
+        if text.len() < SHORTEST {
+            return Ok(());
+        }
+        let credential = examine(text, self.format, self.lifetime, cookie)?;
+        let same =
+            |known: &Credential| known.fingerprint == credential.fingerprint && known.in_cookie == cookie;
+        if self.found.iter().any(same) {
+            return Ok(());
+        }
+        // Where nothing says what a token looks like, every word is one.
+        self.push(Credential { guessed: self.format != TokenFormat::Opaque, ..credential })
+    }
+
+    /// Only what is a token by its shape.
+    fn guess_shaped(&mut self, text: &[u8]) -> Result<(), Malformed> {
+        match examine(text, self.format, self.lifetime, false)?.claims {
+            Some(_) => self.guess(text, false),
+            None => Ok(()),
+        }
+    }
+
+    fn push(&mut self, credential: Credential) -> Result<(), Malformed> {
         if self.found.len() >= MAX_CREDENTIALS {
             return Err(Malformed::Credentials);
         }
@@ -148,6 +243,18 @@ impl Finds {
 #[derive(Default)]
 struct Kind {
     first: Option<super::credential::Fingerprint>,
+}
+
+fn is_separator(byte: u8) -> bool {
+    !byte.is_ascii_graphic() || byte == b','
+}
+
+/// Without the quotes around it, paired or not.
+fn bare(word: &[u8]) -> &[u8] {
+    let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\'');
+    let first = word.iter().position(is_plain).unwrap_or(word.len());
+    let end = word.iter().rposition(is_plain).map_or(first, |last| last + 1);
+    word.get(first..end).unwrap_or_default()
 }
 
 fn unquote(text: &[u8]) -> &[u8] {
@@ -213,11 +320,8 @@ mod tests {
             (vec![], "TOKEN=abcdefghijklmnopqrstuvwxyz"),
         ] {
             let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            assert_eq!(
-                finds(&fields, query),
-                Ok(vec![Fingerprint::of(long.as_bytes())]),
-                "{fields:?} {query}"
-            );
+            let found = finds(&fields, query).unwrap();
+            assert!(found.contains(&Fingerprint::of(long.as_bytes())), "{fields:?} {query}");
         }
     }
 

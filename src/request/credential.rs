@@ -3,13 +3,14 @@
 //! A token has many spellings: decoders forgive padding, spare bits, other alphabets, junk. The signed part cannot be
 //! spelled in another way, so blocks are keyed by it, and a token whose segments are not canonical is refused.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::facts::Malformed;
 use crate::config::app::TokenFormat;
@@ -34,6 +35,9 @@ pub struct Credential {
     pub claims: Option<Claims>,
     /// It came in a cookie: on `page` and `login` it is stripped and expired rather than refused.
     pub in_cookie: bool,
+    /// Perhaps a token, perhaps the name of a subprotocol or a part of something else: unless it has claims, only its
+    /// own fingerprint blocks it.
+    pub guessed: bool,
 }
 
 /// What a token says of itself. Nobody has verified it: it may block, never allow.
@@ -59,7 +63,8 @@ pub struct Claims {
 ///
 /// # Errors
 /// [`Malformed::Credentials`] for a token-shaped text that some decoder may read in another way than we do: segments
-/// that are not canonical base64url, claims that are no object or name a key twice, or more than [`MAX_TOKEN`] bytes.
+/// that are not canonical base64url, too many of them, claims that are no object or name a key twice, or more than
+/// [`MAX_TOKEN`] bytes.
 pub fn examine(
     text: &[u8],
     format: TokenFormat,
@@ -69,28 +74,70 @@ pub fn examine(
     if text.len() > MAX_TOKEN {
         return Err(Malformed::Credentials);
     }
-    let opaque = || Credential { fingerprint: Fingerprint::of(text), claims: None, in_cookie };
-    let dots = text.iter().filter(|byte| **byte == b'.').count();
-    let payload_place = match (format, dots) {
-        (TokenFormat::Jwt, 2) => 1,
-        (TokenFormat::HmacPair, 1) => 0,
-        _ => return Ok(opaque()),
+    let opaque = Credential { fingerprint: Fingerprint::of(text), claims: None, in_cookie, guessed: false };
+    let Some(payload) = payload(text, format)? else { return Ok(opaque) };
+    let claims = Claims::read(&payload, lifetime).ok_or(Malformed::Credentials)?;
+    let fingerprint = Fingerprint::of(signed_part(text));
+    Ok(Credential { fingerprint, claims: Some(claims), ..opaque })
+}
+
+/// All before the last dot.
+pub fn signed_part(text: &[u8]) -> &[u8] {
+    text.rsplitn(2, |byte| *byte == b'.').nth(1).unwrap_or(text)
+}
+
+/// The claims of a text that is a token of this format; `None`: for no decoder it is one.
+///
+/// What is signed cannot be spelled in another way. So a text that does not begin as a token does is none for anybody,
+/// and one that does must be one in the only spelling, with nothing before, behind or in between. With fewer segments
+/// there is no signature; the whole is then what would have been signed, and has the same fingerprint.
+fn payload(text: &[u8], format: TokenFormat) -> Result<Option<Vec<u8>>, Malformed> {
+    let (dots, place) = match format {
+        TokenFormat::Jwt => (2, 1),
+        TokenFormat::HmacPair => (1, 0),
+        TokenFormat::Opaque => return Ok(None),
     };
+    let segments = || text.split(|byte| *byte == b'.');
+    let first = segments().next().and_then(|segment| URL_SAFE_NO_PAD.decode(segment).ok());
+    let Some(first) = first.filter(|first| begins_token(first, format)) else { return Ok(None) };
+    let found = segments().count() - 1;
+    if found < dots || (found == ENCRYPTED_DOTS && is_encrypted(&first)) {
+        return Ok(None);
+    }
+    if found > dots {
+        return Err(Malformed::Credentials);
+    }
     let mut payload = None;
-    for (place, segment) in text.split(|byte| *byte == b'.').enumerate() {
+    for (at, segment) in segments().enumerate() {
         // The engine refuses padding, other alphabets and spare bits: one spelling only.
         let decoded = URL_SAFE_NO_PAD.decode(segment).map_err(|_| Malformed::Credentials)?;
-        if place == payload_place {
+        if at == place {
             payload = Some(decoded);
         }
     }
-    let signed = text.rsplitn(2, |byte| *byte == b'.').nth(1).unwrap_or(text);
-    let claims = payload.as_deref().and_then(|json| Claims::read(json, lifetime));
-    Ok(Credential {
-        fingerprint: Fingerprint::of(signed),
-        claims: Some(claims.ok_or(Malformed::Credentials)?),
-        in_cookie,
-    })
+    Ok(payload)
+}
+
+/// An encrypted JWT (RFC 7516) has five segments.
+const ENCRYPTED_DOTS: usize = 4;
+
+/// The header of a JWT; a session cookie of other make may have segments too.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(rename = "alg")]
+    _algorithm: IgnoredAny,
+    enc: Option<IgnoredAny>,
+}
+
+fn begins_token(first: &[u8], format: TokenFormat) -> bool {
+    match format {
+        TokenFormat::Jwt => serde_json::from_slice::<Header>(first).is_ok(),
+        _ => first.trim_ascii_start().starts_with(b"{"),
+    }
+}
+
+fn is_encrypted(first: &[u8]) -> bool {
+    serde_json::from_slice::<Header>(first).is_ok_and(|header| header.enc.is_some())
 }
 
 /// The key of a subject. `1` and `"1"` are the same subject.
@@ -158,29 +205,27 @@ impl fmt::Debug for Key {
 
 /// The claims that matter; a key that stands twice is an error by serde's own rule.
 #[derive(Deserialize)]
-struct RawClaims {
-    #[serde(default)]
-    jti: Scalar,
-    #[serde(default)]
-    sub: Scalar,
-    #[serde(default)]
-    iss: Scalar,
-    #[serde(default)]
-    iat: Scalar,
-    #[serde(default)]
-    exp: Scalar,
+struct RawClaims<'a> {
+    #[serde(default, borrow)]
+    jti: Scalar<'a>,
+    #[serde(default, borrow)]
+    sub: Scalar<'a>,
+    #[serde(default, borrow)]
+    iss: Scalar<'a>,
+    #[serde(default, borrow)]
+    iat: Scalar<'a>,
+    #[serde(default, borrow)]
+    exp: Scalar<'a>,
 }
 
 /// A claim as applications write it: text or number; anything else is nothing.
-#[derive(Deserialize, Default)]
-#[serde(untagged)]
-enum Scalar {
-    Text(String),
+#[derive(Default)]
+enum Scalar<'a> {
+    Text(Cow<'a, str>),
     Whole(u64),
     Number(f64),
-    Other(IgnoredAny),
     #[default]
-    Missing,
+    Nothing,
 }
 
 impl Claims {
@@ -205,13 +250,13 @@ impl Claims {
     }
 }
 
-impl Scalar {
-    fn into_text(self) -> Option<String> {
+impl<'a> Scalar<'a> {
+    fn into_text(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Whole(number) => Some(number.to_string()),
-            Self::Number(number) => Some(number.to_string()),
-            Self::Other(_) | Self::Missing => None,
+            Self::Whole(number) => Some(number.to_string().into()),
+            Self::Number(number) => Some(number.to_string().into()),
+            Self::Nothing => None,
         }
     }
 
@@ -230,7 +275,66 @@ impl Scalar {
     }
 }
 
-fn printable(text: String) -> Option<Box<str>> {
+impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(ScalarVisitor)
+    }
+}
+
+/// By hand, since serde's own way of trying one form after the other makes an error, with text, for each that it is not.
+struct ScalarVisitor;
+
+impl<'de> Visitor<'de> for ScalarVisitor {
+    type Value = Scalar<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Text(text.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Text(text.to_owned().into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Whole(number))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Scalar<'de>, E> {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a number below zero is no time, and an identifier by its look"
+        )]
+        Ok(Scalar::Number(number as f64))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Number(number))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Nothing)
+    }
+
+    fn visit_unit<E>(self) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Nothing)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Scalar<'de>, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Nothing)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar<'de>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Nothing)
+    }
+}
+
+fn printable(text: Cow<'_, str>) -> Option<Box<str>> {
     (text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| text.into())
 }
 
@@ -266,6 +370,30 @@ mod tests {
     }
 
     #[test]
+    fn a_token_with_more_behind_it_is_no_other_token() {
+        let header = b64(r#"{"alg":"HS256"}"#);
+        let token = format!("{header}.{}.AAAA", b64(r#"{"sub":1}"#));
+        let jwt = |text: &str| examine(text.as_bytes(), TokenFormat::Jwt, DAY, false);
+        assert!(jwt(&token).is_ok_and(|token| token.claims.is_some()));
+        for more in [".", ".AAAA", ".A.B", "=.", "..", ".AAAA.AAAA.AAAA"] {
+            assert!(jwt(&format!("{token}{more}")).is_err(), "{more}");
+        }
+        let unsigned = token.rsplit_once('.').unwrap().0;
+        assert_eq!(jwt(unsigned).unwrap().fingerprint, jwt(&token).unwrap().fingerprint);
+        assert!(pair(r#"{"sub":1}"#, "AAAA.AAAA").is_err());
+    }
+
+    #[test]
+    fn session_cookies_of_other_make_are_no_broken_jwts() {
+        let flask = format!("{}.ZxYabc.c2lnbmF0dXJl_w", b64(r#"{"_fresh":false}"#));
+        let encrypted = format!("{}.a.b.c.d", b64(r#"{"alg":"dir","enc":"A256GCM"}"#));
+        for text in [flask.as_str(), encrypted.as_str(), ".eJw.ZxY.sig", "s:id.sig+/", "a.b.c"] {
+            let credential = examine(text.as_bytes(), TokenFormat::Jwt, DAY, true).unwrap();
+            assert_eq!(credential.fingerprint, Fingerprint::of(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
     fn claims_are_read_as_number_or_text() {
         let number = pair(r#"{"sub":1,"jti":7,"exp":90000}"#, "AAAA").unwrap().claims.unwrap();
         let text = pair(r#"{"sub":"1","jti":"7","exp":90000.9}"#, "AAAA").unwrap().claims.unwrap();
@@ -280,7 +408,7 @@ mod tests {
 
     #[test]
     fn claims_that_can_be_read_in_two_ways_are_refused() {
-        for claims in [r#"{"sub":1,"sub":2}"#, "[1]", "nonsense", r#"{"sub":1}x"#] {
+        for claims in [r#"{"sub":1,"sub":2}"#, r#"{"sub":1}x"#, "{nonsense"] {
             assert!(pair(claims, "AAAA").is_err(), "{claims}");
         }
     }

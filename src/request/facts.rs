@@ -50,6 +50,14 @@ pub enum Origin {
 }
 
 impl Facts {
+    /// Of the same request without its cookies.
+    #[must_use]
+    pub fn without_cookies(&self) -> Self {
+        let mut facts = self.clone();
+        facts.credentials.retain(|credential| !credential.in_cookie);
+        facts
+    }
+
     /// Facts of an unremarkable request, for tests to change.
     pub fn example() -> Self {
         Self {

@@ -9,6 +9,7 @@
 pub mod gate;
 pub mod raw;
 pub mod strict;
+pub mod tokens;
 pub mod upstream;
 
 use std::time::{Duration, Instant};

@@ -77,6 +77,22 @@ impl Upstream {
         self.records.lock().unwrap().clone()
     }
 
+    /// The connection that has received this text, once there is one.
+    ///
+    /// # Panics
+    /// When none comes in time.
+    pub fn connection_with(&self, text: &str) -> Arc<Record> {
+        let mut found = None;
+        wait_until(Duration::from_secs(10), || {
+            found = self
+                .connections()
+                .into_iter()
+                .find(|record| record.bytes().windows(text.len()).any(|window| window == text.as_bytes()));
+            found.is_some()
+        });
+        found.unwrap_or_else(|| panic!("no connection has received {text:?}"))
+    }
+
     /// Every byte of every connection, one after the other.
     pub fn bytes(&self) -> Vec<u8> {
         self.connections().iter().flat_map(|record| record.bytes()).collect()
@@ -148,9 +164,9 @@ impl Session {
         self.ahead.len()
     }
 
-    /// Takes everything that is ahead.
-    pub fn discard(&mut self) {
-        self.ahead.clear();
+    /// Takes what is ahead, as it came.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.ahead)
     }
 
     /// Sends; whether the peer took it.

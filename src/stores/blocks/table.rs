@@ -125,6 +125,9 @@ impl Entry {
 
     /// Whether it means the session of this credential. What cannot be known counts as meant.
     pub(super) fn means(&self, credential: &Credential, now: Now) -> bool {
+        if credential.guessed && credential.claims.is_none() {
+            return false;
+        }
         let claims = credential.claims.as_ref();
         let issuer = claims.and_then(|claims| claims.issuer);
         if let (Some(meant), Some(issuer)) = (self.issuer, issuer)
