@@ -8,7 +8,7 @@ CARGO ?= cargo
 # What the tests call, as "program:Debian package".
 TEST_PROGRAMS := curl:curl openssl:openssl promtool:prometheus
 
-.PHONY: help demo build test test-deps lint deny clean
+.PHONY: help demo build test test-deps lint deny clean instructions footprint bench measure-deps
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -43,6 +43,18 @@ test-deps: ## Install what the tests need, or say what is missing
 	@command -v cargo-nextest >/dev/null || $(CARGO) install cargo-nextest --locked
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 \
 	  || rustup component add rustfmt clippy
+
+instructions: measure-deps ## Count instructions per request of the release binary (callgrind; minutes)
+	$(CARGO) bench --locked --bench figures -- instructions
+
+footprint: ## Measure the memory of idle connections and the time from start to first answer
+	$(CARGO) bench --locked --bench figures -- footprint
+
+bench: ## Measure the decision by itself
+	$(CARGO) bench --locked --bench decide
+
+measure-deps:
+	@command -v callgrind_control >/dev/null || { echo "Counting instructions needs valgrind. On Debian: apt-get install -y valgrind" >&2; exit 1; }
 
 deny: ## Check licences, bans and sources of dependencies
 	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked

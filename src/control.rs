@@ -2,6 +2,7 @@
 //!
 //! It answers the admin socket one command after the other; READ [`blocking`] for the promise of an emergency block.
 
+mod block_file;
 pub mod blocking;
 pub mod defaults;
 pub mod reload;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 use crate::admin::api::{Ask, BlockList, Command, LastReload, SCHEMA, Status, StatusAnswer};
 use crate::clock::{Clock, Now};
 use crate::config::Loaded;
+use crate::config::settings::FileBlock;
 use crate::stores::blocks::{Blocks, Held, Index};
 use crate::stores::durable::directory::StateDir;
 use crate::stores::durable::{OpenError, Store};
@@ -51,6 +53,8 @@ pub struct Control {
     config: PathBuf,
     reloader: Box<dyn Reloader>,
     last: LastReload,
+    /// What the block file lists, until the blocks follow it.
+    file: Option<Vec<FileBlock>>,
     shown: Arc<Vitals>,
 }
 
@@ -125,6 +129,7 @@ impl Control {
             state,
             say,
             sites: SiteFacts::of(&loaded.settings),
+            file: loaded.settings.blocks,
             config: loaded.settings.path,
             reloader,
             last: LastReload { successful: true, loaded: now.wall, tried: now.wall, problems: Vec::new() },
@@ -132,6 +137,7 @@ impl Control {
             clock,
         };
         control.take_in_spool()?;
+        control.take_in_file();
         control.rebuild();
         control.show();
         Ok(control)
@@ -163,6 +169,7 @@ impl Control {
                 }
                 Some(()) = changed.recv() => {
                     let _ = self.reload("file change or SIGHUP");
+                    self.follow_file().await;
                 }
                 _ = tick.tick() => self.tend().await,
             }
@@ -177,21 +184,25 @@ impl Control {
                 Ask::Block(order, reply) => together.push((order, by, reply)),
                 other => {
                     self.block(std::mem::take(&mut together)).await;
-                    self.answer_one(&by, other);
+                    self.answer_one(&by, other).await;
                 }
             }
         }
         self.block(together).await;
     }
 
-    fn answer_one(&mut self, by: &str, ask: Ask) {
+    async fn answer_one(&mut self, by: &str, ask: Ask) {
         // Who asked may have gone away: then nobody reads the answer.
         match ask {
             Ask::Block(..) => {}
             Ask::Unblock(id, reply) => drop(reply.send(self.unblock(id, by))),
             Ask::List(all, reply) => drop(reply.send(Ok(self.list(all)))),
             Ask::Status(reply) => drop(reply.send(Ok(self.status()))),
-            Ask::Reload(reply) => drop(reply.send(self.reload(by))),
+            Ask::Reload(reply) => {
+                let answer = self.reload(by);
+                self.follow_file().await;
+                drop(reply.send(answer));
+            }
         }
     }
 

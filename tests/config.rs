@@ -299,11 +299,57 @@ fn opening_a_closed_class_to_everybody_is_warned_of() {
     assert!(loaded.warnings.0.iter().any(|warning| warning.message.contains("open to everybody")));
 }
 
+fn with_block_file(list: &str) -> Result<Loaded, Problems> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("blocks.toml"), list).unwrap();
+    config::parse(&dir.path().join("c.toml"), &format!("[blocks]\nfile = \"blocks.toml\"\n{SITE}"), NOW)
+}
+
+#[test]
+fn a_block_file_lists_what_is_blocked() {
+    let list = "[[blocks]]\naddress = \"192.0.2.0/24\"\nreason = \"scans\"\n[[blocks]]\nsubject = \"7\"\n\
+                and_logins = true\nuntil = \"2031-01-02T03:04:05Z\"\nsite = \"files.example.com\"\n";
+    let blocks = with_block_file(list).unwrap().settings.blocks.unwrap();
+    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks[0].until, None);
+    assert_eq!(blocks[1].until, Some(1_925_089_445_000));
+    assert_eq!(with_block_file("blocks = []").unwrap().settings.blocks, Some(Vec::new()), "lifts all");
+}
+
+#[test]
+fn a_block_file_that_says_nothing_lifts_nothing() {
+    for list in ["", "# nothing\n"] {
+        let loaded = with_block_file(list).unwrap();
+        assert_eq!(loaded.settings.blocks, None);
+        assert!(loaded.warnings.0.iter().any(|warning| warning.message.contains("no `blocks`")));
+    }
+    let missing = sound(&format!("[blocks]\nfile = \"nowhere.toml\"\n{SITE}"));
+    assert_eq!(missing.settings.blocks, None);
+    assert!(missing.warnings.0.iter().any(|warning| warning.message.contains("is missing")));
+}
+
+#[test]
+fn a_block_file_with_a_mistake_is_refused_with_the_place() {
+    for (list, part) in [
+        ("[[blocks]]\n", "does not name one thing"),
+        ("[[blocks]]\njti = \"a\"\nsubject = \"b\"\n", "does not name one thing"),
+        ("[[blocks]]\nfingerprint = \"abc\"\n", "64 hex digits"),
+        ("[[blocks]]\naddress = \"10.0.0.1/8\"\n", "bits set"),
+        ("[[blocks]]\njti = \"a\"\nuntil = \"tomorrow\"\n", "is no time"),
+        ("[[blocks]]\ntoken = \"a\"\n", "`token` is no key"),
+        ("[[block]]\njti = \"a\"\n", "did you mean `blocks`"),
+        ("blocks = 1", "list"),
+        ("[[blocks]\n", ""),
+    ] {
+        let problems = with_block_file(list).unwrap_err().to_string();
+        assert!(problems.contains(part) && problems.contains("blocks.toml:"), "{list}\n{problems}");
+    }
+}
+
 #[test]
 fn paths_are_relative_to_the_config_file() {
     let settings =
         sound(&format!("[blocks]\nfile = \"blocks.toml\"\n[state]\ndir = \"state\"\n{SITE}")).settings;
-    assert_eq!(settings.blocks_file, Some(PathBuf::from("/etc/portcullis/blocks.toml")));
     assert_eq!(settings.state_dir, PathBuf::from("/etc/portcullis/state"));
     assert!(settings.files.contains(&PathBuf::from("/etc/portcullis/blocks.toml")), "it is watched");
     assert!(settings.files.contains(&settings.path), "it is watched");

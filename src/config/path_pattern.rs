@@ -98,6 +98,18 @@ impl PathPattern {
         &self.text
     }
 
+    /// The literal segments that it begins with, as text: every path that it matches, or that lies below one, begins with
+    /// them and goes on with a slash or not at all.
+    pub fn head(&self) -> String {
+        let open = usize::from(self.tail == Tail::Prefix);
+        let whole = self.segments.iter().take(self.segments.len().saturating_sub(open));
+        let literals = whole.map_while(|segment| match segment {
+            Segment::Literal(literal) => Some(&**literal),
+            Segment::Param(_) => None,
+        });
+        literals.fold(String::new(), |head, literal| head + "/" + literal)
+    }
+
     /// How specific it is, for the choice between two matches of one class: more literals first, `*` last.
     pub fn specificity(&self) -> (usize, usize, bool) {
         let literals = self.segments.iter().filter(|segment| matches!(segment, Segment::Literal(_))).count();

@@ -15,7 +15,7 @@ use crate::telemetry::audit::Entry;
 use crate::worker::Swept;
 
 /// Within the 500 ms of the promise this leaves room for the commit.
-const SWEEP: Duration = Duration::from_millis(400);
+pub(super) const SWEEP: Duration = Duration::from_millis(400);
 /// So long an ended block stays on disk, to be looked at.
 const KEPT: u64 = 30 * 86_400_000;
 
@@ -84,7 +84,7 @@ impl Control {
         taken
     }
 
-    fn hold(&mut self, mut block: Block, now: Now) -> u64 {
+    pub(super) fn hold(&mut self, mut block: Block, now: Now) -> u64 {
         // The highest number is never forgotten, so none is used twice.
         let id = self.held.last_key_value().map_or(1, |(last, _)| last.saturating_add(1));
         block.id = id;
@@ -93,13 +93,13 @@ impl Control {
         id
     }
 
-    fn publish(&self, ids: &[u64]) {
+    pub(super) fn publish(&self, ids: &[u64]) {
         let index = self.blocks.load().with(ids.iter().filter_map(|id| self.held.get(id)));
         self.blocks.publish(index);
     }
 
     /// Writes these and whatever is still unwritten, in one commit.
-    fn commit(&mut self, ids: &[u64]) -> bool {
+    pub(super) fn commit(&mut self, ids: &[u64]) -> bool {
         let wanted = self.unwritten.iter().chain(ids).copied().collect::<std::collections::BTreeSet<_>>();
         let blocks: Vec<&Block> =
             wanted.iter().filter_map(|id| self.held.get(id)).map(|held| &held.block).collect();
@@ -126,7 +126,7 @@ impl Control {
     }
 
     /// Merges a full delta; after the answers, because it takes a while.
-    fn settle(&self) {
+    pub(super) fn settle(&self) {
         if self.blocks.load().is_full() {
             self.rebuild();
         }
@@ -234,7 +234,7 @@ impl Control {
         ids.iter().for_each(|id| drop(self.held.remove(id)));
     }
 
-    fn write_down(&self, action: &'static str, ids: &[u64], done: bool) {
+    pub(super) fn write_down(&self, action: &'static str, ids: &[u64], done: bool) {
         let outcome = if done { "confirmed" } else { "not confirmed or not durable" };
         for held in ids.iter().filter_map(|id| self.held.get(id)) {
             let Held { block, .. } = held;

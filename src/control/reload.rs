@@ -69,9 +69,11 @@ impl Control {
         let sites = SiteFacts::of(&loaded.settings);
         let files = loaded.settings.files.clone();
         let mut warnings = lines(&loaded.warnings);
+        let file = loaded.settings.blocks.clone();
         warnings.extend(self.reloader.apply(loaded)?);
         self.reloader.follow(files);
         self.sites = sites;
+        self.file = file;
         Ok(warnings)
     }
 

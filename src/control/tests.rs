@@ -9,7 +9,7 @@ use crate::cli;
 use crate::clock::TestClock;
 use crate::config::problem::{Problem, Problems};
 use crate::config::settings::{
-    Admin, Limits, Listen, Log, LogFormat, LogTarget, MinRate, Settings, Tls, UnknownSni,
+    Admin, FileBlock, FileWhat, Limits, Listen, Log, LogFormat, LogTarget, MinRate, Settings, Tls, UnknownSni,
 };
 use crate::config::values::{ByteSize, Networks};
 use crate::stores::blocks::order::Spooled;
@@ -52,7 +52,7 @@ fn settings(folder: &Path) -> Settings {
             drain_timeout: second,
             limiter_keys: 1,
         },
-        blocks_file: None,
+        blocks: None,
         sites: Vec::new(),
     }
 }
@@ -65,6 +65,7 @@ fn loaded(folder: &Path) -> Loaded {
 struct Fake {
     broken: Arc<std::sync::atomic::AtomicBool>,
     applied: Arc<AtomicUsize>,
+    file: Arc<Mutex<Option<Vec<FileBlock>>>>,
 }
 
 impl Reloader for Fake {
@@ -79,7 +80,9 @@ impl Reloader for Fake {
             };
             return Err(Problems(vec![problem]));
         }
-        Ok(loaded(path.parent().unwrap()))
+        let mut loaded = loaded(path.parent().unwrap());
+        loaded.settings.blocks = self.file.lock().unwrap().clone();
+        Ok(loaded)
     }
 
     fn apply(&mut self, _: Loaded) -> Result<Vec<String>, Problems> {
@@ -132,6 +135,39 @@ impl Bench {
     fn has_said(&self, word: &str) -> bool {
         self.said.lock().unwrap().iter().any(|line| line.contains(word))
     }
+}
+
+fn listed(address: &str) -> FileBlock {
+    let what = FileWhat::Address(address.parse().unwrap());
+    FileBlock { what, site: None, reason: "listed".into(), until: None }
+}
+
+#[test]
+fn the_blocks_of_a_file_follow_the_file_and_survive_its_loss() {
+    let bench = Bench::new();
+    runtime().block_on(async {
+        let mut control = bench.control();
+        assert!(give(&mut control, order(address())).await.unwrap().durable, "one of an operator's own");
+        let follow = async |control: &mut Control, list: Option<Vec<FileBlock>>| {
+            *bench.fake.file.lock().unwrap() = list;
+            control.reload("test").unwrap();
+            control.follow_file().await;
+            standing(&bench.blocks)
+        };
+        let two = vec![listed("198.51.100.1/32"), listed("198.51.100.2/32")];
+        assert_eq!(follow(&mut control, Some(two.clone())).await, 3);
+        assert_eq!(follow(&mut control, Some(two)).await, 3, "the same list changes nothing");
+        assert_eq!(follow(&mut control, Some(vec![listed("198.51.100.2/32")])).await, 2, "one is lifted");
+        assert_eq!(follow(&mut control, None).await, 2, "a missing file lifts nothing");
+        drop(control);
+        let mut control = bench.control();
+        assert_eq!(standing(&bench.blocks), 2, "nor does a start without it");
+        assert_eq!(
+            follow(&mut control, Some(Vec::new())).await,
+            1,
+            "an empty list lifts its own, and only those"
+        );
+    });
 }
 
 fn order(what: What) -> Order {

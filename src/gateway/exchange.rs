@@ -27,7 +27,8 @@ pub struct Exchange {
     lane: Rc<Lane>,
     clock: Clock,
     view: Rc<View>,
-    start: Now,
+    /// When the head had come.
+    pub start: Now,
     /// The request's id.
     pub id: Box<str>,
     method: Method,
@@ -73,7 +74,8 @@ pub struct Beginning<'a> {
 impl Exchange {
     /// Begins.
     pub fn begin(from: Beginning<'_>) -> Self {
-        let field = |name| from.head.headers.get(name).cloned();
+        let on = from.lane.is_on();
+        let field = |name| if on { from.head.headers.get(name).cloned() } else { None };
         Self {
             lane: from.lane,
             clock: from.clock,
@@ -81,7 +83,7 @@ impl Exchange {
             start: from.start,
             id: from.id,
             method: from.head.method.clone(),
-            target: from.head.uri.path_and_query().cloned(),
+            target: from.head.uri.path_and_query().filter(|_| on).cloned(),
             version: from.head.version,
             referer: field(header::REFERER),
             agent: field(header::USER_AGENT),
@@ -148,7 +150,7 @@ impl Exchange {
     /// The head of the answer is known: counted here, the duration is up to here.
     pub fn answered(&mut self, status: u16, headers: &HeaderMap) {
         self.status = status;
-        self.location = headers.get(header::LOCATION).cloned();
+        self.location = headers.get(header::LOCATION).filter(|_| self.lane.is_on()).cloned();
         if let Some(class) = self.class {
             self.view.site(self.site).metrics.request(class, status, self.elapsed());
         }
@@ -188,6 +190,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if !self.lane.is_on() {
+            return;
+        }
         if !self.ended && self.cause.is_none() {
             self.cause = Some(Cow::Borrowed(if self.status == 0 {
                 "ended before the answer: the client left, or a block cut it"

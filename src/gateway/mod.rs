@@ -30,7 +30,7 @@ use self::hops::Identity;
 use self::read::{Reading, Surroundings};
 use self::upload::Upload;
 use self::view::{View, Views};
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::config::class::Class;
 use crate::config::settings::Upstream;
 use crate::guards::{Denial, Guard, Verdict, blocks};
@@ -213,17 +213,19 @@ where
         }
         exchange.client = self.client(&*from.link, &view, &head);
         let length = incoming.size_hint().exact();
-        let reading = match read::read(self.around(&view), &*from.link, exchange.client, &head, length) {
-            Ok(reading) => reading,
-            Err(refusal) => {
-                let answer = answer::refused(refusal, &mut exchange, &asked);
-                return finish(exchange, answer, Dress::nowhere(&view, &asked));
-            }
-        };
+        let reading =
+            match read::read(self.around(&view, exchange.start), &*from.link, exchange.client, &head, length)
+            {
+                Ok(reading) => reading,
+                Err(refusal) => {
+                    let answer = answer::refused(refusal, &mut exchange, &asked);
+                    return finish(exchange, answer, Dress::nowhere(&view, &asked));
+                }
+            };
         from.link.of_class(reading.facts.class);
         exchange.of(&reading, self.token_name(&reading.facts));
         let dress = Dress::site(&reading, &asked);
-        let facts = Rc::new(reading.facts.clone());
+        let facts = Rc::clone(&reading.facts);
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
         let mut live = self.streams.register(Rc::clone(&facts), Rc::clone(&from.kill));
         let index = self.blocks.current();
@@ -270,7 +272,7 @@ where
             clock: self.clock.clone(),
             view: Rc::clone(view),
             start: self.clock.now(),
-            id: format!("{:08x}{count:08x}", self.id_base).into(),
+            id: request_id(self.id_base, count),
             head,
         }))
     }
@@ -283,13 +285,8 @@ where
         client
     }
 
-    fn around<'v>(&'v self, view: &'v View) -> Surroundings<'v> {
-        Surroundings {
-            snapshot: &view.snapshot,
-            share_key: &self.share_key,
-            now: self.clock.now(),
-            rehearsal: false,
-        }
+    fn around<'v>(&'v self, view: &'v View, now: Now) -> Surroundings<'v> {
+        Surroundings { snapshot: &view.snapshot, share_key: &self.share_key, now, rehearsal: false }
     }
 
     fn forward(&self, permit: Permit, mut head: Parts, incoming: Incoming, way: Way<'_>) -> Forward {
@@ -325,13 +322,26 @@ where
 
     /// The `jti`, or a short keyed hash of the fingerprint, for the log.
     fn token_name(&self, facts: &Facts) -> Option<Box<str>> {
-        let credential = facts.credentials.first()?;
+        let credential = facts.credentials.first().filter(|_| self.lane.is_on())?;
         if let Some(jti) = credential.claims.as_ref().and_then(|claims| claims.jti_text.clone()) {
             return Some(jti);
         }
         let hash = format!("{:?}", self.share_key.key_of(&credential.fingerprint.0));
         hash.get(..12).map(Into::into)
     }
+}
+
+/// Sixteen hexadecimal digits, more after four thousand million requests.
+fn request_id(base: u32, count: u64) -> Box<str> {
+    let Ok(low) = u32::try_from(count) else { return format!("{base:08x}{count:08x}").into() };
+    let word = (u64::from(base) << 32 | u64::from(low)).to_be_bytes();
+    let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'a' + half - 10 });
+    let mut text = String::with_capacity(16);
+    for byte in word {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
+    text.into()
 }
 
 /// How a request came.
@@ -354,4 +364,16 @@ struct Way<'a> {
 fn finish(mut exchange: Box<Exchange>, answer: Response<Body>, dress: Dress<'_>) -> Response<Body> {
     let answer = dress.put_on(answer, &mut exchange);
     exchange.follow(answer, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_id_is_the_base_and_the_count() {
+        for (base, count) in [(0, 0), (0x1234_abcd, 0xf), (u32::MAX, u64::from(u32::MAX)), (7, 1 << 33)] {
+            assert_eq!(&*request_id(base, count), format!("{base:08x}{count:08x}"));
+        }
+    }
 }

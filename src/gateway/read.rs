@@ -1,6 +1,8 @@
 //! From a request's head to facts and route: what it is, before anyone judges it.
 
-use http::header::{self, HeaderMap, HeaderValue};
+use std::rc::Rc;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Version};
 
@@ -20,11 +22,15 @@ use crate::request::target::Host;
 /// More header fields than any browser sends; HTTP/1.1 heads were counted before.
 const MAX_FIELDS: usize = 128;
 
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+
 /// A request, read.
 #[derive(Debug)]
 pub struct Reading<'p> {
     /// What guards may know.
-    pub facts: Facts,
+    pub facts: Rc<Facts>,
     /// The site's place in the policy.
     pub place: usize,
     /// The site.
@@ -107,7 +113,7 @@ pub fn read<'p>(
     }
     let authority = authority(head)?;
     let websocket = asks_for_websocket(head);
-    let facts = Facts {
+    let facts = Rc::new(Facts {
         client,
         scopes: around.snapshot.scopes(place),
         class: found.route.class,
@@ -120,7 +126,7 @@ pub fn read<'p>(
         runs_as_code: runs_as_code(&head.headers),
         now: around.now,
         rehearsal: around.rehearsal,
-    };
+    });
     let public_port = policy.settings.listen.public_port;
     let secure = !link.is_plain() || proto_is_https(&head.headers);
     Ok(Reading { facts, place, site, host: site_host, found, path, authority, public_port, secure })
@@ -149,7 +155,7 @@ fn placed(policy: &Policy, link: &dyn Link, host: &Host, target: &str) -> Result
     let site_of = |place| match place {
         HostPlace::Site(site, _) | HostPlace::Redirect(site) => site,
     };
-    if let Some(sni) = link.sni() {
+    if let Some(sni) = link.sni().filter(|sni| *sni != host.as_str()) {
         let named = Host::parse(sni).ok().and_then(|sni| policy.place(&sni)).map(site_of);
         if named != Some(site_of(place)) {
             return Err(misdirected());
@@ -174,7 +180,7 @@ fn authority(head: &Parts) -> Result<Box<str>, Malformed> {
 
 /// What the trusted proxy before a `plain` listener says; nothing said is https, since that is what it is there for.
 fn proto_is_https(headers: &HeaderMap) -> bool {
-    headers.get("x-forwarded-proto").is_none_or(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+    headers.get(X_FORWARDED_PROTO).is_none_or(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
 }
 
 fn asks_for_websocket(head: &Parts) -> bool {
@@ -213,7 +219,7 @@ fn origin(headers: &HeaderMap, authority: &str) -> Origin {
             _ => Origin::Foreign,
         };
     }
-    match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
+    match headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes) {
         Some(b"same-origin") => Origin::Own,
         Some(b"cross-site" | b"same-site") => Origin::Foreign,
         _ => Origin::Absent,
@@ -233,5 +239,5 @@ fn runs_as_code(headers: &HeaderMap) -> bool {
         b"paintworklet",
         b"xslt",
     ];
-    headers.get_all("sec-fetch-dest").iter().any(|dest| CODE.contains(&dest.as_bytes()))
+    headers.get_all(SEC_FETCH_DEST).iter().any(|dest| CODE.contains(&dest.as_bytes()))
 }

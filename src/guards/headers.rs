@@ -75,6 +75,7 @@ impl HeaderSet {
 
     /// Puts the set on an answer.
     pub fn apply(&self, headers: &mut HeaderMap, origin: Option<&HeaderValue>, own_origin: bool) {
+        headers.reserve(self.set.len());
         headers.remove(header::CONTENT_SECURITY_POLICY);
         headers.remove(header::CONTENT_SECURITY_POLICY_REPORT_ONLY);
         for (name, value) in &self.set {

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use super::caps::{Caps, Full, Permit};
 use super::deadlines::{Deadlines, PERIOD};
 use super::local::Local;
-use super::serve;
+use super::serve::{self, Served};
 use super::socket::Socket;
 use super::{Connection, Kind};
 use crate::clock::{Clock, Now};
@@ -256,11 +256,20 @@ where
     }
 
     async fn receive(self: Rc<Self>, socket: Socket, peer: SocketAddr, kill: Rc<Kill>) {
+        // Boxed, so that what only the handshake needs is gone once it is over.
+        let served = Box::pin(self.greet(socket, peer, kill)).await;
+        if let Some(served) = served {
+            served.await;
+        }
+    }
+
+    /// TLS, where it belongs to the listener; then what serves the connection.
+    async fn greet(self: Rc<Self>, socket: Socket, peer: SocketAddr, kill: Rc<Kill>) -> Option<Served> {
         let accepted = self.cx.clock.now();
         let mut connection = Connection::new(peer, self.kind, kill);
         connection.watch.ended.set_events(Rc::clone(&self.cx.events), self.kind);
         let Some(tls) = self.cx.tls.as_ref().filter(|_| self.kind == Kind::Https) else {
-            return self.serve(socket, connection, accepted).await;
+            return Some(self.serve(socket, connection, accepted));
         };
         let limit = self.cx.limits.borrow().head_timeout;
         let handshake = tokio_rustls::TlsAcceptor::from(Arc::clone(tls)).accept(socket);
@@ -269,14 +278,15 @@ where
                 let session = stream.get_ref().1;
                 connection.sni = session.server_name().map(|name| name.to_ascii_lowercase().into());
                 connection.h2 = session.alpn_protocol() == Some(b"h2");
-                self.serve(stream, connection, accepted).await;
+                return Some(self.serve(stream, connection, accepted));
             }
             Ok(Err(error)) => self.cx.events.handshake_failed(reason_of(&error)),
             Err(_) => self.cx.events.handshake_failed("timeout"),
         }
+        None
     }
 
-    async fn serve<T: serve::Io>(&self, io: T, connection: Connection, accepted: Now) {
+    fn serve<T: serve::Io>(&self, io: T, connection: Connection, accepted: Now) -> Served {
         let connection = Rc::new(connection);
         self.cx.deadlines.watch(&connection, accepted);
         if *self.cx.drain.borrow() {
@@ -284,7 +294,7 @@ where
         }
         let service = (self.service)(Rc::clone(&connection));
         let limits = serve::HttpLimits::of(&self.cx.limits.borrow());
-        serve::serve(io, &connection, limits, service).await;
+        serve::serve(io, &connection, limits, service)
     }
 
     async fn drain(&self) {

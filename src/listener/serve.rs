@@ -58,8 +58,12 @@ impl HttpLimits {
     }
 }
 
+/// One connection, served until it ends. Idle connections are many: it is made in its place on the heap, since a future
+/// that takes it by value would keep room for it twice.
+pub type Served = Pin<Box<dyn Future<Output = ()>>>;
+
 /// Serves one connection until it ends.
-pub async fn serve<T, V>(io: T, connection: &Rc<Connection>, limits: HttpLimits, service: V)
+pub fn serve<T, V>(io: T, connection: &Rc<Connection>, limits: HttpLimits, service: V) -> Served
 where
     T: Io,
     V: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + 'static,
@@ -69,10 +73,10 @@ where
     // An error here is the client's doing or its absence; what mattered of it the service has seen.
     if connection.h2 {
         let served = http2_builder(connection, limits).serve_connection(io, service);
-        let _ = until_done(served, connection, |served| served.graceful_shutdown()).await;
+        Box::pin(until_done(Box::pin(served), Rc::clone(connection), |served| served.graceful_shutdown()))
     } else {
         let served = http1_builder(limits).serve_connection(io, service).with_upgrades();
-        let _ = until_done(served, connection, |served| served.graceful_shutdown()).await;
+        Box::pin(until_done(Box::pin(served), Rc::clone(connection), |served| served.graceful_shutdown()))
     }
 }
 
@@ -107,16 +111,15 @@ fn http2_builder(connection: &Rc<Connection>, limits: HttpLimits) -> http2::Buil
 
 /// Polls a connection to its end, and passes on the wish to close when there is one.
 async fn until_done<C: Future>(
-    served: C,
-    connection: &Rc<Connection>,
+    mut served: Pin<Box<C>>,
+    connection: Rc<Connection>,
     close: impl Fn(Pin<&mut C>),
-) -> C::Output {
-    let mut served = std::pin::pin!(served);
+) {
     let mut asked = false;
     let mut chance: Option<Pin<Box<tokio::time::Sleep>>> = None;
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(output) = served.as_mut().poll(cx) {
-            return Poll::Ready(output);
+        if served.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
         }
         if asked {
             return Poll::Pending;
@@ -128,7 +131,7 @@ async fn until_done<C: Future>(
             }
             asked = true;
             close(served.as_mut());
-            return served.as_mut().poll(cx);
+            return served.as_mut().poll(cx).map(drop);
         }
         connection.watch.wait_close(cx.waker());
         Poll::Pending

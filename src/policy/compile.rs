@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::routes::RouteIndex;
 use super::{AppDenial, HostPlace, Policy, Route, RouteGuards, Site, SiteHost};
 use crate::config::class::Class;
 use crate::config::path_pattern::PathPattern;
@@ -87,6 +88,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, limits: &Arc<Limits>
         token_lifetime: site.token_lifetime,
         hosts: site.hosts.iter().map(|host| compile_host(settings, site, host)).collect(),
         denials: denials.collect(),
+        index: RouteIndex::new(&routes),
         routes,
         observe: site.observe,
     }

@@ -72,6 +72,7 @@ pub struct Site {
     pub denials: HashMap<StatusCode, AppDenial>,
     /// Its routes; the last one matches everything.
     pub routes: Vec<Route>,
+    index: routes::RouteIndex,
     /// Judge only.
     pub observe: bool,
 }

@@ -34,15 +34,16 @@ pub fn find(
 ) -> Result<Vec<Credential>, Malformed> {
     let mut finds = Finds { format: tokens.format, lifetime, found: Vec::new() };
     finds.authorization(headers, tokens.carriers.contains(&Carrier::Basic))?;
+    let cookies = headers.contains_key(COOKIE);
     for carrier in &tokens.carriers {
         match carrier {
-            Carrier::Bearer | Carrier::Basic => {}
-            Carrier::Cookie(name) => finds.cookies(headers, name, tokens.format)?,
-            Carrier::Query(name) => finds.query(query.unwrap_or_default(), name)?,
+            Carrier::Cookie(name) if cookies => finds.cookies(headers, name, tokens.format)?,
+            Carrier::Bearer | Carrier::Basic | Carrier::Cookie(_) => {}
+            Carrier::Query(name) => query.map_or(Ok(()), |query| finds.query(query, name))?,
             Carrier::Subprotocol => finds.subprotocols(headers)?,
         }
     }
-    if let Some(name) = &tokens.refresh_cookie {
+    if let Some(name) = tokens.refresh_cookie.as_ref().filter(|_| cookies) {
         finds.cookies(headers, name, TokenFormat::Opaque)?;
     }
     Ok(finds.found)

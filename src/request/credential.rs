@@ -3,13 +3,14 @@
 //! A token has many spellings: decoders forgive padding, spare bits, other alphabets, junk. The signed part cannot be
 //! spelled in another way, so blocks are keyed by it, and a token whose segments are not canonical is refused.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::facts::Malformed;
 use crate::config::app::TokenFormat;
@@ -204,29 +205,27 @@ impl fmt::Debug for Key {
 
 /// The claims that matter; a key that stands twice is an error by serde's own rule.
 #[derive(Deserialize)]
-struct RawClaims {
-    #[serde(default)]
-    jti: Scalar,
-    #[serde(default)]
-    sub: Scalar,
-    #[serde(default)]
-    iss: Scalar,
-    #[serde(default)]
-    iat: Scalar,
-    #[serde(default)]
-    exp: Scalar,
+struct RawClaims<'a> {
+    #[serde(default, borrow)]
+    jti: Scalar<'a>,
+    #[serde(default, borrow)]
+    sub: Scalar<'a>,
+    #[serde(default, borrow)]
+    iss: Scalar<'a>,
+    #[serde(default, borrow)]
+    iat: Scalar<'a>,
+    #[serde(default, borrow)]
+    exp: Scalar<'a>,
 }
 
 /// A claim as applications write it: text or number; anything else is nothing.
-#[derive(Deserialize, Default)]
-#[serde(untagged)]
-enum Scalar {
-    Text(String),
+#[derive(Default)]
+enum Scalar<'a> {
+    Text(Cow<'a, str>),
     Whole(u64),
     Number(f64),
-    Other(IgnoredAny),
     #[default]
-    Missing,
+    Nothing,
 }
 
 impl Claims {
@@ -251,13 +250,13 @@ impl Claims {
     }
 }
 
-impl Scalar {
-    fn into_text(self) -> Option<String> {
+impl<'a> Scalar<'a> {
+    fn into_text(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Whole(number) => Some(number.to_string()),
-            Self::Number(number) => Some(number.to_string()),
-            Self::Other(_) | Self::Missing => None,
+            Self::Whole(number) => Some(number.to_string().into()),
+            Self::Number(number) => Some(number.to_string().into()),
+            Self::Nothing => None,
         }
     }
 
@@ -276,7 +275,66 @@ impl Scalar {
     }
 }
 
-fn printable(text: String) -> Option<Box<str>> {
+impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(ScalarVisitor)
+    }
+}
+
+/// By hand, since serde's own way of trying one form after the other makes an error, with text, for each that it is not.
+struct ScalarVisitor;
+
+impl<'de> Visitor<'de> for ScalarVisitor {
+    type Value = Scalar<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Text(text.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Text(text.to_owned().into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Whole(number))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Scalar<'de>, E> {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a number below zero is no time, and an identifier by its look"
+        )]
+        Ok(Scalar::Number(number as f64))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Number(number))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Nothing)
+    }
+
+    fn visit_unit<E>(self) -> Result<Scalar<'de>, E> {
+        Ok(Scalar::Nothing)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Scalar<'de>, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Nothing)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar<'de>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Nothing)
+    }
+}
+
+fn printable(text: Cow<'_, str>) -> Option<Box<str>> {
     (text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| text.into())
 }
 

@@ -60,7 +60,9 @@ impl Host {
             && name.len() <= 253
             && !name.ends_with('.')
             && !name.contains("..")
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':'));
         if !port_fine || !name_fine {
             return Err(Malformed::Host);
         }

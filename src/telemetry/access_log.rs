@@ -145,6 +145,11 @@ impl Drop for AccessLog {
 // === impl Lane ===
 
 impl Lane {
+    /// Whether lines go anywhere at all: for a log that is off nothing need be gathered.
+    pub fn is_on(&self) -> bool {
+        self.buffer.is_some()
+    }
+
     /// Writes one line, with the secrets that `mask` knows taken out. Never waits.
     pub fn write(&self, entry: &Entry<'_>, mask: &Mask) {
         let Some(buffer) = &self.buffer else { return };

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::listen::Public;
-use super::{Doc, Table, hosts, listen, site};
+use super::{Doc, Table, blocks_file, hosts, listen, site};
 use crate::config::defaults;
-use crate::config::settings::{Acme, Admin, Limits, Log, LogFormat, LogTarget, MinRate, Settings, Site};
+use crate::config::settings::{
+    Acme, Admin, FileBlock, Limits, Log, LogFormat, LogTarget, MinRate, Settings, Site,
+};
 use crate::config::values::{ByteSize, Networks, ValueError, parse_duration, parse_network, parse_socket};
 
 /// Reads a config file.
@@ -18,7 +20,7 @@ pub(super) fn read(doc: &Doc, mut root: Table<'_>) -> Option<Settings> {
     let state_dir = state(root.section("state"));
     let log = log(root.section("log"));
     let (limits, bodies) = limits(root.section("limits"));
-    let blocks_file = blocks(root.section("blocks"));
+    let blocks = blocks(root.section("blocks"));
     let mut hosts = hosts::Hosts::default();
     let sites = sites(doc, &mut root, &site::Around { public: &public, bodies }, &mut hosts);
     if public_is_sound {
@@ -36,7 +38,7 @@ pub(super) fn read(doc: &Doc, mut root: Table<'_>) -> Option<Settings> {
         state_dir,
         log,
         limits,
-        blocks_file,
+        blocks,
         sites,
     })
 }
@@ -177,10 +179,10 @@ fn request_head(text: &str) -> Result<ByteSize, ValueError> {
     Err(value_error(format!("`{text}` is out of range"), "write something between \"1KiB\" and \"1MiB\""))
 }
 
-fn blocks(mut table: Table<'_>) -> Option<PathBuf> {
-    let file = table.text("file").map(|path| table.doc.named_file(path));
+fn blocks(mut table: Table<'_>) -> Option<Vec<FileBlock>> {
+    let list = table.get("file").and_then(|file| blocks_file::read(&file));
     table.finish();
-    file
+    list
 }
 
 fn value_error(message: String, help: &str) -> ValueError {

@@ -2,6 +2,7 @@
 //! found at once and each has its place; serde would stop at the first.
 
 mod app;
+mod blocks_file;
 mod certificates;
 mod gateway;
 mod headers;
@@ -143,12 +144,17 @@ pub(super) fn settings(path: &Path, text: &str, now: Now) -> (Option<Settings>, 
 
 /// Reads a whole file, if it is a plain one of sane size.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    read_file_up_to(path, LARGEST_FILE)
+}
+
+/// The same with another idea of what is sane.
+pub(super) fn read_file_up_to(path: &Path, largest: u64) -> Result<Vec<u8>, String> {
     let about = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !about.is_file() {
         return Err("it is no plain file".into());
     }
-    if about.len() > LARGEST_FILE {
-        return Err(format!("it is larger than {} KiB", LARGEST_FILE >> 10));
+    if about.len() > largest {
+        return Err(format!("it is larger than {} KiB", largest >> 10));
     }
     std::fs::read(path).map_err(|error| error.to_string())
 }

@@ -10,10 +10,24 @@ pub use head::{Body, Head, HeadLimits, HeadParser};
 
 /// `tchar` of RFC 9110: what methods and field names consist of.
 pub(crate) fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().copied().all(is_token_byte)
+    !bytes.is_empty() && bytes.iter().all(|byte| TOKEN.get(usize::from(*byte)).is_some_and(|is| *is))
 }
 
-fn is_token_byte(byte: u8) -> bool {
+/// [`is_token_byte`] of every byte: names are looked at on every request.
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        #[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "below 128")]
+        {
+            table[byte] = is_token_byte(byte as u8);
+        }
+        byte += 1;
+    }
+    table
+};
+
+const fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,

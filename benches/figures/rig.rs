@@ -1,0 +1,208 @@
+//! A gateway to measure, and what stands behind it.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use portcullis::request::credential::Fingerprint;
+use portcullis::stores::blocks::{Block, What};
+use portcullis::stores::durable::Store;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// The site.
+pub const HOST: &str = "files.test";
+/// Blocks in a protected gateway.
+pub const BLOCKS: u64 = 100_000;
+/// Under callgrind a start takes half a minute.
+const START: Duration = Duration::from_secs(180);
+
+/// What is measured.
+#[derive(Clone, Copy)]
+pub struct Setup {
+    /// With rate limit, allowlist and blocks; the headers are always on.
+    pub protected: bool,
+    /// With an access log, in a file.
+    pub log: bool,
+}
+
+/// A running gateway; killed when dropped.
+pub struct Gateway {
+    pub https: SocketAddr,
+    pub plain: SocketAddr,
+    pub dir: TempDir,
+    pub started: Instant,
+    /// [`Setup::protected`].
+    pub protected: bool,
+    child: Child,
+}
+
+impl Gateway {
+    /// Starts it, run by `prefix` (`taskset`, `valgrind`), and waits until it listens.
+    pub fn start(prefix: &[&str], setup: Setup) -> Self {
+        let [https, plain] = free_addresses();
+        let dir = tempfile::Builder::new().prefix("figures").tempdir().unwrap();
+        std::fs::write(dir.path().join("portcullis.toml"), config(dir.path(), setup, https, plain)).unwrap();
+        if setup.protected {
+            fill(&dir.path().join("state"));
+        }
+        let started = Instant::now();
+        let mut gateway =
+            Self { child: spawn(prefix, dir.path()), https, plain, dir, started, protected: setup.protected };
+        gateway.wait();
+        gateway
+    }
+
+    /// Ends it at once and starts it anew, with all that it has left.
+    pub fn restart(&mut self, prefix: &[&str]) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.started = Instant::now();
+        self.child = spawn(prefix, self.dir.path());
+        self.wait();
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The throw-away CA.
+    pub fn ca(&self) -> PathBuf {
+        self.dir.path().join("state/ca.pem")
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    fn wait(&mut self) {
+        let end = Instant::now() + START;
+        while TcpStream::connect(self.https).is_err() {
+            let ended = self.child.try_wait().unwrap();
+            let said = || std::fs::read_to_string(self.dir.path().join("stderr"));
+            assert!(ended.is_none(), "the gateway has ended: {:?}", said());
+            assert!(Instant::now() < end, "the gateway does not come up");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The command that runs the gateway of a directory.
+fn spawn(prefix: &[&str], dir: &Path) -> Child {
+    let words: Vec<&str> = prefix.iter().copied().chain([env!("CARGO_BIN_EXE_portcullis"), "run"]).collect();
+    let error = std::fs::File::create(dir.join("stderr")).unwrap();
+    Command::new(words[0])
+        .args(&words[1..])
+        .arg("--config")
+        .arg(dir.join("portcullis.toml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(error)
+        .spawn()
+        .unwrap()
+}
+
+fn config(dir: &Path, setup: Setup, https: SocketAddr, plain: SocketAddr) -> String {
+    let log = if setup.log { dir.join("access.log").display().to_string() } else { "off".into() };
+    let protections = if setup.protected {
+        "[site.only_from]\npage = [\"127.0.0.0/8\", \"10.0.0.0/8\", \"192.168.0.0/16\"]\n\
+         [site.rate.page]\nrefill = \"1000000/s\"\nburst = 1000000\n"
+    } else {
+        ""
+    };
+    format!(
+        "[listen]\nhttps = [\"{https}\"]\nhttp = []\nplain = [\"{plain}\"]\npublic_port = {port}\n\
+         trusted_proxies = [\"127.0.0.2/32\"]\n\
+         [tls]\nself_signed = true\n[admin]\nsocket = \"{dir}/admin.sock\"\nmetrics = \"off\"\n\
+         [state]\ndir = \"{dir}/state\"\n[log]\naccess = \"{log}\"\n\
+         [limits]\nconnections = 20000\nconnections_per_client = 20000\nidle_timeout = \"10m\"\n\
+         [[site]]\nhosts = [\"{HOST}\"]\napp = \"generic\"\nupstream = \"http://{upstream}\"\n{protections}",
+        port = https.port(),
+        dir = dir.display(),
+        upstream = upstream(),
+    )
+}
+
+/// Addresses that are free: both are held at once, so that they differ.
+fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    std::array::from_fn(|place| held[place].local_addr().unwrap())
+}
+
+/// Blocks on the disk, before the gateway starts.
+fn fill(state: &Path) {
+    std::fs::create_dir_all(state).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let wall = u64::try_from(now.as_millis()).unwrap();
+    let blocks: Vec<Block> = (0..BLOCKS).map(|number| block(number, wall)).collect();
+    let mut opened = Store::open(&state.join("blocks.redb")).unwrap();
+    opened.store.write(&blocks.iter().collect::<Vec<_>>()).unwrap();
+}
+
+fn block(number: u64, wall: u64) -> Block {
+    let what = if number.is_multiple_of(2) {
+        What::Jti { jti: format!("jti-{number}") }
+    } else {
+        What::Fingerprint { fingerprint: Fingerprint::of(&number.to_be_bytes()) }
+    };
+    Block {
+        id: number + 1,
+        site: None,
+        what,
+        reason: String::new(),
+        by: "figures".into(),
+        created: wall,
+        until: wall + 86_400_000,
+        learned: false,
+        ended: None,
+    }
+}
+
+/// Answers every request with 1 KiB; runs until the process ends.
+fn upstream() -> SocketAddr {
+    static ADDRESS: std::sync::OnceLock<SocketAddr> = std::sync::OnceLock::new();
+    *ADDRESS.get_or_init(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    tokio::spawn(answer(stream));
+                }
+            });
+        });
+        address
+    })
+}
+
+async fn answer(mut stream: tokio::net::TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: 1024\r\n\r\n";
+    let answer = [head.as_bytes(), &[b'x'; 1024]].concat();
+    let mut got = Vec::with_capacity(4096);
+    while stream.read_buf(&mut got).await.is_ok_and(|read| read > 0) {
+        // Bodies are not sent here: each head is a request.
+        while let Some(end) = got.windows(4).position(|four| four == b"\r\n\r\n") {
+            got.drain(..end + 4);
+            if stream.write_all(&answer).await.is_err() {
+                return;
+            }
+        }
+    }
+}
