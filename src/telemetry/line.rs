@@ -234,12 +234,31 @@ fn quoted(out: &mut String, name: &str, write: impl FnOnce(&mut String)) {
 
 fn number(out: &mut String, name: &str, value: u64) {
     key(out, name);
-    let _ = write!(out, "{value}");
+    digits(out, value, 1);
 }
 
 fn millis(out: &mut String, name: &str, value: Duration) {
     key(out, name);
-    let _ = write!(out, "{}.{:03}", value.as_millis(), value.subsec_micros() % 1000);
+    let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+    digits(out, micros / 1000, 1);
+    out.push('.');
+    digits(out, micros % 1000, 3);
+}
+
+/// A decimal number of at least so many digits; the standard library's way costs ten times as much.
+fn digits(out: &mut String, mut value: u64, width: usize) {
+    let mut text = [b'0'; 20];
+    let mut used = 0;
+    for place in text.iter_mut().rev() {
+        if value == 0 && used >= width {
+            break;
+        }
+        *place = b'0' + u8::try_from(value % 10).unwrap_or_default();
+        value /= 10;
+        used += 1;
+    }
+    let text = text.get(text.len() - used..).unwrap_or_default();
+    out.push_str(std::str::from_utf8(text).unwrap_or_default());
 }
 
 fn moment(wall: u64) -> (OffsetDateTime, u64) {
@@ -250,9 +269,22 @@ fn moment(wall: u64) -> (OffsetDateTime, u64) {
 /// `2026-11-22T05:07:08.123Z`.
 pub fn push_rfc3339(wall: u64, out: &mut String) {
     let (at, millis) = moment(wall);
-    let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
-    let (hour, minute, second) = (at.hour(), at.minute(), at.second());
-    let _ = write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z");
+    // No clock of ours is before 1970 or after 9999.
+    digits(out, u64::try_from(at.year()).unwrap_or_default(), 4);
+    let parts = [
+        ('-', u8::from(at.month())),
+        ('-', at.day()),
+        ('T', at.hour()),
+        (':', at.minute()),
+        (':', at.second()),
+    ];
+    for (mark, part) in parts {
+        out.push(mark);
+        digits(out, part.into(), 2);
+    }
+    out.push('.');
+    digits(out, millis, 3);
+    out.push('Z');
 }
 
 fn push_clf_time(wall: u64, out: &mut String) {
@@ -268,6 +300,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn numbers_are_written_as_the_standard_library_writes_them(value: u64) {
+            let mut text = String::new();
+            digits(&mut text, value, 1);
+            prop_assert_eq!(text, value.to_string());
+            let mut text = String::new();
+            digits(&mut text, value % 100, 3);
+            prop_assert_eq!(text, format!("{:03}", value % 100));
+        }
+    }
 
     fn entry() -> Entry<'static> {
         Entry {

@@ -21,8 +21,9 @@ use crate::request::body::{Body, BodyError, Tail};
 
 /// uvicorn closes after five seconds of silence; one that we would just reuse then must not be among ours.
 const IDLE: Duration = Duration::from_secs(4);
-/// Idle connections kept for each worker and upstream.
-const MAX_IDLE: usize = 64;
+/// Idle connections kept for each worker and upstream: as many as a few busy HTTP/2 clients use at once, since each one
+/// over it is opened anew for every request.
+const MAX_IDLE: usize = 512;
 /// An upstream that nobody asked for any more, after a reload.
 const FORGET: Duration = Duration::from_secs(600);
 
@@ -76,10 +77,21 @@ impl Pool {
     fn take(&self) -> Option<Connected> {
         self.last_used.set(self.clock.now().mono_ms());
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|one| one.connected.as_ref().is_some_and(|one| !one.sender.is_closed()));
-        let place =
-            idle.iter().rposition(|one| one.connected.as_ref().is_some_and(|one| one.sender.is_ready()))?;
-        idle.remove(place).connected.take()
+        // Given back, but their task has not come to rest yet.
+        let mut busy = Vec::new();
+        let mut found = None;
+        while let Some(mut one) = idle.pop() {
+            match &one.connected {
+                Some(connected) if connected.sender.is_ready() => {
+                    found = one.connected.take();
+                    break;
+                }
+                Some(connected) if !connected.sender.is_closed() => busy.push(one),
+                _ => {}
+            }
+        }
+        idle.extend(busy.into_iter().rev());
+        found
     }
 
     fn put(&self, connected: Connected) {
