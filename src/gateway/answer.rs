@@ -24,6 +24,8 @@ pub struct Asked {
     origin: Option<HeaderValue>,
     /// A browser asks for a page.
     pub html: bool,
+    /// The client waits for 100 before it sends its body.
+    pub first: bool,
 }
 
 /// The headers that an answer gets.
@@ -39,7 +41,8 @@ impl Asked {
     pub fn read(headers: &HeaderMap) -> Self {
         let html =
             headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
-        Self { origin: headers.get(header::ORIGIN).cloned(), html }
+        let first = headers.contains_key(header::EXPECT);
+        Self { origin: headers.get(header::ORIGIN).cloned(), html, first }
     }
 }
 

@@ -181,6 +181,12 @@ impl Exchange {
         self.ended = true;
     }
 
+    /// What has passed a tunnel: up and down.
+    pub fn tunnelled(&mut self, up: u64, down: u64) {
+        self.received.set(up);
+        self.sent = down;
+    }
+
     fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.clock.now().mono.saturating_sub(self.start.mono))
     }
@@ -243,8 +249,19 @@ impl Tail for AnswerTail {
     }
 
     fn broken(&mut self, error: &hyper::Error) {
-        self.exchange.because(format!("the upstream broke its answer off: {error}"));
+        match self.inner.cause() {
+            Some(cause) => self.exchange.because(cause),
+            None => self.exchange.because(format!("the upstream broke its answer off: {error}")),
+        }
         self.inner.broken(error);
+    }
+
+    fn waiting(&mut self, waiting: bool) {
+        self.inner.waiting(waiting);
+    }
+
+    fn cause(&self) -> Option<&'static str> {
+        self.inner.cause()
     }
 
     fn trailers(&self) -> bool {

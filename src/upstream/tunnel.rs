@@ -1,6 +1,10 @@
 //! WebSocket tunnels (RFC 6455): opened only after a true 101, registered so that a block cuts them.
 
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -9,9 +13,11 @@ use http::Request;
 use http::header::{HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::pool::Lease;
 use crate::gateway::Tunnel;
+use crate::gateway::exchange::Exchange;
 use crate::stores::streams::{Kill, Killable};
 
 /// RFC 6455, 1.3.
@@ -39,16 +45,72 @@ pub fn open(tunnel: Tunnel, upstream: OnUpgrade, lease: Lease) {
     let Tunnel { client, streams, facts, exchange } = tunnel;
     let kill = Rc::<Kill>::default();
     let registration = streams.register(facts, Rc::clone(&kill));
+    let log = Log { exchange, up: Rc::default(), down: Rc::default() };
+    let (up, down) = (Rc::clone(&log.up), Rc::clone(&log.down));
     let work = async move {
         let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
-        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+        let mut client = TokioIo::new(client);
+        let mut upstream = Counted { io: TokioIo::new(upstream), up, down };
         let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
     };
     // Ends by itself, by its kill switch, or with the worker's thread.
     tokio::task::spawn_local(async move {
-        let _held = (registration, lease, exchange);
+        let _held = (registration, lease, log);
         Killable::new(work, kill).await;
     });
+}
+
+/// What the access log hears when the tunnel has ended, however that came.
+struct Log {
+    exchange: Rc<RefCell<Option<Box<Exchange>>>>,
+    up: Rc<Cell<u64>>,
+    down: Rc<Cell<u64>>,
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.exchange.borrow_mut().as_mut() {
+            exchange.tunnelled(self.up.get(), self.down.get());
+        }
+    }
+}
+
+/// The upstream's side, counted.
+struct Counted<T> {
+    io: T,
+    up: Rc<Cell<u64>>,
+    down: Rc<Cell<u64>>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.io).poll_read(cx, buffer);
+        self.down.set(self.down.get() + (buffer.filled().len() - before) as u64);
+        result
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(length)) = result {
+            self.up.set(self.up.get() + length as u64);
+        }
+        result
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
 }
 
 #[cfg(test)]
