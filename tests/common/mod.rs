@@ -7,6 +7,7 @@
 #![allow(missing_docs, reason = "test code")]
 
 pub mod gate;
+pub mod http2;
 pub mod raw;
 pub mod strict;
 pub mod upstream;

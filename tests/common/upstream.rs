@@ -143,6 +143,11 @@ impl Session {
         Some(self.ahead.len())
     }
 
+    /// What has come and was not taken yet.
+    pub fn ahead(&self) -> &[u8] {
+        &self.ahead
+    }
+
     /// Sends; whether the peer took it.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
@@ -153,6 +158,13 @@ impl Session {
         while self.more().is_some() {
             self.ahead.clear();
         }
+    }
+
+    /// Ends the connection by a reset, once what was sent has arrived.
+    pub fn reset(&self) {
+        // Bytes that the peer has not read yet would be lost with the reset.
+        std::thread::sleep(Duration::from_millis(100));
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     /// Ends the connection for both directions.
