@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::gate::{Config, Gate};
 use common::upstream::{OK, Upstream};
-use common::{HOST, raw, wait_until};
+use common::{HOST, raw, wait_for};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -294,7 +294,10 @@ async fn a_drain_waits_for_what_a_closed_listener_has_left() {
     drop(file);
     let reloaded = gate.cli(["reload"]);
     assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
-    assert!(wait_until(raw::LIMIT, || StdStream::connect(gate.https).is_err()), "the old listener is closed");
+    assert!(
+        wait_for(raw::LIMIT, || StdStream::connect(gate.https).is_err()).await,
+        "the old listener is closed"
+    );
     gate.signal("TERM");
     let mut rest = Vec::new();
     timeout(raw::LIMIT, running.read_to_end(&mut rest)).await.expect("the end").unwrap();

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use common::gate::{Config, Gate};
 use common::http2::{self, Client};
 use common::upstream::{OK, Session, Upstream};
-use common::{HOST, raw, wait_until};
+use common::{HOST, raw, wait_for};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -100,7 +100,7 @@ fn watch_memory(gate: &Gate) -> (Arc<AtomicBool>, std::thread::JoinHandle<u64>, 
     (stop, watch, before)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_huge_download_passes_whole_in_constant_memory() {
     let size = size();
     let gate = Config::default().start(pattern_upstream(size));
@@ -128,7 +128,7 @@ async fn a_huge_download_passes_whole_in_constant_memory() {
     report("down", size, begun, before, watch.join().unwrap());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_huge_upload_passes_whole_in_constant_memory() {
     let size = size();
     let gate = Config::default().start(pattern_upstream(size));
@@ -286,7 +286,7 @@ fn early_upstream(stays: bool) -> Upstream {
     })
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn an_early_answer_to_an_upload_reaches_the_client() {
     for stays in [false, true] {
         let upstream = early_upstream(stays);
@@ -343,29 +343,27 @@ async fn a_client_that_leaves_is_gone_for_the_upstream_within_a_second() {
         let gone = Arc::<AtomicU64>::default();
         let upstream = leaving_upstream(answers, Arc::clone(&gone));
         let gate = Gate::start("", upstream.address);
-        let asked = |count| wait_until(raw::LIMIT, || upstream.connections().len() == count);
+        let upstream = &upstream;
+        let asked = |count| wait_for(raw::LIMIT, move || upstream.connections().len() == count);
         let mut stream = gate.connect().await;
         let head = format!("GET /api/assets/a/file HTTP/1.1\r\nHost: {HOST}:{}\r\n\r\n", gate.https.port());
         stream.write_all(head.as_bytes()).await.unwrap();
         if answers {
             stream.read_exact(&mut vec![0; 1 << 20]).await.unwrap();
         }
-        assert!(asked(1));
+        assert!(asked(1).await);
         let left = Instant::now();
         drop(stream);
-        wait_until(raw::LIMIT, || gone.load(Ordering::SeqCst) == 1);
+        wait_for(raw::LIMIT, || gone.load(Ordering::SeqCst) == 1).await;
         assert!(left.elapsed() <= Duration::from_secs(1), "http/1.1, {answers}: {:?}", left.elapsed());
 
         let client = Client::connect(&gate).await;
         let (answer, body) = client.open(client.head("GET", "/api/assets/a/file"), true).await;
-        assert!(asked(2));
+        assert!(asked(2).await);
         let answer = if answers { Ok(answer.await.unwrap()) } else { Err(answer) };
         let left = Instant::now();
         drop((answer, body));
-        // The client's own task sends the reset.
-        while gone.load(Ordering::SeqCst) < 2 && left.elapsed() < raw::LIMIT {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        wait_for(raw::LIMIT, || gone.load(Ordering::SeqCst) == 2).await;
         assert!(left.elapsed() <= Duration::from_secs(1), "h2, {answers}: {:?}", left.elapsed());
     }
 }

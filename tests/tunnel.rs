@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::gate::{Config, Gate};
 use common::upstream::{OK, Upstream};
-use common::{HOST, raw, wait_until};
+use common::{HOST, raw, wait_for};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -105,7 +105,7 @@ async fn either_side_may_close_and_one_line_of_the_log_tells_the_bytes() {
     assert!(next(&mut socket).await.is_close());
     drop(socket);
     let lines = |gate: &Gate| gate.log().lines().filter(|line| line.contains("/ws")).count();
-    assert!(wait_until(raw::LIMIT, || lines(&gate) == 1), "{}", gate.log());
+    assert!(wait_for(raw::LIMIT, || lines(&gate) == 1).await, "{}", gate.log());
     let line: serde_json::Value =
         serde_json::from_str(gate.log().lines().find(|line| line.contains("/ws")).unwrap()).unwrap();
     let bytes = |key: &str| line[key].as_u64().unwrap_or_else(|| panic!("{line}"));
@@ -116,7 +116,7 @@ async fn either_side_may_close_and_one_line_of_the_log_tells_the_bytes() {
     let Message::Close(Some(frame)) = next(&mut socket).await else { panic!("no close") };
     assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Normal, "bye"));
     while timeout(raw::LIMIT, socket.next()).await.expect("the end in time").is_some_and(|one| one.is_ok()) {}
-    assert!(wait_until(raw::LIMIT, || lines(&gate) == 2), "{}", gate.log());
+    assert!(wait_for(raw::LIMIT, || lines(&gate) == 2).await, "{}", gate.log());
 }
 
 fn upgrade(gate: &Gate, fields: &str) -> String {

@@ -28,3 +28,15 @@ pub fn wait_until(limit: Duration, mut yes: impl FnMut() -> bool) -> bool {
     }
     yes()
 }
+
+/// As [`wait_until`], while the tasks of the test's runtime go on.
+pub async fn wait_for(limit: Duration, mut yes: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    while Instant::now() < end {
+        if yes() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    yes()
+}
