@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 
 use super::exchange::Exchange;
 use super::read::{Reading, Refusal};
@@ -92,6 +92,8 @@ pub fn refused(refusal: Refusal, exchange: &mut Exchange, asked: &Asked) -> Resp
 /// The upstream has answered.
 pub fn permitted(mut answer: Response<Body>, exchange: &mut Exchange) -> Response<Body> {
     exchange.upstream_answered();
+    // An upstream's HTTP/1.0 is its own: our client gets the framing of its version.
+    *answer.version_mut() = Version::HTTP_11;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         hops::incoming(answer.headers_mut());
     }

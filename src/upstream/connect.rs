@@ -23,7 +23,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Larger heads of answers are refused.
 const MAX_HEAD: usize = 128 * 1024;
 /// What the kernel takes from an upstream for a client that takes nothing; its own choice goes up to megabytes.
-const RECEIVE_BUFFER: usize = 256 * 1024;
+const RECEIVE_BUFFER: usize = 128 * 1024;
 
 /// A connection and the task that drives it.
 #[derive(Debug)]

@@ -5,21 +5,25 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::select;
 use http::Request;
 use http::header::{HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::pool::Lease;
 use crate::gateway::Tunnel;
 use crate::gateway::exchange::Exchange;
 use crate::stores::streams::{Kill, Killable};
 
+/// For the second side to end after the first.
+const GOODBYE: Duration = Duration::from_secs(5);
 /// RFC 6455, 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -49,15 +53,31 @@ pub fn open(tunnel: Tunnel, upstream: OnUpgrade, lease: Lease) {
     let (up, down) = (Rc::clone(&log.up), Rc::clone(&log.down));
     let work = async move {
         let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
-        let mut client = TokioIo::new(client);
-        let mut upstream = Counted { io: TokioIo::new(upstream), up, down };
-        let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
+        pump(TokioIo::new(client), Counted { io: TokioIo::new(upstream), up, down }).await;
     };
     // Ends by itself, by its kill switch, or with the worker's thread.
     tokio::task::spawn_local(async move {
         let _held = (registration, lease, log);
         Killable::new(work, kill).await;
     });
+}
+
+/// Copies both ways. When one side has ended, the other is told so and gets a moment for its goodbye: a tunnel has no
+/// deadline, and a client must not hold one whose upstream is gone.
+async fn pump(client: impl AsyncRead + AsyncWrite, upstream: impl AsyncRead + AsyncWrite) {
+    let (client_read, client_write) = tokio::io::split(client);
+    let (upstream_read, upstream_write) = tokio::io::split(upstream);
+    let up = std::pin::pin!(copy(client_read, upstream_write));
+    let down = std::pin::pin!(copy(upstream_read, client_write));
+    let rest = select(up, down).await.factor_first().1;
+    let _ = tokio::time::timeout(GOODBYE, rest).await;
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    if tokio::io::copy(&mut from, &mut to).await.is_ok() {
+        // The other side may be gone already.
+        let _ = to.shutdown().await;
+    }
 }
 
 /// What the access log hears when the tunnel has ended, however that came.
