@@ -1,6 +1,7 @@
 //! Bounds: on connections, time, rates, sizes and file descriptors; who keeps to them is not harmed by who does not.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's own functions are test code")]
+#![allow(clippy::print_stdout, reason = "what was measured is said")]
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 
 mod common;

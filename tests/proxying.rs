@@ -1,6 +1,7 @@
 //! The gateway hands requests and answers through: streamed, whole, once, and as they are.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's own functions are test code")]
+#![allow(clippy::print_stdout, reason = "what was measured is said")]
 #![allow(clippy::disallowed_methods, reason = "tests measure real time")]
 
 mod common;
@@ -390,7 +391,7 @@ async fn bodies_pass_both_ways_with_length_and_in_chunks_and_trailers_do_no_harm
         let port = gate.https.port();
         let length = format!("POST {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nContent-Length: 5\r\n\r\nhello");
         let chunks = format!(
-            "POST {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nTransfer-Encoding: chunked\r\nTrailer: x-t\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\nx-t: 1\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nTransfer-Encoding: chunked\r\nTrailer: checksum\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\nchecksum: 1\r\n\r\n"
         );
         for request in [length, chunks] {
             let answer = raw::ask(&mut stream, request.as_bytes()).await;
@@ -406,7 +407,7 @@ async fn bodies_pass_both_ways_with_length_and_in_chunks_and_trailers_do_no_harm
     }
     let requests = upstream.requests();
     assert_eq!(requests.len(), 6);
-    assert!(requests.iter().all(|request| request.body == b"hello" && request.header("x-t").is_none()));
+    assert!(requests.iter().all(|request| request.body == b"hello" && request.header("checksum").is_none()));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! and the next request works at once.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's own functions are test code")]
+#![allow(clippy::print_stdout, reason = "what was measured is said")]
 
 mod common;
 
