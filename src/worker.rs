@@ -31,10 +31,13 @@ use crate::request::share_key::ShareKey;
 use crate::request::target::Host;
 use crate::stores::blocks::Blocks;
 use crate::stores::cached::BlocksReader;
+use crate::stores::descriptors::Descriptors;
 use crate::stores::streams::{Kill, Streams};
 use crate::telemetry::access_log::Lane;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstreams;
+use crate::upstream::connect::Means;
+use crate::upstream::health::Health;
 
 /// What the control thread asks of a worker.
 #[derive(Debug)]
@@ -64,6 +67,10 @@ pub struct Setup {
     pub tls: Arc<ServerConfig>,
     /// Counts of open connections, of all workers.
     pub caps: Arc<Caps>,
+    /// Which upstreams were reached last.
+    pub health: Arc<Health>,
+    /// How many file descriptors there may be.
+    pub descriptors: Descriptors,
     /// This worker's counters.
     pub metrics: Arc<Metrics>,
     /// This worker's access log.
@@ -114,7 +121,10 @@ impl Worker {
             share_key: setup.share_key,
             id_base: setup.id_base,
             count: Cell::new(0),
-            upstream: Upstreams::new(setup.clock.clone()),
+            upstream: Upstreams::new(
+                Means { health: setup.health, descriptors: setup.descriptors },
+                setup.clock.clone(),
+            ),
         };
         let cx = Context {
             limits: Rc::new(RefCell::new(settings.limits.clone())),
@@ -122,6 +132,7 @@ impl Worker {
             tls: Some(setup.tls),
             deadlines: Rc::default(),
             caps: setup.caps,
+            descriptors: setup.descriptors,
             drain: setup.drain,
             clock: setup.clock,
             events: Rc::new(Counted(setup.metrics)),
@@ -166,16 +177,21 @@ impl Worker {
         }
     }
 
-    /// Listeners wait for their connections by themselves; tunnels have left those, and get the same time.
+    /// Listeners wait for their connections by themselves; tunnels, and what a closed listener has left, get the same time.
     fn is_drained(&mut self) -> bool {
         if !*self.cx.drain.borrow() {
             return false;
         }
         let now = self.cx.clock.now();
         let limit = self.cx.limits.borrow().drain_timeout;
+        if self.draining.is_none() {
+            // Also those whose listener a reload has closed.
+            self.cx.deadlines.close_all();
+        }
         let since = *self.draining.get_or_insert(now.mono);
         let over = u128::from(now.mono.saturating_sub(since)) >= limit.as_nanos();
-        self.serving.is_empty() && (over || self.streams.is_empty())
+        let empty = self.streams.is_empty() && self.cx.deadlines.is_empty();
+        self.serving.is_empty() && (over || empty)
     }
 
     fn obey(&mut self, command: Command) {

@@ -199,6 +199,7 @@ impl Door {
             trusted: Rc::new(RefCell::new(Networks::new(["127.0.0.1/32".parse().expect("a network")]))),
             tls,
             deadlines: Rc::new(Deadlines::default()),
+            descriptors: portcullis::stores::descriptors::Descriptors::new(1 << 20),
             caps: Arc::new(Caps::default()),
             drain: draining,
             clock,

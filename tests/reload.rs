@@ -165,7 +165,7 @@ fn tunnel(session: &mut Session, head: &str) -> bool {
 fn upload(session: &mut Session, head: &str) -> bool {
     let named = |line: &&str| line.to_ascii_lowercase().starts_with("content-length:");
     let length: usize = head.lines().find(named).unwrap().split_once(':').unwrap().1.trim().parse().unwrap();
-    while session.ahead() < length {
+    while session.ahead().len() < length {
         if session.more().is_none() {
             return false;
         }

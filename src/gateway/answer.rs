@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 
 use super::exchange::Exchange;
 use super::read::{Reading, Refusal};
@@ -25,6 +25,8 @@ pub struct Asked {
     origin: Option<HeaderValue>,
     /// A browser asks for a page.
     pub html: bool,
+    /// The client waits for 100 before it sends its body.
+    pub first: bool,
 }
 
 /// The headers that an answer gets.
@@ -40,7 +42,8 @@ impl Asked {
     pub fn read(headers: &HeaderMap) -> Self {
         let html =
             headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
-        Self { origin: headers.get(header::ORIGIN).cloned(), html }
+        let first = headers.contains_key(header::EXPECT);
+        Self { origin: headers.get(header::ORIGIN).cloned(), html, first }
     }
 }
 
@@ -90,6 +93,8 @@ pub fn refused(refusal: Refusal, exchange: &mut Exchange, asked: &Asked) -> Resp
 /// The upstream has answered.
 pub fn permitted(mut answer: Response<Body>, exchange: &mut Exchange) -> Response<Body> {
     exchange.upstream_answered();
+    // An upstream's HTTP/1.0 is its own: our client gets the framing of its version.
+    *answer.version_mut() = Version::HTTP_11;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         hops::incoming(answer.headers_mut());
     }

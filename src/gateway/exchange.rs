@@ -10,12 +10,10 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Response, Version};
 
-use super::ForwardError;
 use super::read::Reading;
 use super::view::View;
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
-use crate::config::settings::Upstream;
 use crate::guards::Denial;
 use crate::request::body::{Body, BodyError, Tail};
 use crate::request::client::Client;
@@ -144,16 +142,6 @@ impl Exchange {
         self.view.site(self.site).metrics.upstream(took);
     }
 
-    /// Whether the upstream could be reached; an answer that went wrong on the way says nothing of that.
-    pub fn asked(&self, upstream: &Upstream, answer: &Result<Response<Body>, ForwardError>) {
-        let up = match answer {
-            Ok(_) => true,
-            Err(ForwardError::Connect(_)) => false,
-            Err(_) => return,
-        };
-        self.view.site(self.site).metrics.reached(upstream, up, self.clock.now().mono);
-    }
-
     /// Why it ended as it did, in words.
     pub fn because(&mut self, cause: impl Into<Cow<'static, str>>) {
         self.cause = Some(cause.into());
@@ -193,6 +181,12 @@ impl Exchange {
     /// A tunnel begins: however that ends, it is an end.
     pub fn end(&mut self) {
         self.ended = true;
+    }
+
+    /// What has passed a tunnel: up and down.
+    pub fn tunnelled(&mut self, up: u64, down: u64) {
+        self.received.set(up);
+        self.sent = down;
     }
 
     fn elapsed(&self) -> Duration {
@@ -260,8 +254,19 @@ impl Tail for AnswerTail {
     }
 
     fn broken(&mut self, error: &hyper::Error) {
-        self.exchange.because(format!("the upstream broke its answer off: {error}"));
+        match self.inner.cause() {
+            Some(cause) => self.exchange.because(cause),
+            None => self.exchange.because(format!("the upstream broke its answer off: {error}")),
+        }
         self.inner.broken(error);
+    }
+
+    fn waiting(&mut self, waiting: bool) {
+        self.inner.waiting(waiting);
+    }
+
+    fn cause(&self) -> Option<&'static str> {
+        self.inner.cause()
     }
 
     fn trailers(&self) -> bool {

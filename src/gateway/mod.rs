@@ -129,6 +129,10 @@ pub struct Forward {
     pub request: Request<Body>,
     /// Bytes of the client's body that have gone up: as long as they move, nobody waits for the upstream.
     pub progress: Rc<Cell<u64>>,
+    /// Becomes true when the client's body has been taken whole.
+    pub asked_whole: Rc<Cell<bool>>,
+    /// Silence in the middle of the answer is nothing unusual: `live` and `rpc`.
+    pub unpaced: bool,
     /// For a WebSocket: the client's side and how the tunnel is registered.
     pub tunnel: Option<Tunnel>,
 }
@@ -238,7 +242,7 @@ where
             Ok(permit) => permit,
             Err(denial) => {
                 exchange.denied(&denial);
-                upload::drain(incoming).await;
+                upload::drain(incoming, asked.first).await;
                 return finish(exchange, respond::denied(&denial, Some(reading.site), asked.html), dress);
             }
         };
@@ -253,7 +257,6 @@ where
         let way = Way { reading: &reading, facts, upload: &upload, id: &exchange.id, slot: &slot };
         let forward = self.forward(permit, head, incoming, way);
         let answered = self.upstream.clone().oneshot(forward).await;
-        exchange.asked(&reading.found.route.upstream, &answered);
         let answer = match answered {
             Ok(answer) => answer::permitted(answer, &mut exchange),
             Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
@@ -313,11 +316,13 @@ where
             id,
         };
         let request = hops::outgoing(head, reading.path.forwarded(), &identity, reading.facts.websocket);
-        let body = if incoming.is_end_stream() { Body::Empty } else { upload.body(incoming) };
+        let body = upload.body(incoming);
         Forward {
             permit,
             request: request.map(|()| body),
             progress: upload.count(),
+            asked_whole: upload.whole(),
+            unpaced: matches!(reading.facts.class, Class::Live | Class::Rpc),
             tunnel: tunnel.flatten(),
         }
     }

@@ -21,6 +21,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 pub struct Upload {
     limit: u64,
     count: Rc<Cell<u64>>,
+    whole: Rc<Cell<bool>>,
     state: Rc<Cell<State>>,
 }
 
@@ -37,18 +38,32 @@ impl Upload {
     /// An upload of a request; `count` hears the bytes.
     pub fn new(reading: &Reading<'_>, count: Rc<Cell<u64>>) -> Self {
         let limit = if reading.site.observe { u64::MAX } else { reading.found.route.guards.size.limit() };
-        Self { limit, count, state: Rc::default() }
+        Self { limit, count, whole: Rc::default(), state: Rc::default() }
     }
 
     /// The body to forward.
     pub fn body(&self, incoming: Incoming) -> Body {
-        let meter = Meter { left: self.limit, count: Rc::clone(&self.count), state: Rc::clone(&self.state) };
+        if incoming.is_end_stream() {
+            self.whole.set(true);
+            return Body::Empty;
+        }
+        let meter = Meter {
+            left: self.limit,
+            count: Rc::clone(&self.count),
+            whole: Rc::clone(&self.whole),
+            state: Rc::clone(&self.state),
+        };
         Body::stream(incoming, Box::new(meter))
     }
 
     /// The bytes that have passed so far.
     pub fn count(&self) -> Rc<Cell<u64>> {
         Rc::clone(&self.count)
+    }
+
+    /// Becomes true when all of it has been taken.
+    pub fn whole(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.whole)
     }
 
     /// It passed its limit.
@@ -64,8 +79,10 @@ impl Upload {
 
 /// Reads a small body of a denied request away, so that the answer finds a client that listens: some take an answer before
 /// the end of their own body for a broken connection. What is large or slow is not waited for.
-pub async fn drain(mut body: Incoming) {
-    if body.is_end_stream() || body.size_hint().lower() > DRAINED {
+///
+/// `asks_first`: the client waits for 100 before it sends (`Expect`): reading would ask it to upload what nobody wants.
+pub async fn drain(mut body: Incoming, asks_first: bool) {
+    if asks_first || body.is_end_stream() || body.size_hint().lower() > DRAINED {
         return;
     }
     let read = async {
@@ -82,6 +99,7 @@ pub async fn drain(mut body: Incoming) {
 struct Meter {
     left: u64,
     count: Rc<Cell<u64>>,
+    whole: Rc<Cell<bool>>,
     state: Rc<Cell<State>>,
 }
 
@@ -97,7 +115,9 @@ impl Tail for Meter {
         Ok(())
     }
 
-    fn complete(&mut self) {}
+    fn complete(&mut self) {
+        self.whole.set(true);
+    }
 
     fn broken(&mut self, _: &hyper::Error) {
         self.state.set(State::Broken);

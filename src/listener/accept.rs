@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,12 +27,16 @@ use crate::clock::{Clock, Now};
 use crate::config::settings::Limits;
 use crate::config::values::Networks;
 use crate::request::body::Body;
+use crate::stores::descriptors::Descriptors;
 use crate::stores::streams::{Kill, Killable};
 
 /// Connections that the kernel keeps for us.
 const BACKLOG: i32 = 1024;
 /// First and longest wait after the kernel refused us a connection; short, since a place may be free at once.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
+
+/// What the kernel may hold for a client beyond what is on its way to it.
+const UNSENT: u32 = 128 * 1024;
 
 /// Why a connection was turned away before it could send anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,6 +97,8 @@ pub struct Context {
     pub deadlines: Rc<Deadlines>,
     /// Counts over all workers.
     pub caps: Arc<Caps>,
+    /// How many file descriptors there may be: the last ones are not for clients.
+    pub descriptors: Descriptors,
     /// Becomes true when it is time to stop.
     pub drain: watch::Receiver<bool>,
     /// The clock.
@@ -225,10 +232,12 @@ where
 {
     fn enter(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        match self.admit(peer.ip()) {
+        match self.admit(peer.ip(), stream.as_raw_fd()) {
             Ok(permit) => {
                 // Without it small answers would wait for the acknowledgement of the one before.
                 let _ = stream.set_nodelay(true);
+                // A client that takes nothing must not make us take megabytes from the upstream.
+                let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
                 let guest = Guest::new(Rc::clone(self));
                 let kill = Rc::new(Kill::default());
                 let socket = Socket::new(stream, Local::new(Rc::clone(&kill)), permit);
@@ -242,7 +251,10 @@ where
         }
     }
 
-    fn admit(&self, peer: IpAddr) -> Result<Permit, Refusal> {
+    fn admit(&self, peer: IpAddr, descriptor: RawFd) -> Result<Permit, Refusal> {
+        if !self.cx.descriptors.allow_client(descriptor) {
+            return Err(Refusal::Exhausted);
+        }
         let trusted = self.cx.trusted.borrow().contains(peer);
         if self.kind == Kind::Plain && !trusted {
             return Err(Refusal::Untrusted);

@@ -39,6 +39,14 @@ pub trait Tail {
     fn broken(&mut self, error: &hyper::Error) {
         let _ = error;
     }
+    /// The next piece is waited for, or has come.
+    fn waiting(&mut self, waiting: bool) {
+        let _ = waiting;
+    }
+    /// Why it was broken off, where that is known here better than below.
+    fn cause(&self) -> Option<&'static str> {
+        None
+    }
     /// Whether trailers may pass.
     fn trailers(&self) -> bool {
         false
@@ -126,7 +134,9 @@ impl Stream {
         if self.done {
             return Poll::Ready(None);
         }
-        let frame = match std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.tail.waiting(polled.is_pending());
+        let frame = match std::task::ready!(polled) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 self.done = true;

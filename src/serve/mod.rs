@@ -28,11 +28,13 @@ use crate::listener::tls::{Certificates, Resolver, Wanted, server_config};
 use crate::policy::{PolicyCell, compile};
 use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Blocks;
+use crate::stores::descriptors::Descriptors;
 use crate::stores::durable::directory::{self, StateDir};
 use crate::stores::limits::Limits;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::audit::Say;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::health::Health;
 use crate::worker::{self, Workers};
 
 /// Commands that may wait for a worker.
@@ -68,6 +70,7 @@ struct Parted {
     share_key: ShareKey,
     resolver: Arc<Resolver>,
     control: Control,
+    health: Arc<Health>,
     shared: live::Shared,
     log: AccessLog,
     metrics: Vec<Arc<Metrics>>,
@@ -130,6 +133,7 @@ impl Parted {
             share_key,
             resolver,
             control,
+            health: Arc::default(),
             shared,
             log,
             metrics,
@@ -205,6 +209,8 @@ impl Parted {
                 share_key: self.share_key.clone(),
                 tls: Arc::clone(&tls),
                 caps: Arc::clone(&caps),
+                health: Arc::clone(&self.health),
+                descriptors: Descriptors::of_process(),
                 metrics: Arc::clone(metrics),
                 lane: self.log.lane(),
                 id_base: u32::from_ne_bytes(id).wrapping_add(u32::try_from(number)?),

@@ -10,9 +10,11 @@ use super::Parted;
 use crate::admin::api::{Refusal, RefusalKind};
 use crate::admin::metrics::Scrape;
 use crate::admin::socket::Explain;
+use crate::config::settings::Upstream;
 use crate::gateway::explain::{self, Means, Question};
-use crate::policy::Snapshot;
+use crate::policy::{Policy, Site, Snapshot};
 use crate::telemetry::render::{Gauges, render};
+use crate::upstream::health::Health;
 
 /// Renders all workers' counters and the gauges.
 pub fn scrape(from: &Parted) -> Scrape {
@@ -21,6 +23,7 @@ pub fn scrape(from: &Parted) -> Scrape {
         (Arc::clone(&from.blocks), Arc::clone(&from.limits), Arc::clone(&from.resolver));
     let vitals = from.control.vitals();
     let dropped = from.log.drops();
+    let (policy, health) = (Arc::clone(&from.policy), Arc::clone(&from.health));
     Arc::new(move || {
         let counts = blocks.load().counts().map(|(kind, count)| (kind.word(), count as u64)).collect();
         let certificates = resolver.current().expiries();
@@ -33,9 +36,24 @@ pub fn scrape(from: &Parted) -> Scrape {
             limiter_evictions: limits.evictions(),
             log_dropped: dropped.count(),
             certificates: certificates.into_iter().map(|one| (one.host, one.not_after)).collect(),
+            upstreams: upstreams(&policy.load(), &health),
         };
         Box::pin(ready(render(&workers, &gauges)))
     })
+}
+
+/// Each upstream of each site that somebody has tried to reach.
+fn upstreams(policy: &Policy, health: &Health) -> Vec<(String, String, bool)> {
+    let of = |site: &Site| {
+        let mut own: Vec<&Upstream> = site.routes.iter().map(|route| &route.upstream).collect();
+        own.sort_by(|one, other| (&one.host, one.port).cmp(&(&other.host, other.port)));
+        own.dedup();
+        let seen = |one: &Upstream| {
+            Some((site.name.to_string(), format!("{}:{}", one.host, one.port), health.get(one)?))
+        };
+        own.into_iter().filter_map(seen).collect::<Vec<_>>()
+    };
+    policy.sites.iter().flat_map(of).collect()
 }
 
 /// Explains by the policy, the blocks and the code that are at work now.

@@ -2,6 +2,7 @@
 
 pub mod blocks;
 pub mod cached;
+pub mod descriptors;
 pub mod durable;
 pub mod limits;
 pub mod streams;

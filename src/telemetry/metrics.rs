@@ -5,8 +5,7 @@
 //! process ends.
 
 use std::cell::{OnceCell, RefCell};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -15,7 +14,7 @@ use prometheus::{
 };
 
 use crate::config::class::Class;
-use crate::config::settings::{ClassMap, Upstream};
+use crate::config::settings::ClassMap;
 
 /// Seconds. From what a local application answers in to where people have gone away.
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -35,16 +34,6 @@ pub struct Metrics {
     handshake_failures: IntCounterVec,
     client_unknown: IntCounter,
     streams_cut: IntCounter,
-    reaches: Mutex<Vec<Reach>>,
-}
-
-/// Whether one upstream of one site was there when a worker asked last.
-#[derive(Debug, Clone)]
-pub(super) struct Reach {
-    pub(super) site: Box<str>,
-    pub(super) upstream: Upstream,
-    /// Monotonic nanoseconds of that time, and in the lowest bit whether it was there: the newest of all workers counts.
-    pub(super) last: Arc<AtomicU64>,
 }
 
 /// The counters of one site on one worker, found once for each policy: a request then hashes no label.
@@ -54,7 +43,6 @@ pub struct SiteMetrics {
     site: Box<str>,
     classes: ClassMap<OnceCell<ClassMetrics>>,
     upstream: OnceCell<Option<Histogram>>,
-    reaches: RefCell<Vec<Reach>>,
 }
 
 #[derive(Debug)]
@@ -115,7 +103,6 @@ impl Metrics {
                 "Requests whose client cannot be told: see listen.trusted_proxies.",
             )?,
             streams_cut: counter(r, "streams_cut_total", "Live streams cut by a block.")?,
-            reaches: Mutex::default(),
             registry,
         };
         Ok(Arc::new(metrics))
@@ -160,22 +147,6 @@ impl Metrics {
         self.streams_cut.inc_by(streams as u64);
     }
 
-    /// One for each upstream of each site, however many policies come and go.
-    fn reach(&self, site: &str, upstream: &Upstream) -> Reach {
-        let mut reaches = self.reaches.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = reaches.iter().find(|reach| *reach.site == *site && reach.upstream == *upstream)
-        {
-            return known.clone();
-        }
-        let reach = Reach { site: site.into(), upstream: upstream.clone(), last: Arc::default() };
-        reaches.push(reach.clone());
-        reach
-    }
-
-    pub(super) fn reaches(&self) -> Vec<Reach> {
-        self.reaches.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     pub(super) fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
         self.registry.gather()
     }
@@ -191,7 +162,6 @@ impl SiteMetrics {
             site: site.into(),
             classes: ClassMap::from_fn(|_| OnceCell::new()),
             upstream: OnceCell::new(),
-            reaches: RefCell::default(),
         }
     }
 
@@ -225,18 +195,6 @@ impl SiteMetrics {
             .get_or_init(|| self.metrics.upstream_seconds.get_metric_with_label_values(&[&*self.site]).ok());
         if let Some(histogram) = histogram {
             histogram.observe(duration.as_secs_f64());
-        }
-    }
-
-    /// An upstream could be reached at this time, or not.
-    pub fn reached(&self, upstream: &Upstream, up: bool, mono: u64) {
-        let mut reaches = self.reaches.borrow_mut();
-        let place = reaches.iter().position(|reach| reach.upstream == *upstream).unwrap_or_else(|| {
-            reaches.push(self.metrics.reach(&self.site, upstream));
-            reaches.len() - 1
-        });
-        if let Some(reach) = reaches.get(place) {
-            reach.last.store(mono & !1 | u64::from(up), Ordering::Relaxed);
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
@@ -32,6 +31,8 @@ pub struct Gauges {
     pub log_dropped: u64,
     /// Host and Unix seconds at which its certificate ends.
     pub certificates: Vec<(String, i64)>,
+    /// Site, upstream, and whether it can be reached.
+    pub upstreams: Vec<(String, String, bool)>,
 }
 
 /// The text of a scrape: families of all workers summed by label set, then what holds for the process.
@@ -45,29 +46,11 @@ pub fn render(workers: &[Arc<Metrics>], gauges: &Gauges) -> String {
             }
         }
     }
-    let of_process =
-        gateway_families(gauges).into_iter().chain([upstreams_up(workers)]).chain(process::families());
-    for family in of_process {
+    for family in gateway_families(gauges).into_iter().chain(process::families()) {
         families.insert(family.name().to_owned(), family);
     }
     let families: Vec<_> = families.into_values().filter(|family| !family.get_metric().is_empty()).collect();
     TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| format!("# error: {error}\n"))
-}
-
-/// What the worker says that asked last.
-fn upstreams_up(workers: &[Arc<Metrics>]) -> MetricFamily {
-    let mut newest: BTreeMap<(Box<str>, String), u64> = BTreeMap::new();
-    for reach in workers.iter().flat_map(|worker| worker.reaches()) {
-        let last = newest.entry((reach.site, reach.upstream.to_string())).or_default();
-        *last = reach.last.load(Ordering::Relaxed).max(*last);
-    }
-    gauge_family(
-        "portcullis_upstream_up",
-        "Whether an upstream could be reached when it was asked last.",
-        newest.iter().map(|((site, upstream), last)| {
-            (vec![("site", &**site), ("upstream", upstream.as_str())], f64::from(u8::from(last & 1 == 1)))
-        }),
-    )
 }
 
 fn add(sum: &mut MetricFamily, family: &MetricFamily) {
@@ -117,6 +100,7 @@ fn gateway_families(gauges: &Gauges) -> Vec<MetricFamily> {
         limiter_evictions,
         log_dropped,
         certificates,
+        upstreams,
     } = gauges;
     vec![
         gauge_family(
@@ -150,6 +134,13 @@ fn gateway_families(gauges: &Gauges) -> Vec<MetricFamily> {
             "portcullis_certificate_expiry_timestamp_seconds",
             "When the certificate of a host ends.",
             certificates.iter().map(|(host, end)| (vec![("host", host.as_str())], *end as f64)),
+        ),
+        gauge_family(
+            "portcullis_upstream_up",
+            "Whether an upstream can be reached.",
+            upstreams.iter().map(|(site, upstream, up)| {
+                (vec![("site", site.as_str()), ("upstream", upstream.as_str())], f64::from(u8::from(*up)))
+            }),
         ),
         gauge_family(
             "portcullis_build_info",
@@ -225,7 +216,6 @@ mod tests {
 
     use super::*;
     use crate::config::class::Class;
-    use crate::config::settings::Upstream;
     use crate::telemetry::metrics::SiteMetrics;
 
     fn busy_worker() -> Arc<Metrics> {
@@ -233,9 +223,6 @@ mod tests {
         let site = SiteMetrics::new(&metrics, "files.example.com");
         site.request(Class::Login, 401, Duration::from_millis(3));
         site.upstream(Duration::from_millis(2));
-        let upstream = Upstream { host: "127.0.0.1".into(), port: 8000 };
-        site.reached(&upstream, false, 10);
-        site.reached(&upstream, true, 20);
         site.denial(Class::Login, "rate", "rate_limited");
         site.would_deny(Class::Api, "rate", "rate_limited");
         metrics.malformed("host");
@@ -256,6 +243,7 @@ mod tests {
             reload_success_time: 1_700_000_000,
             state_durable: true,
             certificates: vec![("files.example.com".into(), 1_800_000_000)],
+            upstreams: vec![("files.example.com".into(), "127.0.0.1:8000".into(), true)],
             ..Gauges::default()
         }
     }
@@ -273,7 +261,7 @@ mod tests {
             "portcullis_streams_cut_total 4",
             "portcullis_client_address_unknown_total 2",
             r#"portcullis_blocks{kind="fingerprint"} 2"#,
-            r#"portcullis_upstream_up{site="files.example.com",upstream="http://127.0.0.1:8000"} 1"#,
+            r#"portcullis_upstream_up{site="files.example.com",upstream="127.0.0.1:8000"} 1"#,
             "portcullis_state_durable 1",
         ] {
             assert!(text.lines().any(|known| known == line), "{line}\nis not in\n{text}");

@@ -1,11 +1,14 @@
 //! A permitted request goes out: over a pool of our own for each worker, streamed both ways, never sent twice.
 
+mod answer;
 pub mod connect;
+pub mod health;
 mod patience;
 mod pool;
 mod tunnel;
+mod wire;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +20,8 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tower::Service;
 
-use self::patience::Patience;
+use self::connect::Means;
+use self::patience::{Flow, Patience};
 use self::pool::{Lease, Pool};
 use crate::clock::Clock;
 use crate::config::settings::Upstream;
@@ -26,6 +30,8 @@ use crate::request::body::Body;
 
 /// How long an upstream may take to its first byte, once the client's body has stopped moving.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it may pause in the middle of an answer; `live` and `rpc` may for ever.
+const STALL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The upstreams as one worker sees them. Cheap to clone.
 #[derive(Clone)]
@@ -36,13 +42,15 @@ pub struct Upstreams {
 struct Shared {
     pools: RefCell<HashMap<Upstream, Rc<Pool>>>,
     patience: Rc<Patience>,
+    means: Means,
     clock: Clock,
 }
 
 impl Upstreams {
     /// Pools of one worker.
-    pub fn new(clock: Clock) -> Self {
-        Self { shared: Rc::new(Shared { pools: RefCell::default(), patience: Rc::default(), clock }) }
+    pub fn new(means: Means, clock: Clock) -> Self {
+        let shared = Shared { pools: RefCell::default(), patience: Rc::default(), means, clock };
+        Self { shared: Rc::new(shared) }
     }
 
     /// Every quarter of a second: ends the waits that took too long, closes connections that idled too long.
@@ -58,12 +66,12 @@ impl Upstreams {
         if let Some(pool) = self.shared.pools.borrow().get(upstream) {
             return Rc::clone(pool);
         }
-        let pool = Rc::new(Pool::new(upstream.clone(), self.shared.clock.clone()));
+        let pool = Rc::new(Pool::new(upstream.clone(), self.shared.means.clone(), self.shared.clock.clone()));
         Rc::clone(self.shared.pools.borrow_mut().entry(upstream.clone()).or_insert(pool))
     }
 
     async fn forward(self, forward: Forward) -> Result<Response<Body>, ForwardError> {
-        let Forward { permit, request, progress, tunnel } = forward;
+        let Forward { permit, request, progress, asked_whole, unpaced, tunnel } = forward;
         let pool = self.pool(permit.upstream());
         let key = tunnel.as_ref().and_then(|_| tunnel::expected_accept(&request));
         let wait = self.shared.patience.wait(self.shared.clock.now(), ANSWER_TIMEOUT, progress);
@@ -74,7 +82,30 @@ impl Upstreams {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return switch(answer, lease, tunnel, key.as_deref());
         }
-        Ok(stream(answer, lease))
+        Ok(self.stream(answer, lease, asked_whole, unpaced))
+    }
+
+    /// The answer's body takes the lease along: the connection is free again when the body has ended, and closed when it
+    /// is dropped before.
+    fn stream(
+        &self,
+        answer: Response<Incoming>,
+        mut lease: Lease,
+        asked_whole: Rc<Cell<bool>>,
+        unpaced: bool,
+    ) -> Response<Body> {
+        lease.judge(&answer, asked_whole);
+        answer.map(|body| {
+            if http_body::Body::is_end_stream(&body) {
+                lease.give_back();
+                return Body::Empty;
+            }
+            let flow = Flow::owed(Rc::default());
+            let now = self.shared.clock.now();
+            let driver = lease.driver().filter(|_| !unpaced).cloned();
+            let watch = driver.map(|driver| self.shared.patience.watch(now, STALL_TIMEOUT, &flow, driver));
+            Body::stream(body, Box::new(pool::AnswerLease::new(lease, flow, watch)))
+        })
     }
 }
 
@@ -100,7 +131,10 @@ async fn exchange(
     loop {
         let mut lease = pool.lease().await?;
         match lease.send(request).await {
-            Ok(answer) => return Ok((answer, lease)),
+            Ok(answer) => {
+                answer::check(&answer)?;
+                return Ok((answer, lease));
+            }
             Err(mut error) => match error.take_message() {
                 Some(unsent) if lease.is_reused() => request = unsent,
                 _ => return Err(forward_error(&error.into_error())),
@@ -115,19 +149,6 @@ fn forward_error(error: &hyper::Error) -> ForwardError {
     }
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     ForwardError::Protocol(format!("{error}{cause}"))
-}
-
-/// The answer's body takes the lease along: the connection is free again when the body has ended, and closed when it is
-/// dropped before.
-fn stream(answer: Response<Incoming>, mut lease: Lease) -> Response<Body> {
-    lease.judge(&answer);
-    answer.map(|body| {
-        if http_body::Body::is_end_stream(&body) {
-            lease.give_back();
-            return Body::Empty;
-        }
-        Body::stream(body, Box::new(pool::AnswerLease::new(lease)))
-    })
 }
 
 /// A 101: to who asked for a WebSocket, with the right proof, a tunnel; to anybody else a broken rule.

@@ -12,8 +12,10 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
+use tokio::task::AbortHandle;
 
-use super::connect::{Connected, connect};
+use super::connect::{Connected, Means, connect};
+use super::patience::{Flow, Watch};
 use crate::clock::{Clock, Now};
 use crate::config::settings::Upstream;
 use crate::gateway::ForwardError;
@@ -30,6 +32,7 @@ const FORGET: Duration = Duration::from_secs(600);
 /// The idle connections of one upstream.
 pub struct Pool {
     upstream: Upstream,
+    means: Means,
     clock: Clock,
     idle: RefCell<Vec<Idle>>,
     last_used: Cell<u64>,
@@ -46,32 +49,46 @@ pub struct Lease {
     connected: Option<Connected>,
     reused: bool,
     reusable: bool,
+    /// Whether the whole request has been taken: an answer may come before.
+    asked_whole: Rc<Cell<bool>>,
 }
 
 /// Holds the lease for as long as the answer's body.
 pub struct AnswerLease {
     lease: Lease,
+    flow: Rc<Flow>,
+    _watch: Option<Watch>,
 }
 
 // === impl Pool ===
 
 impl Pool {
     /// An empty pool.
-    pub fn new(upstream: Upstream, clock: Clock) -> Self {
+    pub fn new(upstream: Upstream, means: Means, clock: Clock) -> Self {
         let last_used = Cell::new(clock.now().mono_ms());
-        Self { upstream, clock, idle: RefCell::default(), last_used }
+        Self { upstream, means, clock, idle: RefCell::default(), last_used }
     }
 
     /// A connection: the one that idled last, or a new one.
     pub async fn lease(self: &Rc<Self>) -> Result<Lease, ForwardError> {
-        if let Some(connected) = self.take() {
-            return Ok(self.lease_of(connected, true));
+        while let Some(connected) = self.take() {
+            let lease = self.lease_of(connected, true);
+            // The runtime hears of a close or of stray bytes later than the kernel does.
+            if lease.is_quiet() {
+                return Ok(lease);
+            }
         }
-        connect(&self.upstream).await.map(|connected| self.lease_of(connected, false))
+        connect(&self.upstream, &self.means).await.map(|connected| self.lease_of(connected, false))
     }
 
     fn lease_of(self: &Rc<Self>, connected: Connected, reused: bool) -> Lease {
-        Lease { pool: Rc::clone(self), connected: Some(connected), reused, reusable: false }
+        Lease {
+            pool: Rc::clone(self),
+            connected: Some(connected),
+            reused,
+            reusable: false,
+            asked_whole: Rc::default(),
+        }
     }
 
     fn take(&self) -> Option<Connected> {
@@ -137,7 +154,19 @@ impl Lease {
         let Some(connected) = &mut self.connected else {
             unreachable!("a lease holds its connection until it ends")
         };
-        connected.sender.try_send_request(request).await
+        connected.line.asked();
+        let answer = connected.sender.try_send_request(request).await;
+        connected.line.answered();
+        answer
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.connected.as_ref().is_some_and(|connected| connected.line.is_quiet())
+    }
+
+    /// Ends the connection.
+    pub fn driver(&self) -> Option<&AbortHandle> {
+        self.connected.as_ref().map(|connected| &connected.driver)
     }
 
     /// The connection had served before: the upstream may have closed it meanwhile.
@@ -146,7 +175,8 @@ impl Lease {
     }
 
     /// Decides by an answer's head whether the connection may be used again.
-    pub fn judge(&mut self, answer: &Response<Incoming>) {
+    pub fn judge(&mut self, answer: &Response<Incoming>, asked_whole: Rc<Cell<bool>>) {
+        self.asked_whole = asked_whole;
         let closes = answer.headers().get_all(http::header::CONNECTION).iter().any(|line| {
             line.as_bytes()
                 .split(|byte| *byte == b',')
@@ -157,7 +187,11 @@ impl Lease {
 
     /// The answer has ended as it should.
     pub fn give_back(&mut self) {
-        if let (true, Some(connected)) = (self.reusable, self.connected.take()) {
+        // One that is not reusable stays here and is closed with the lease.
+        if !self.reusable || !self.asked_whole.get() {
+            return;
+        }
+        if let Some(connected) = self.connected.take() {
             self.pool.put(connected);
         }
     }
@@ -174,15 +208,24 @@ impl Drop for Lease {
 // === impl AnswerLease ===
 
 impl AnswerLease {
-    /// Of this lease.
-    pub fn new(lease: Lease) -> Self {
-        Self { lease }
+    /// Of this lease, with what watches the flow of the answer.
+    pub fn new(lease: Lease, flow: Rc<Flow>, watch: Option<Watch>) -> Self {
+        Self { lease, flow, _watch: watch }
     }
 }
 
 impl Tail for AnswerLease {
     fn data(&mut self, _: &Bytes) -> Result<(), BodyError> {
+        self.flow.moved.set(self.flow.moved.get().wrapping_add(1));
         Ok(())
+    }
+
+    fn waiting(&mut self, waiting: bool) {
+        self.flow.waiting.set(waiting);
+    }
+
+    fn cause(&self) -> Option<&'static str> {
+        self.flow.over.get().then_some("the upstream stopped in the middle of its answer")
     }
 
     fn complete(&mut self) {

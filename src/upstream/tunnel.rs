@@ -1,19 +1,29 @@
 //! WebSocket tunnels (RFC 6455): opened only after a true 101, registered so that a block cuts them.
 
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::select;
 use http::Request;
 use http::header::{HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::pool::Lease;
 use crate::gateway::Tunnel;
+use crate::gateway::exchange::Exchange;
 use crate::stores::streams::{Kill, Killable};
 
+/// For the second side to end after the first.
+const GOODBYE: Duration = Duration::from_secs(5);
 /// RFC 6455, 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -39,16 +49,88 @@ pub fn open(tunnel: Tunnel, upstream: OnUpgrade, lease: Lease) {
     let Tunnel { client, streams, facts, exchange } = tunnel;
     let kill = Rc::<Kill>::default();
     let registration = streams.register(facts, Rc::clone(&kill));
+    let log = Log { exchange, up: Rc::default(), down: Rc::default() };
+    let (up, down) = (Rc::clone(&log.up), Rc::clone(&log.down));
     let work = async move {
         let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
-        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-        let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
+        pump(TokioIo::new(client), Counted { io: TokioIo::new(upstream), up, down }).await;
     };
     // Ends by itself, by its kill switch, or with the worker's thread.
     tokio::task::spawn_local(async move {
-        let _held = (registration, lease, exchange);
+        let _held = (registration, lease, log);
         Killable::new(work, kill).await;
     });
+}
+
+/// Copies both ways. When one side has ended, the other is told so and gets a moment for its goodbye: a tunnel has no
+/// deadline, and a client must not hold one whose upstream is gone.
+async fn pump(client: impl AsyncRead + AsyncWrite, upstream: impl AsyncRead + AsyncWrite) {
+    let (client_read, client_write) = tokio::io::split(client);
+    let (upstream_read, upstream_write) = tokio::io::split(upstream);
+    let up = std::pin::pin!(copy(client_read, upstream_write));
+    let down = std::pin::pin!(copy(upstream_read, client_write));
+    let rest = select(up, down).await.factor_first().1;
+    let _ = tokio::time::timeout(GOODBYE, rest).await;
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    if tokio::io::copy(&mut from, &mut to).await.is_ok() {
+        // The other side may be gone already.
+        let _ = to.shutdown().await;
+    }
+}
+
+/// What the access log hears when the tunnel has ended, however that came.
+struct Log {
+    exchange: Rc<RefCell<Option<Box<Exchange>>>>,
+    up: Rc<Cell<u64>>,
+    down: Rc<Cell<u64>>,
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.exchange.borrow_mut().as_mut() {
+            exchange.tunnelled(self.up.get(), self.down.get());
+        }
+    }
+}
+
+/// The upstream's side, counted.
+struct Counted<T> {
+    io: T,
+    up: Rc<Cell<u64>>,
+    down: Rc<Cell<u64>>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.io).poll_read(cx, buffer);
+        self.down.set(self.down.get() + (buffer.filled().len() - before) as u64);
+        result
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(length)) = result {
+            self.up.set(self.up.get() + length as u64);
+        }
+        result
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub struct Config {
     pub limits: String,
     /// Lines and tables of the `[[site]]`, and whatever follows it.
     pub site: String,
+    /// File descriptors that the process may have.
+    pub descriptors: Option<u32>,
 }
 
 /// A running gateway; killed when dropped.
@@ -39,7 +41,13 @@ pub struct Gate {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { app: "keepstack".into(), listen: String::new(), limits: String::new(), site: String::new() }
+        Self {
+            app: "keepstack".into(),
+            listen: String::new(),
+            limits: String::new(),
+            site: String::new(),
+            descriptors: None,
+        }
     }
 }
 
@@ -49,7 +57,7 @@ impl Config {
         let [https, http, plain, metrics] = free_addresses();
         let dir = tempfile::Builder::new().prefix("gate").tempdir().unwrap();
         let state = dir.path().join("state");
-        let Self { app, listen, limits, site } = self;
+        let Self { app, listen, limits, site, descriptors } = self;
         // A `plain` listener wants trusted proxies.
         let plainly = if listen.contains("trusted_proxies") { format!("\"{plain}\"") } else { String::new() };
         let text = format!(
@@ -62,7 +70,7 @@ impl Config {
             state = state.display(),
         );
         std::fs::write(dir.path().join("portcullis.toml"), text).unwrap();
-        let child = spawn(dir.path());
+        let child = spawn(dir.path(), descriptors);
         let mut gate = Gate { https, http, plain, metrics, dir, child };
         gate.wait_ready();
         gate
@@ -151,9 +159,21 @@ impl Gate {
 
     /// Resident memory in KiB.
     pub fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        resident_of(&self.status_file())
+    }
+
+    /// What the kernel says of the process.
+    pub fn status_file(&self) -> PathBuf {
+        format!("/proc/{}/status", self.child.id()).into()
+    }
+
+    /// CPU time that it has used, user and system, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks = |place: usize| fields[place].parse::<f64>().unwrap();
+        // Linux counts in hundredths, whatever its own tick is.
+        (ticks(11) + ticks(12)) / 100.0
     }
 
     /// Sends a signal, e.g. `TERM` or `HUP`.
@@ -170,7 +190,7 @@ impl Gate {
 
     /// Starts again after [`Gate::kill`], with the same config, state and addresses.
     pub fn start_again(&mut self) {
-        self.child = spawn(self.dir.path());
+        self.child = spawn(self.dir.path(), None);
         self.wait_ready();
     }
 
@@ -201,9 +221,12 @@ impl Drop for Gate {
     }
 }
 
-fn spawn(dir: &Path) -> Child {
+fn spawn(dir: &Path, descriptors: Option<u32>) -> Child {
     let output = |name| File::options().create(true).append(true).open(dir.join(name)).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_portcullis"))
+    let limit = descriptors.map_or_else(|| "unlimited".to_owned(), |most| most.to_string());
+    let script = "[ \"$0\" = unlimited ] || ulimit -n \"$0\"; exec \"$@\"";
+    Command::new("sh")
+        .args(["-c", script, &limit, env!("CARGO_BIN_EXE_portcullis")])
         .arg("run")
         .arg("--config")
         .arg(dir.join("portcullis.toml"))
@@ -212,6 +235,13 @@ fn spawn(dir: &Path) -> Child {
         .stderr(output("stderr"))
         .spawn()
         .unwrap()
+}
+
+/// Resident memory in KiB, by the status file of a process.
+pub fn resident_of(status: &Path) -> u64 {
+    let status = std::fs::read_to_string(status).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// Addresses that are free: all are held at once, so that they differ, and then let go.

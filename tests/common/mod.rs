@@ -7,6 +7,7 @@
 #![allow(missing_docs, reason = "test code")]
 
 pub mod gate;
+pub mod http2;
 pub mod raw;
 pub mod strict;
 pub mod tokens;
@@ -39,4 +40,16 @@ pub async fn wait_until_async(limit: Duration, mut yes: impl AsyncFnMut() -> boo
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     yes().await
+}
+
+/// As [`wait_until`], while the tasks of the test's runtime go on.
+pub async fn wait_for(limit: Duration, mut yes: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    while Instant::now() < end {
+        if yes() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    yes()
 }

@@ -160,8 +160,8 @@ impl Session {
     }
 
     /// Bytes received and not yet taken.
-    pub fn ahead(&self) -> usize {
-        self.ahead.len()
+    pub fn ahead(&self) -> &[u8] {
+        &self.ahead
     }
 
     /// Takes what is ahead, as it came.
@@ -179,6 +179,13 @@ impl Session {
         while self.more().is_some() {
             self.ahead.clear();
         }
+    }
+
+    /// Ends the connection by a reset, once what was sent has arrived.
+    pub fn reset(&self) {
+        // Bytes that the peer has not read yet would be lost with the reset.
+        std::thread::sleep(Duration::from_millis(100));
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     /// Ends the connection for both directions.
