@@ -50,8 +50,11 @@ impl Config {
         let dir = tempfile::Builder::new().prefix("gate").tempdir().unwrap();
         let state = dir.path().join("state");
         let Self { app, listen, limits, site } = self;
+        // A plain listener serves trusted proxies only, and is an error where there are none.
+        let plain_line =
+            if listen.contains("trusted_proxies") { format!("\"{plain}\"") } else { String::new() };
         let text = format!(
-            "[listen]\nhttps = [\"{https}\"]\nhttp = [\"{http}\"]\nplain = [\"{plain}\"]\npublic_port = {port}\n\
+            "[listen]\nhttps = [\"{https}\"]\nhttp = [\"{http}\"]\nplain = [{plain_line}]\npublic_port = {port}\n\
              {listen}\n[tls]\nself_signed = true\n\n[admin]\nsocket = \"{socket}\"\nmetrics = \"{metrics}\"\n\n\
              [state]\ndir = \"{state}\"\n\n[limits]\n{limits}\n\n\
              [[site]]\nhosts = [\"{HOST}\"]\napp = \"{app}\"\nupstream = \"http://{upstream}\"\n{site}\n",
