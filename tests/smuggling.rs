@@ -204,7 +204,7 @@ async fn chunks_are_as_long_as_they_say_and_end_where_they_end() {
         ("0\r\n\r\n", Ok(1)),
         ("A\r\n0123456789\r\n0\r\n\r\n", Ok(1)),
         ("a\r\n0123456789\r\n0\r\n\r\n", Ok(1)),
-        ("2\r\nab\r\n0\r\nX-Trailer: 1\r\n\r\n", Ok(1)),
+        ("2\r\nab\r\n0\r\nChecksum: 1\r\n\r\n", Ok(1)),
         ("2\r\nabc\r\n0\r\n\r\n", Bad),
         ("3\r\nab\r\n0\r\n\r\n", Bad),
         ("2\r\nab0\r\n\r\n", Bad),

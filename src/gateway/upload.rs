@@ -9,7 +9,9 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::Link;
 use super::read::Reading;
+use crate::config::class::Class;
 use crate::request::body::{Body, BodyError, Tail};
 
 /// Bodies up to this size are read away.
@@ -17,8 +19,9 @@ const DRAINED: u64 = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// What became of a client's body; shared with the body itself.
-#[derive(Debug)]
 pub struct Upload {
+    link: Rc<dyn Link>,
+    paced: bool,
     limit: u64,
     count: Rc<Cell<u64>>,
     state: Rc<Cell<State>>,
@@ -35,14 +38,22 @@ enum State {
 
 impl Upload {
     /// An upload of a request; `count` hears the bytes.
-    pub fn new(reading: &Reading<'_>, count: Rc<Cell<u64>>) -> Self {
+    pub fn new(reading: &Reading<'_>, count: Rc<Cell<u64>>, link: Rc<dyn Link>) -> Self {
         let limit = if reading.site.observe { u64::MAX } else { reading.found.route.guards.size.limit() };
-        Self { limit, count, state: Rc::default() }
+        let paced = !matches!(reading.facts.class, Class::Live | Class::Rpc);
+        Self { link, paced, limit, count, state: Rc::default() }
     }
 
     /// The body to forward.
     pub fn body(&self, incoming: Incoming) -> Body {
-        let meter = Meter { left: self.limit, count: Rc::clone(&self.count), state: Rc::clone(&self.state) };
+        let meter = Meter {
+            link: Rc::clone(&self.link),
+            paced: self.paced,
+            waits: false,
+            left: self.limit,
+            count: Rc::clone(&self.count),
+            state: Rc::clone(&self.state),
+        };
         Body::stream(incoming, Box::new(meter))
     }
 
@@ -80,6 +91,11 @@ pub async fn drain(mut body: Incoming) {
 }
 
 struct Meter {
+    link: Rc<dyn Link>,
+    /// A minimum rate holds for the class.
+    paced: bool,
+    /// The client has been said to owe.
+    waits: bool,
     left: u64,
     count: Rc<Cell<u64>>,
     state: Rc<Cell<State>>,
@@ -97,9 +113,22 @@ impl Tail for Meter {
         Ok(())
     }
 
+    fn waits(&mut self, waits: bool) {
+        if self.paced && self.waits != waits {
+            self.waits = waits;
+            self.link.owes(waits);
+        }
+    }
+
     fn complete(&mut self) {}
 
     fn broken(&mut self, _: &hyper::Error) {
         self.state.set(State::Broken);
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.waits(false);
     }
 }

@@ -33,6 +33,10 @@ pub trait Tail {
     /// # Errors
     /// To cut the body off here: over its limit, or cut by a block.
     fn data(&mut self, piece: &Bytes) -> Result<(), BodyError>;
+    /// The peer is waited for, or no longer; said at every look, not only when it changes.
+    fn waits(&mut self, waits: bool) {
+        let _ = waits;
+    }
     /// The body ended as it should; never called for one that was cut short.
     fn complete(&mut self);
     /// The peer broke the body off.
@@ -126,7 +130,9 @@ impl Stream {
         if self.done {
             return Poll::Ready(None);
         }
-        let frame = match std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.tail.waits(polled.is_pending());
+        let frame = match std::task::ready!(polled) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 self.done = true;
