@@ -14,22 +14,82 @@ use tokio::net::TcpStream;
 const FORGED: &str = "6.6.6.6";
 /// From each of these some framework takes client address, scheme, host, port, prefix, user, method or path.
 const NAMES: [&str; 66] = [
-    "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Prefix",
-    "X-Forwarded-Server", "X-Forwarded-Scheme", "X-Forwarded-Ssl", "X-Forwarded-Protocol", "X-Forwarded-By",
-    "X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Groups", "X-Forwarded-Preferred-Username",
-    "X-Forwarded-Access-Token", "X-Forwarded-Client-Cert", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded",
-    "Forwarded", "Forwarded-For", "True-Client-IP", "X-Real-IP", "X-Client-IP", "X-Cluster-Client-IP", "Client-IP",
-    "CF-Connecting-IP", "CF-Connecting-IPv6", "CF-IPCountry", "CF-Visitor", "CF-Ray", "Fly-Client-IP",
-    "Fly-Forwarded-Proto", "Fastly-Client-IP", "Fastly-Client", "X-Original-Forwarded-For", "X-Original-URL",
-    "X-Original-Host", "X-Original-Method", "X-Rewrite-URL", "X-Remote-IP", "X-Remote-Addr", "X-Originating-IP",
-    "X-ProxyUser-Ip", "X-Host", "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Scheme",
-    "X-Url-Scheme", "Front-End-Https", "Remote-User", "X-Remote-User", "X-Auth-User", "X-User", "X-Script-Name",
-    "SSL-Client-Cert", "SSL-Client-Verify", "X-SSL-Client-CN", "X-Client-Cert", "X-Envoy-External-Address",
-    "X-Envoy-Original-Path", "X-Request-ID", "Via", "Proxy", "X-Azure-ClientIP",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Port",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Server",
+    "X-Forwarded-Scheme",
+    "X-Forwarded-Ssl",
+    "X-Forwarded-Protocol",
+    "X-Forwarded-By",
+    "X-Forwarded-User",
+    "X-Forwarded-Email",
+    "X-Forwarded-Groups",
+    "X-Forwarded-Preferred-Username",
+    "X-Forwarded-Access-Token",
+    "X-Forwarded-Client-Cert",
+    "X-Forwarded-Uri",
+    "X-Forwarded-Method",
+    "X-Forwarded",
+    "Forwarded",
+    "Forwarded-For",
+    "True-Client-IP",
+    "X-Real-IP",
+    "X-Client-IP",
+    "X-Cluster-Client-IP",
+    "Client-IP",
+    "CF-Connecting-IP",
+    "CF-Connecting-IPv6",
+    "CF-IPCountry",
+    "CF-Visitor",
+    "CF-Ray",
+    "Fly-Client-IP",
+    "Fly-Forwarded-Proto",
+    "Fastly-Client-IP",
+    "Fastly-Client",
+    "X-Original-Forwarded-For",
+    "X-Original-URL",
+    "X-Original-Host",
+    "X-Original-Method",
+    "X-Rewrite-URL",
+    "X-Remote-IP",
+    "X-Remote-Addr",
+    "X-Originating-IP",
+    "X-ProxyUser-Ip",
+    "X-Host",
+    "X-HTTP-Method-Override",
+    "X-HTTP-Method",
+    "X-Method-Override",
+    "X-Scheme",
+    "X-Url-Scheme",
+    "Front-End-Https",
+    "Remote-User",
+    "X-Remote-User",
+    "X-Auth-User",
+    "X-User",
+    "X-Script-Name",
+    "SSL-Client-Cert",
+    "SSL-Client-Verify",
+    "X-SSL-Client-CN",
+    "X-Client-Cert",
+    "X-Envoy-External-Address",
+    "X-Envoy-Original-Path",
+    "X-Request-ID",
+    "Via",
+    "Proxy",
+    "X-Azure-ClientIP",
 ];
 /// What the application may hear.
 const OURS: [&str; 8] = [
-    "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip", "x-request-id",
+    "host",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-real-ip",
+    "x-request-id",
     "via",
 ];
 
@@ -49,7 +109,9 @@ async fn no_forged_identity_reaches_the_application() {
             format!("{name}: {FORGED}\r\n"),
             format!("{lower}: {FORGED}\r\n{name}: {FORGED}\r\n"),
             format!("{twin}: {FORGED}\r\n"),
-            format!("{name}: {FORGED}\r\nConnection: {name}, x-forwarded-for, x-real-ip, host, x-forwarded-proto\r\n"),
+            format!(
+                "{name}: {FORGED}\r\nConnection: {name}, x-forwarded-for, x-real-ip, host, x-forwarded-proto\r\n"
+            ),
         ] {
             assert_eq!(gate.ask("GET /", &lines, b"").await.status, 200, "{lines}");
         }
@@ -70,7 +132,8 @@ async fn no_forged_identity_reaches_the_application_by_http_2() {
     let upstream = Upstream::answering(OK);
     let gate = Gate::start("", upstream.address);
     let mut client = Frames::open(&gate, &[]).await;
-    let names: Vec<String> = NAMES.iter().flat_map(|name| [name.to_lowercase(), name.to_lowercase().replace('-', "_")]).collect();
+    let names: Vec<String> =
+        NAMES.iter().flat_map(|name| [name.to_lowercase(), name.to_lowercase().replace('-', "_")]).collect();
     for (part, id) in names.chunks(40).zip((1..).step_by(2)) {
         let mut fields = frames::request(b"GET", b"/");
         fields.extend(part.iter().map(|name| (name.as_bytes(), FORGED.as_bytes())));
@@ -78,7 +141,12 @@ async fn no_forged_identity_reaches_the_application_by_http_2() {
     }
     let text = String::from_utf8_lossy(&upstream.bytes()).into_owned();
     assert!(!text.contains(FORGED), "{text}");
-    assert!(upstream.requests().iter().all(|request| request.headers.iter().all(|(name, _)| OURS.contains(&&**name))));
+    assert!(
+        upstream
+            .requests()
+            .iter()
+            .all(|request| request.headers.iter().all(|(name, _)| OURS.contains(&&**name)))
+    );
 }
 
 #[tokio::test]
@@ -124,7 +192,12 @@ async fn the_unknown_client_is_in_no_allowlist_and_all_of_them_share_one_budget(
     let gate = Gate::start("[site.rate.login]\nrefill = \"1/min\"\nburst = 2\n", upstream.address);
     // This machine is who may see it, but not who claims to be somebody else behind it.
     assert_eq!(gate.ask("GET /metrics", "", b"").await.status, 200);
-    for line in ["X-Forwarded-For: 127.0.0.1", "X-Real-IP: 127.0.0.1", "CF-Connecting-IP: ::1", "Forwarded: for=127.0.0.1"] {
+    for line in [
+        "X-Forwarded-For: 127.0.0.1",
+        "X-Real-IP: 127.0.0.1",
+        "CF-Connecting-IP: ::1",
+        "Forwarded: for=127.0.0.1",
+    ] {
         assert_eq!(gate.ask("GET /metrics", &format!("{line}\r\n"), b"").await.status, 404, "{line}");
     }
     let login = |claim: &'static str| gate.ask("POST /api/auth/login", claim, b"{}");
@@ -152,7 +225,9 @@ async fn allowlists_and_rates_see_the_client_behind_a_trusted_proxy() {
         assert_eq!(gate.ask("GET /metrics", &line, b"").await.status, status, "{claim}");
     }
     assert_eq!(gate.ask("GET /metrics", "", b"").await.status, 404, "a proxy that names nobody");
-    for (client, status) in [("203.0.113.1", 200), ("203.0.113.1", 429), ("203.0.113.2", 200), ("203.0.113.1", 429)] {
+    for (client, status) in
+        [("203.0.113.1", 200), ("203.0.113.1", 429), ("203.0.113.2", 200), ("203.0.113.1", 429)]
+    {
         let line = format!("X-Forwarded-For: {client}\r\n");
         assert_eq!(gate.ask("POST /api/auth/login", &line, b"{}").await.status, status, "{client}");
     }
@@ -193,15 +268,19 @@ async fn a_plain_listener_serves_trusted_proxies_only_and_believes_their_scheme(
     for (lines, scheme) in cases {
         let before = upstream.requests().len();
         let mut stream = TcpStream::connect(gate.plain).await.unwrap();
-        let head = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Port: 1\r\n{lines}\r\n");
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Port: 1\r\n{lines}\r\n"
+        );
         assert_eq!(raw::ask(&mut stream, head.as_bytes()).await.status, 200);
         let requests = upstream.requests();
         assert_eq!(requests.len(), before + 1);
-        let request = requests.iter().rev().find(|request| request.header("x-forwarded-for") == Some("203.0.113.7"));
+        let request =
+            requests.iter().rev().find(|request| request.header("x-forwarded-for") == Some("203.0.113.7"));
         assert!(request.is_some());
         let port = gate.https.port().to_string();
         assert!(requests.iter().all(|request| request.header("x-forwarded-port") == Some(&*port)));
-        let schemes = requests.iter().filter(|request| request.header("x-forwarded-proto") == Some(scheme)).count();
+        let schemes =
+            requests.iter().filter(|request| request.header("x-forwarded-proto") == Some(scheme)).count();
         let wanted = cases.iter().take(before + 1).filter(|(_, one)| *one == scheme).count();
         assert_eq!(schemes, wanted, "{lines:?}");
     }

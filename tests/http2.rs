@@ -7,7 +7,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::frames::{self, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, headers, request};
+use common::frames::{
+    self, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome, PING, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, frame, headers, request,
+};
 use common::gate::{Config, Gate};
 use common::upstream::{OK, Upstream};
 
@@ -49,13 +52,23 @@ async fn rapid_reset_ends_the_connection_within_a_thousand_and_reaches_few() {
         for batch in all.chunks(together) {
             let bytes: Vec<u8> = batch
                 .iter()
-                .flat_map(|id| [headers(*id, &request(b"GET", b"/a"), END_STREAM), frame(RST_STREAM, 0, *id, &CANCEL)].concat())
+                .flat_map(|id| {
+                    [headers(*id, &request(b"GET", b"/a"), END_STREAM), frame(RST_STREAM, 0, *id, &CANCEL)]
+                        .concat()
+                })
                 .collect();
             taken = taken && client.send(&bytes).await;
         }
-        assert!(!taken || client.ends_within(Duration::from_secs(5)).await, "{together} at a time are not enough");
+        assert!(
+            !taken || client.ends_within(Duration::from_secs(5)).await,
+            "{together} at a time are not enough"
+        );
     }
-    assert!(reached(&upstream) <= 600, "{} reached the upstream, 200 for each connection are the most", reached(&upstream));
+    assert!(
+        reached(&upstream) <= 600,
+        "{} reached the upstream, 200 for each connection are the most",
+        reached(&upstream)
+    );
     assert_polite(&gate).await;
     assert_grew_little(&gate, before);
 }
@@ -97,7 +110,9 @@ async fn resets_that_the_client_provokes_end_the_connection() {
         let mut client = Frames::open(&gate, &[]).await;
         let mut taken = true;
         for id in ids().take(1000) {
-            let bytes = [headers(id, &request(b"GET", b"/a"), END_STREAM), frame(WINDOW_UPDATE, 0, id, &wrong)].concat();
+            let bytes =
+                [headers(id, &request(b"GET", b"/a"), END_STREAM), frame(WINDOW_UPDATE, 0, id, &wrong)]
+                    .concat();
             taken = taken && client.send(&bytes).await;
         }
         assert!(!taken || client.ends_within(Duration::from_secs(5)).await, "{wrong:?}");
@@ -242,7 +257,9 @@ async fn an_upload_over_http_2_below_the_minimum_rate_is_cut_and_one_above_goes_
     let mut cut = false;
     for _ in 0..80 {
         assert!(fast.send(&frame(DATA, 0, 1, &[b'x'; 8000])).await);
-        cut = cut || slow.next(Duration::from_millis(100)).await.is_none() && !slow.send(&frame(DATA, 0, 1, b"b")).await;
+        cut = cut
+            || slow.next(Duration::from_millis(100)).await.is_none()
+                && !slow.send(&frame(DATA, 0, 1, b"b")).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         if cut {
             break;

@@ -55,7 +55,8 @@ fn said(policy: &Policy, index: &Index, facts: &Facts) -> (Vec<(&'static str, Ve
     let views = PathViews::read(&"/api/auth/login".parse().unwrap()).unwrap();
     let route = site.route(&Method::POST, &views).unwrap().route;
     let mut heard = Vec::new();
-    let permitted = decide(site, route, index, facts, &mut |guard, verdict| heard.push((guard, verdict.clone()))).is_ok();
+    let permitted =
+        decide(site, route, index, facts, &mut |guard, verdict| heard.push((guard, verdict.clone()))).is_ok();
     (heard, permitted)
 }
 
@@ -113,9 +114,14 @@ fn observing_softens_all_but_allowlist_and_blocks() {
 #[tokio::test]
 async fn each_guard_answers_in_its_turn_in_the_running_gateway() {
     let upstream = Upstream::answering(OK);
-    let site = "[site.rate.login]\nrefill = \"1/min\"\nburst = 1\n[site.only_from]\nlogin = [\"203.0.113.0/24\"]\n";
-    let gate = Config { listen: "trusted_proxies = [\"127.0.0.1\"]\n".into(), site: site.into(), ..Config::default() }
-        .start(upstream.address);
+    let site =
+        "[site.rate.login]\nrefill = \"1/min\"\nburst = 1\n[site.only_from]\nlogin = [\"203.0.113.0/24\"]\n";
+    let gate = Config {
+        listen: "trusted_proxies = [\"127.0.0.1\"]\n".into(),
+        site: site.into(),
+        ..Config::default()
+    }
+    .start(upstream.address);
     let good = "X-Forwarded-For: 203.0.113.7\r\n";
     assert_eq!(gate.ask("POST /api/auth/login", good, b"{}").await.status, 200);
     let done = gate.cli(["block", "address", "203.0.113.8/32", "--for", "1h"]);
@@ -130,10 +136,22 @@ async fn each_guard_answers_in_its_turn_in_the_running_gateway() {
         ("203.0.113.7", "", b"{}", 429),
     ] {
         let lines = format!("X-Forwarded-For: {client}\r\n{origin}");
-        assert_eq!(gate.ask("POST /api/auth/login", &lines, body).await.status, status, "{client} {origin:?}");
+        assert_eq!(
+            gate.ask("POST /api/auth/login", &lines, body).await.status,
+            status,
+            "{client} {origin:?}"
+        );
     }
-    for (guard, reason) in ORDER.iter().zip(["not_allowlisted", "address_blocked", "cross_origin", "body_too_large", "rate_limited"]) {
-        let series = format!("portcullis_denials_total{{class=\"login\",guard=\"{guard}\",reason=\"{reason}\",site=\"files.test\"}}");
+    for (guard, reason) in ORDER.iter().zip([
+        "not_allowlisted",
+        "address_blocked",
+        "cross_origin",
+        "body_too_large",
+        "rate_limited",
+    ]) {
+        let series = format!(
+            "portcullis_denials_total{{class=\"login\",guard=\"{guard}\",reason=\"{reason}\",site=\"files.test\"}}"
+        );
         assert_eq!(gate.metric(&series), Some(1.0), "{series}");
     }
     assert_eq!(upstream.requests().len(), 1, "only the good one");

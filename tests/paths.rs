@@ -43,7 +43,8 @@ fn spellings(path: &str) -> Vec<String> {
     let upper = name.to_uppercase();
     let mut mixed = name.to_owned();
     mixed[..1].make_ascii_uppercase();
-    let escaped: String = name.bytes().map(|byte| if byte == b'/' { "/".into() } else { format!("%{byte:02x}") }).collect();
+    let escaped: String =
+        name.bytes().map(|byte| if byte == b'/' { "/".into() } else { format!("%{byte:02x}") }).collect();
     let mut all: Vec<String> = vec![
         path.into(),
         format!("/{upper}"),
@@ -79,14 +80,68 @@ fn spellings(path: &str) -> Vec<String> {
         path.replace('/', "/%20/"),
         path.replace('/', "/%00/"),
     ];
-    for prefix in ["/.", "/..", "/../..", "/%2e%2e", "/a/b/../..", "/a//..", "/x/y/../../.", "/..;", "/;a=b"] {
+    for prefix in ["/.", "/..", "/../..", "/%2e%2e", "/a/b/../..", "/a//..", "/x/y/../../.", "/..;", "/;a=b"]
+    {
         all.push(format!("{prefix}{path}"));
     }
     for suffix in [
-        "/", "//", "/.", "/./", "/..;/", ".", "..", "...", "/x/..", "/x/../", "/%2e", ";", ";x=y", ";/", "/;x", ";a=b;c=d",
-        "?", "?x=y", "?/../x", "#", "#x", "%20", "%20/", "+", "%09", "%0a", "%0d", "%0d%0a", "%00", "%7f", "%23", "%23x",
-        "%3f", "%3fx=y", "%3b", "%3bx", "%2f", "%2f/", "/%2f", "%5c", "\\", "/%20", "%c2%a0", "%e3%80%80", "%e2%80%a8", "%85",
-        "%c2%85", "%25", "%2500", "%250a", "%252f", "%ff", "%", "%zz", "/x", "/x/y", "/%78",
+        "/",
+        "//",
+        "/.",
+        "/./",
+        "/..;/",
+        ".",
+        "..",
+        "...",
+        "/x/..",
+        "/x/../",
+        "/%2e",
+        ";",
+        ";x=y",
+        ";/",
+        "/;x",
+        ";a=b;c=d",
+        "?",
+        "?x=y",
+        "?/../x",
+        "#",
+        "#x",
+        "%20",
+        "%20/",
+        "+",
+        "%09",
+        "%0a",
+        "%0d",
+        "%0d%0a",
+        "%00",
+        "%7f",
+        "%23",
+        "%23x",
+        "%3f",
+        "%3fx=y",
+        "%3b",
+        "%3bx",
+        "%2f",
+        "%2f/",
+        "/%2f",
+        "%5c",
+        "\\",
+        "/%20",
+        "%c2%a0",
+        "%e3%80%80",
+        "%e2%80%a8",
+        "%85",
+        "%c2%85",
+        "%25",
+        "%2500",
+        "%250a",
+        "%252f",
+        "%ff",
+        "%",
+        "%zz",
+        "/x",
+        "/x/y",
+        "/%78",
     ] {
         all.push(format!("{path}{suffix}"));
     }
@@ -102,7 +157,8 @@ fn readings(target: &str) -> Vec<String> {
     }
     all.into_iter()
         .map(|path| {
-            let path = path.split(['?', '#', '\0', '\n', '\r']).next().unwrap().replace('\\', "/").to_lowercase();
+            let path =
+                path.split(['?', '#', '\0', '\n', '\r']).next().unwrap().replace('\\', "/").to_lowercase();
             let mut kept: Vec<String> = Vec::new();
             for segment in path.split('/') {
                 match segment.split(';').next().unwrap().trim() {
@@ -118,7 +174,9 @@ fn readings(target: &str) -> Vec<String> {
 
 /// The part of a guarded path by which a router finds it.
 fn serves(target: &str, page: &str) -> bool {
-    readings(target).iter().any(|read| read == page || read.strip_prefix(page).is_some_and(|rest| rest.starts_with('/')))
+    readings(target)
+        .iter()
+        .any(|read| read == page || read.strip_prefix(page).is_some_and(|rest| rest.starts_with('/')))
 }
 
 fn gate(app: &str, upstream: &Upstream) -> Gate {
@@ -129,7 +187,11 @@ fn gate(app: &str, upstream: &Upstream) -> Gate {
 fn assert_untouched(upstream: &Upstream, pages: &[&str]) {
     for request in upstream.requests() {
         for page in pages {
-            assert!(!serves(&request.target, page), "{} reached the upstream, some serve {page}", request.target);
+            assert!(
+                !serves(&request.target, page),
+                "{} reached the upstream, some serve {page}",
+                request.target
+            );
         }
     }
 }
@@ -138,7 +200,9 @@ fn assert_untouched(upstream: &Upstream, pages: &[&str]) {
 async fn ask_http_1(gate: &Gate, methods: &[&str], pages: &[&str]) -> usize {
     let mut refused = 0;
     for page in pages {
-        for (method, spelling) in methods.iter().flat_map(|method| spellings(page).into_iter().map(move |one| (method, one))) {
+        for (method, spelling) in
+            methods.iter().flat_map(|method| spellings(page).into_iter().map(move |one| (method, one)))
+        {
             let mut stream = gate.connect().await;
             let head = format!("{method} {spelling} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
             let answer = raw::exchange(&mut stream, head.as_bytes()).await;
@@ -178,7 +242,11 @@ async fn no_method_opens_a_guarded_page() {
             let headers = "X-Original-URL: /\r\nX-Rewrite-URL: /\r\nX-HTTP-Method-Override: GET\r\nConnection: close\r\n";
             let head = format!("{method} {page} HTTP/1.1\r\nHost: {HOST}\r\n{headers}\r\n");
             let answer = raw::exchange(&mut gate.connect().await, head.as_bytes()).await;
-            assert!(answer.starts_with(b"HTTP/1.1 404"), "{method} {page}: {}", String::from_utf8_lossy(&answer));
+            assert!(
+                answer.starts_with(b"HTTP/1.1 404"),
+                "{method} {page}: {}",
+                String::from_utf8_lossy(&answer)
+            );
         }
     }
     assert!(upstream.bytes().is_empty());
@@ -196,7 +264,8 @@ async fn no_spelling_gets_through_by_http_2_or_in_absolute_form() {
         if outcome == Outcome::Closed {
             (client, id) = (Frames::open(&gate, &[]).await, 1);
         }
-        let head = format!("GET https://{HOST}{spelling} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+        let head =
+            format!("GET https://{HOST}{spelling} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
         let answer = raw::exchange(&mut gate.connect().await, head.as_bytes()).await;
         assert!(!serves(&spelling, "/metrics") || !answer.starts_with(b"HTTP/1.1 200"), "{spelling}");
     }
@@ -207,7 +276,15 @@ async fn no_spelling_gets_through_by_http_2_or_in_absolute_form() {
 async fn no_field_chooses_another_path() {
     let upstream = Upstream::answering(OK);
     let gate = gate("keepstack", &upstream);
-    for name in ["X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "X-Forwarded-Prefix", "X-Forwarded-Path", "X-Original-Path", "X_Original_URL"] {
+    for name in [
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "X-Original-URI",
+        "X-Forwarded-Prefix",
+        "X-Forwarded-Path",
+        "X-Original-Path",
+        "X_Original_URL",
+    ] {
         assert_eq!(gate.ask("GET /", &format!("{name}: /metrics\r\n"), b"").await.status, 200, "{name}");
     }
     assert!(!String::from_utf8_lossy(&upstream.bytes()).contains("/metrics"));
@@ -284,7 +361,8 @@ fn is_closed(policy: &Policy, method: &Method, target: &str) -> bool {
 
 #[test]
 fn a_site_route_opens_no_closed_class_by_accident() {
-    for own in ["/*", "/{page}", "/{a}/{b}", "/{a}/*", "/m*", "GET /*", "/api/*", "/{a}/{b}/{c}/{d}", "/a/*"] {
+    for own in ["/*", "/{page}", "/{a}/{b}", "/{a}/*", "/m*", "GET /*", "/api/*", "/{a}/{b}/{c}/{d}", "/a/*"]
+    {
         for class in ["page", "asset", "api", "download", "admin"] {
             let keep = if class == "admin" { "" } else { "encoded_slash = \"keep\"\n" };
             let route = format!("[[site.route]]\nmatch = \"{own}\"\nclass = \"{class}\"\n{keep}");
@@ -293,7 +371,10 @@ fn a_site_route_opens_no_closed_class_by_accident() {
                 for page in pages {
                     for spelling in spellings(page).iter().filter(|spelling| serves(spelling, page)) {
                         for method in [Method::GET, Method::POST] {
-                            assert!(is_closed(&policy, &method, spelling), "{own} as {class} opens {method} {spelling} of {app}");
+                            assert!(
+                                is_closed(&policy, &method, spelling),
+                                "{own} as {class} opens {method} {spelling} of {app}"
+                            );
                         }
                     }
                 }
@@ -324,7 +405,8 @@ fn disguised(segment: &'static str) -> impl Strategy<Value = String> {
     let letters: Vec<_> = segment.bytes().map(letter).collect();
     let before = prop_oneof![3 => Just(""), 1 => Just("/"), 1 => Just("./"), 1 => Just("x/../"), 1 => Just("x;y/..;z/"), 1 => Just("%2e/")];
     let after = prop_oneof![3 => Just(""), 1 => Just("/"), 1 => Just(";a=b"), 1 => Just("."), 1 => Just("%20"), 1 => Just("/."), 1 => Just("?x")];
-    (before, letters, after).prop_map(|(before, letters, after)| format!("{before}{}{after}", letters.concat()))
+    (before, letters, after)
+        .prop_map(|(before, letters, after)| format!("{before}{}{after}", letters.concat()))
 }
 
 proptest! {

@@ -383,14 +383,17 @@ async fn there_is_one_host_and_the_target_says_the_same() {
 
 #[tokio::test]
 async fn upgrades_and_expectations_are_whole_or_refused() {
-    let ws = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let ws =
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let early = format!(
         "GET /api/ws HTTP/1.1\r\n{{H}}Connection: Upgrade\r\n{ws}\r\nGET /api/second HTTP/1.1\r\n{{H}}\r\n"
     );
-    let frames = format!("GET /api/ws HTTP/1.1\r\n{{H}}Connection: Upgrade\r\n{ws}\r\n\u{81}\u{85}abcdefghi\r\n\r\n");
+    let frames =
+        format!("GET /api/ws HTTP/1.1\r\n{{H}}Connection: Upgrade\r\n{ws}\r\n\u{81}\u{85}abcdefghi\r\n\r\n");
     let half = format!("GET /api/ws HTTP/1.1\r\n{{H}}{ws}\r\n");
     let posted = format!("POST /api/ws HTTP/1.1\r\n{{H}}Connection: Upgrade\r\n{ws}\r\n");
-    let bodied = format!("GET /api/ws HTTP/1.1\r\n{{H}}Connection: Upgrade\r\n{ws}Content-Length: 2\r\n\r\nab");
+    let bodied =
+        format!("GET /api/ws HTTP/1.1\r\n{{H}}Connection: Upgrade\r\n{ws}Content-Length: 2\r\n\r\nab");
     let old = format!("GET /api/ws HTTP/1.0\r\n{{H}}Connection: Upgrade\r\n{ws}\r\n");
     judge_all(&[
         // The upstream answers 200: no tunnel, what follows are requests again.
@@ -542,7 +545,12 @@ async fn http_2_fields_that_http_1_would_read_otherwise_are_refused() {
         with(b":method", Some(b"GET / HTTP/1.1\r\nHost: evil.test\r\n\r\nGET")),
         with(b":scheme", None),
         vec![(b":method", b"CONNECT"), (b":authority", b"files.test:443")],
-        vec![(b":method", b"CONNECT"), (b":scheme", b"https"), (b":authority", b"files.test"), (b":path", b"/")],
+        vec![
+            (b":method", b"CONNECT"),
+            (b":scheme", b"https"),
+            (b":authority", b"files.test"),
+            (b":path", b"/"),
+        ],
         vec![
             (b":method", b"CONNECT"),
             (b":protocol", b"websocket"),
@@ -550,7 +558,13 @@ async fn http_2_fields_that_http_1_would_read_otherwise_are_refused() {
             (b":authority", b"files.test"),
             (b":path", b"/api/ws"),
         ],
-        vec![(b"a", b"b"), (b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"files.test"), (b":path", b"/")],
+        vec![
+            (b"a", b"b"),
+            (b":method", b"GET"),
+            (b":scheme", b"https"),
+            (b":authority", b"files.test"),
+            (b":path", b"/"),
+        ],
     ];
     let mut wrong = Vec::new();
     for fields in &bad {
@@ -562,7 +576,12 @@ async fn http_2_fields_that_http_1_would_read_otherwise_are_refused() {
             Outcome::Nothing => false,
         };
         if !refused || !upstream.bytes().is_empty() {
-            let told: Vec<_> = fields.iter().skip(3).take(3).map(|(name, value)| (name.escape_ascii().to_string(), value.escape_ascii().to_string())).collect();
+            let told: Vec<_> = fields
+                .iter()
+                .skip(3)
+                .take(3)
+                .map(|(name, value)| (name.escape_ascii().to_string(), value.escape_ascii().to_string()))
+                .collect();
             wrong.push(format!("{outcome:?}, upstream saw {} bytes: {told:?}", upstream.bytes().len()));
             if !upstream.bytes().is_empty() {
                 break;
@@ -598,7 +617,11 @@ async fn good_http_2_requests_become_one_good_http_1_request_each() {
         assert_eq!(request.header("te"), None);
         assert!(request.target.starts_with('/'), "{}", request.target);
     }
-    assert_eq!(requests[2].header("x-forwarded-for"), None, "from this machine, with a claim: nobody's address");
+    assert_eq!(
+        requests[2].header("x-forwarded-for"),
+        None,
+        "from this machine, with a claim: nobody's address"
+    );
 }
 
 #[tokio::test]

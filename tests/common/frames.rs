@@ -59,7 +59,8 @@ impl Frames {
             payload.extend_from_slice(&value.to_be_bytes());
         }
         let mut frames = Self { stream };
-        let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &payload)].concat();
+        let preface =
+            [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &payload)].concat();
         assert!(frames.send(&preface).await);
         frames
     }
@@ -146,12 +147,7 @@ pub fn headers(id: u32, fields: &[(&[u8], &[u8])], flags: u8) -> Vec<u8> {
 
 /// The fields of an ordinary request.
 pub fn request<'a>(method: &'a [u8], path: &'a [u8]) -> Vec<(&'a [u8], &'a [u8])> {
-    vec![
-        (b":method", method),
-        (b":scheme", b"https"),
-        (b":authority", HOST.as_bytes()),
-        (b":path", path),
-    ]
+    vec![(b":method", method), (b":scheme", b"https"), (b":authority", HOST.as_bytes()), (b":path", path)]
 }
 
 /// A header block of literals, never indexed, never compressed.
@@ -191,7 +187,11 @@ fn status_of(block: &[u8]) -> u16 {
         0x48 | 0x08 | 0x18 => {
             let length = usize::from(block[at + 1] & 0x7f);
             let text = &block[at + 2..at + 2 + length];
-            if block[at + 1] & 0x80 == 0 { String::from_utf8_lossy(text).parse().unwrap() } else { digits(text) }
+            if block[at + 1] & 0x80 == 0 {
+                String::from_utf8_lossy(text).parse().unwrap()
+            } else {
+                digits(text)
+            }
         }
         // A status that came before, from the table: the tests compare these with others only.
         indexed => u16::from(indexed),
