@@ -314,7 +314,15 @@ impl Link for Connection {
     }
 
     fn of_class(&self, class: Class) {
-        self.watch.unpaced.set(matches!(class, Class::Live | Class::Rpc));
+        // A connection of HTTP/2 carries several: one that is exempt exempts no other.
+        self.watch.unpaced.set(!self.h2 && matches!(class, Class::Live | Class::Rpc));
+    }
+
+    fn owes(&self, owes: bool) {
+        if self.h2 {
+            let owing = &self.watch.owing;
+            owing.set(if owes { owing.get() + 1 } else { owing.get().saturating_sub(1) });
+        }
     }
 }
 

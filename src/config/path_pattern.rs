@@ -113,7 +113,9 @@ impl PathPattern {
     /// How specific it is, for the choice between two matches of one class: more literals first, `*` last.
     pub fn specificity(&self) -> (usize, usize, bool) {
         let literals = self.segments.iter().filter(|segment| matches!(segment, Segment::Literal(_))).count();
-        (literals, self.segments.len(), self.tail == Tail::End)
+        // The beginning of a name is no name: `/m*` says less than `/metrics/*`.
+        let part = usize::from(self.tail == Tail::Prefix);
+        (literals.saturating_sub(part), self.segments.len(), self.tail == Tail::End)
     }
 }
 

@@ -27,8 +27,7 @@ static HOP_BY_HOP: [HeaderName; 11] = [
 
 /// Names from which some framework takes the client's address, scheme, host, port, prefix, user, method or path. Names
 /// that begin with one of [`IDENTITY_PREFIXES`] go too, and every name with an underscore (CGI folds it to a hyphen).
-const IDENTITY: [&str; 30] = [
-    "forwarded",
+const IDENTITY: [&str; 29] = [
     "true-client-ip",
     "x-real-ip",
     "x-client-ip",
@@ -60,8 +59,11 @@ const IDENTITY: [&str; 30] = [
     "via",
 ];
 
-const IDENTITY_PREFIXES: [&str; 9] = [
-    "x-forwarded-",
+const IDENTITY_PREFIXES: [&str; 12] = [
+    "x-forwarded",
+    "forwarded",
+    "x-azure-",
+    "x-appengine-",
     "cf-",
     "fly-",
     "fastly-",

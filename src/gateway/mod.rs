@@ -118,6 +118,10 @@ pub trait Link {
     fn malformed_body(&self) -> Option<Malformed>;
     /// The class of the present request: `live` and `rpc` owe no minimum rate.
     fn of_class(&self, class: Class);
+    /// A request's body is waited for, or no longer.
+    fn owes(&self, owes: bool) {
+        let _ = owes;
+    }
 }
 
 /// A permitted request on its way to the upstream.
@@ -252,7 +256,7 @@ where
             // What is left out does not end this stream when another block comes.
             live = self.streams.register(Rc::clone(&facts), from.kill);
         }
-        let upload = Upload::new(&reading, Rc::clone(&exchange.received));
+        let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link));
         let slot = Rc::default();
         let way = Way { reading: &reading, facts, upload: &upload, id: &exchange.id, slot: &slot };
         let forward = self.forward(permit, head, incoming, way);

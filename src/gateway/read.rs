@@ -155,11 +155,15 @@ fn placed(policy: &Policy, link: &dyn Link, host: &Host, target: &str) -> Result
     let site_of = |place| match place {
         HostPlace::Site(site, _) | HostPlace::Redirect(site) => site,
     };
-    if let Some(sni) = link.sni().filter(|sni| *sni != host.as_str()) {
-        let named = Host::parse(sni).ok().and_then(|sni| policy.place(&sni)).map(site_of);
-        if named != Some(site_of(place)) {
-            return Err(misdirected());
-        }
+    let named = link.sni().map(|sni| match sni == host.as_str() {
+        true => Some(site_of(place)),
+        false => Host::parse(sni).ok().and_then(|sni| policy.place(&sni)).map(site_of),
+    });
+    match named {
+        Some(named) if named != Some(site_of(place)) => return Err(misdirected()),
+        // Without a name TLS was begun for the one site there is, or for a stranger.
+        None if !link.is_plain() && policy.sites.len() > 1 => return Err(misdirected()),
+        _ => {}
     }
     match place {
         HostPlace::Site(site, host) => Ok((site, host)),
@@ -178,9 +182,12 @@ fn authority(head: &Parts) -> Result<Box<str>, Malformed> {
     field.map(Into::into).ok_or(Malformed::Host)
 }
 
-/// What the trusted proxy before a `plain` listener says; nothing said is https, since that is what it is there for.
+/// What the trusted proxy before a `plain` listener says, which is the last word of the last line: what stands before may
+/// be its client's. Nothing said is https, since that is what it is there for.
 fn proto_is_https(headers: &HeaderMap) -> bool {
-    headers.get(X_FORWARDED_PROTO).is_none_or(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+    let last = headers.get_all(X_FORWARDED_PROTO).iter().next_back();
+    let word = last.and_then(|line| line.as_bytes().rsplit(|byte| *byte == b',').next());
+    word.is_none_or(|word| word.trim_ascii().eq_ignore_ascii_case(b"https"))
 }
 
 fn asks_for_websocket(head: &Parts) -> bool {

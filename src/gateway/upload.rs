@@ -9,7 +9,9 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::Link;
 use super::read::Reading;
+use crate::config::class::Class;
 use crate::request::body::{Body, BodyError, Tail};
 
 /// Bodies up to this size are read away.
@@ -17,8 +19,9 @@ const DRAINED: u64 = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// What became of a client's body; shared with the body itself.
-#[derive(Debug)]
 pub struct Upload {
+    link: Rc<dyn Link>,
+    paced: bool,
     limit: u64,
     count: Rc<Cell<u64>>,
     whole: Rc<Cell<bool>>,
@@ -36,9 +39,10 @@ enum State {
 
 impl Upload {
     /// An upload of a request; `count` hears the bytes.
-    pub fn new(reading: &Reading<'_>, count: Rc<Cell<u64>>) -> Self {
+    pub fn new(reading: &Reading<'_>, count: Rc<Cell<u64>>, link: Rc<dyn Link>) -> Self {
         let limit = if reading.site.observe { u64::MAX } else { reading.found.route.guards.size.limit() };
-        Self { limit, count, whole: Rc::default(), state: Rc::default() }
+        let paced = !matches!(reading.facts.class, Class::Live | Class::Rpc);
+        Self { link, paced, limit, count, whole: Rc::default(), state: Rc::default() }
     }
 
     /// The body to forward.
@@ -48,6 +52,9 @@ impl Upload {
             return Body::Empty;
         }
         let meter = Meter {
+            link: Rc::clone(&self.link),
+            paced: self.paced,
+            waits: false,
             left: self.limit,
             count: Rc::clone(&self.count),
             whole: Rc::clone(&self.whole),
@@ -97,6 +104,11 @@ pub async fn drain(mut body: Incoming, asks_first: bool) {
 }
 
 struct Meter {
+    link: Rc<dyn Link>,
+    /// A minimum rate holds for the class.
+    paced: bool,
+    /// The client has been said to owe.
+    waits: bool,
     left: u64,
     count: Rc<Cell<u64>>,
     whole: Rc<Cell<bool>>,
@@ -115,11 +127,24 @@ impl Tail for Meter {
         Ok(())
     }
 
+    fn waiting(&mut self, waits: bool) {
+        if self.paced && self.waits != waits {
+            self.waits = waits;
+            self.link.owes(waits);
+        }
+    }
+
     fn complete(&mut self) {
         self.whole.set(true);
     }
 
     fn broken(&mut self, _: &hyper::Error) {
         self.state.set(State::Broken);
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.waiting(false);
     }
 }

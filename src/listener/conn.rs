@@ -330,8 +330,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Read for Conn<T> {
         } else {
             this.poll_plain(&shared, cx, &mut cursor)
         };
-        let body = !passes && matches!(this.state, State::Exact(_) | State::Chunked(_));
-        shared.watch.owing.set(u32::from(body && result.is_pending()));
+        if !shared.h2 {
+            let body = !passes && matches!(this.state, State::Exact(_) | State::Chunked(_));
+            shared.watch.owing.set(u32::from(body && result.is_pending()));
+        }
         result
     }
 }

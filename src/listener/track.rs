@@ -15,6 +15,10 @@ use hyper::{Request, Response, StatusCode};
 use super::Connection;
 use crate::request::body::{Body, BodyError};
 
+/// Requests that a client of HTTP/2 may break off in a row: more than all that a browser can have open when its user
+/// leaves a page.
+const CANCELLED: u32 = 150;
+
 /// A service whose requests are marked in [`super::watch::Watch`].
 pub(crate) struct Tracked<S> {
     service: S,
@@ -32,6 +36,8 @@ struct InFlight {
     connection: Rc<Connection>,
     /// The next piece of the answer has been asked for.
     feeding: bool,
+    /// The answer went out whole.
+    whole: bool,
 }
 
 impl InFlight {
@@ -40,7 +46,7 @@ impl InFlight {
         let watch = &connection.watch;
         watch.in_flight.set(watch.in_flight.get() + 1);
         watch.feeding.set(watch.feeding.get() + 1);
-        Self { connection, feeding: true }
+        Self { connection, feeding: true, whole: false }
     }
 
     fn feeding(&mut self, feeding: bool) {
@@ -52,11 +58,29 @@ impl InFlight {
     }
 }
 
+impl InFlight {
+    /// Rapid reset, slowed down so far that each request is begun before it is reset: each costs us work upstream.
+    fn count_cancelled(&self) {
+        let cancelled = &self.connection.watch.cancelled;
+        if self.whole {
+            cancelled.set(cancelled.get().saturating_sub(1));
+            return;
+        }
+        cancelled.set(cancelled.get() + 1);
+        if cancelled.get() > CANCELLED {
+            self.connection.kill.kill();
+        }
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.feeding(false);
         let count = &self.connection.watch.in_flight;
         count.set(count.get().saturating_sub(1));
+        if self.connection.h2 {
+            self.count_cancelled();
+        }
     }
 }
 
@@ -106,6 +130,14 @@ where
         }
         let in_flight = this.in_flight.take();
         Poll::Ready(Ok(answer.map(|body| TrackedBody { body, in_flight })))
+    }
+}
+
+impl Drop for TrackedBody {
+    fn drop(&mut self) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.whole = self.body.is_end_stream();
+        }
     }
 }
 

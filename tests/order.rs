@@ -1,0 +1,158 @@
+//! Which guard answers first: the order is a security property.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod common;
+
+use std::path::Path;
+use std::rc::Rc;
+
+use common::gate::Config;
+use common::upstream::{OK, Upstream};
+use http::Method;
+use portcullis::clock::Now;
+use portcullis::gateway::decide;
+use portcullis::guards::Verdict;
+use portcullis::policy::{Policy, compile};
+use portcullis::request::client::Client;
+use portcullis::request::facts::{Facts, Origin, scope_of};
+use portcullis::request::path::PathViews;
+use portcullis::stores::blocks::{Block, Index, What};
+use portcullis::stores::limits::Limits;
+
+const NOW: Now = Now { mono: 1_000_000_000_000, wall: 1_790_000_000_000 };
+const ORDER: [&str; 5] = ["allowlist", "blocks", "browser", "size", "rate"];
+
+fn policy(more: &str) -> Policy {
+    let text = format!(
+        "[tls]\nself_signed = true\n[[site]]\nhosts = [\"a.example\"]\nupstream = \"http://127.0.0.1:8000\"\n\
+         app = \"keepstack\"\n{more}[site.rate.login]\nrefill = \"1/min\"\nburst = 1\n\
+         [site.only_from]\nlogin = [\"203.0.113.0/24\"]\n"
+    );
+    let loaded = portcullis::config::parse(Path::new("/etc/portcullis/portcullis.toml"), &text, NOW);
+    compile(&loaded.unwrap_or_else(|problems| panic!("{problems}")).settings, &Limits::new(100))
+}
+
+/// Every address is blocked.
+fn blocked() -> Index {
+    let block = Block {
+        id: 1,
+        site: None,
+        what: What::Address { network: "0.0.0.0/0".parse().unwrap() },
+        reason: String::new(),
+        by: String::new(),
+        created: NOW.wall,
+        until: NOW.wall + 3_600_000,
+        learned: false,
+        ended: None,
+    };
+    Index::new([&block.held(NOW)])
+}
+
+/// What each guard said of a login, and whether it was permitted.
+fn said(policy: &Policy, index: &Index, facts: &Facts) -> (Vec<(&'static str, Verdict)>, bool) {
+    let site = policy.site(0).unwrap();
+    let views = PathViews::read(&"/api/auth/login".parse().unwrap()).unwrap();
+    let route = site.route(&Method::POST, &views).unwrap().route;
+    let mut heard = Vec::new();
+    let permitted =
+        decide(site, route, index, facts, &mut |guard, verdict| heard.push((guard, verdict.clone()))).is_ok();
+    (heard, permitted)
+}
+
+/// A login that every guard would refuse, but for the first `healed` of them.
+fn bad_login(healed: usize) -> (Facts, Index) {
+    let address = if healed > 0 { [203, 0, 113, 7] } else { [198, 51, 100, 7] };
+    let facts = Facts {
+        client: Client::Address(address.into()),
+        scopes: Rc::new([scope_of("a.example")]),
+        class: portcullis::config::class::Class::Login,
+        method: Method::POST,
+        origin: if healed > 2 { Origin::Own } else { Origin::Foreign },
+        body_length: Some(if healed > 3 { 10 } else { 1 << 30 }),
+        now: NOW,
+        ..Facts::example()
+    };
+    (facts, if healed > 1 { Index::default() } else { blocked() })
+}
+
+#[test]
+fn the_guards_answer_in_their_order_and_the_first_refusal_ends_it() {
+    let policy = policy("");
+    let (good, index) = bad_login(5);
+    let (heard, permitted) = said(&policy, &index, &good);
+    assert!(permitted, "the budget of one is free");
+    assert_eq!(heard.iter().map(|(guard, _)| *guard).collect::<Vec<_>>(), ORDER);
+    for healed in 0..ORDER.len() {
+        let (facts, index) = bad_login(healed);
+        let (heard, permitted) = said(&policy, &index, &facts);
+        assert!(!permitted, "{} must refuse", ORDER[healed]);
+        assert_eq!(heard.iter().map(|(guard, _)| *guard).collect::<Vec<_>>(), ORDER[..=healed]);
+        assert!(matches!(&heard[healed].1, Verdict::Deny(denial) if denial.guard == ORDER[healed]));
+        assert!(heard[..healed].iter().all(|(_, verdict)| *verdict == Verdict::Pass));
+    }
+}
+
+#[test]
+fn observing_softens_all_but_allowlist_and_blocks() {
+    let policy = policy("mode = \"observe\"\n");
+    for healed in 0..ORDER.len() {
+        let (facts, index) = bad_login(healed);
+        let (heard, permitted) = said(&policy, &index, &facts);
+        assert_eq!(permitted, healed >= 2, "{}", ORDER[healed]);
+        let first = heard.iter().find(|(_, verdict)| *verdict != Verdict::Pass);
+        if let Some((guard, verdict)) = first {
+            assert_eq!(*guard, ORDER[healed]);
+            assert_eq!(matches!(verdict, Verdict::WouldDeny(_)), permitted);
+        } else {
+            assert_eq!(healed, 4, "nobody has spent the budget yet");
+        }
+    }
+}
+
+/// Every guard denies when it is asked to, and what it denies never reaches the application.
+#[tokio::test]
+async fn each_guard_answers_in_its_turn_in_the_running_gateway() {
+    let upstream = Upstream::answering(OK);
+    let site =
+        "[site.rate.login]\nrefill = \"1/min\"\nburst = 1\n[site.only_from]\nlogin = [\"203.0.113.0/24\"]\n";
+    let gate = Config {
+        listen: "trusted_proxies = [\"127.0.0.1\"]\n".into(),
+        site: site.into(),
+        ..Config::default()
+    }
+    .start(upstream.address);
+    let good = "X-Forwarded-For: 203.0.113.7\r\n";
+    assert_eq!(gate.ask("POST /api/auth/login", good, b"{}").await.status, 200);
+    let done = gate.cli(["block", "address", "203.0.113.8/32", "--for", "1h"]);
+    assert!(done.status.success(), "{done:?}");
+    let large = vec![b'x'; 40_000];
+    let origin = "Origin: https://evil.test\r\n";
+    for (client, origin, body, status) in [
+        ("198.51.100.8", origin, &large[..], 404),
+        ("203.0.113.8", origin, &large, 403),
+        ("203.0.113.7", origin, &large, 403),
+        ("203.0.113.7", "", &large, 413),
+        ("203.0.113.7", "", b"{}", 429),
+    ] {
+        let lines = format!("X-Forwarded-For: {client}\r\n{origin}");
+        assert_eq!(
+            gate.ask("POST /api/auth/login", &lines, body).await.status,
+            status,
+            "{client} {origin:?}"
+        );
+    }
+    for (guard, reason) in ORDER.iter().zip([
+        "not_allowlisted",
+        "address_blocked",
+        "cross_origin",
+        "body_too_large",
+        "rate_limited",
+    ]) {
+        let series = format!(
+            "portcullis_denials_total{{class=\"login\",guard=\"{guard}\",reason=\"{reason}\",site=\"files.test\"}}"
+        );
+        assert_eq!(gate.metric(&series), Some(1.0), "{series}");
+    }
+    assert_eq!(upstream.requests().len(), 1, "only the good one");
+}
