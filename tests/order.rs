@@ -1,6 +1,11 @@
 //! Which guard answers first: the order is a security property.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    reason = "tests and their tables"
+)]
 
 mod common;
 
