@@ -1,6 +1,11 @@
 //! Who a client is: nobody but a trusted hop can say so, and the application hears it once, from us.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    reason = "tests and their tables"
+)]
 
 mod common;
 

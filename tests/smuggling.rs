@@ -1,6 +1,13 @@
 //! Whatever a client sends: the upstream sees exactly the requests that are well-formed, or none, and the client gets
 //! their answers in order, or a 4xx and a closed connection.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    reason = "a test may panic, and a table may be long"
+)]
+
 mod common;
 
 use common::HOST;
