@@ -134,8 +134,8 @@ mod tests {
     fn policy(app: &str) -> Policy {
         let text = format!(
             "[tls]\nself_signed = true\n[[site]]\nhosts = [\"a.test\"]\napp = \"{app}\"\nupstream = \"http://127.0.0.1:1\"\n\
-             [[site.route]]\npath = \"/Api/*\"\nclass = \"upload\"\n[[site.route]]\npath = \"/x*\"\nclass = \"metrics\"\n\
-             [[site.route]]\npath = \"/{{any}}/login\"\nclass = \"api\"\n[[site.route]]\npath = \"/\"\nclass = \"docs\"\n"
+             [[site.route]]\nmatch = \"/Api/*\"\nclass = \"upload\"\n[[site.route]]\nmatch = \"/x*\"\nclass = \"metrics\"\n\
+             [[site.route]]\nmatch = \"/{{any}}/login\"\nclass = \"api\"\n[[site.route]]\nmatch = \"/\"\nclass = \"docs\"\n"
         );
         let now = Now { mono: 1, wall: 1_782_000_000_000 };
         let loaded = config::parse(Path::new("/etc/portcullis.toml"), &text, now);

@@ -1,0 +1,90 @@
+//! The workers as the control thread sees them: what it asks, and how it waits for the answers.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::listener::Kind;
+use crate::listener::accept::Listener;
+
+/// What the control thread asks of a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Read the block index anew, cut every live stream that it means, and say how many.
+    Sweep(oneshot::Sender<usize>),
+    /// A new policy for connections too, and other sockets: open these, close those (their connections live on).
+    Listen {
+        /// To serve from now on, each with the address that the config names.
+        open: Vec<(SocketAddr, Listener)>,
+        /// To close.
+        close: Vec<(Kind, SocketAddr)>,
+    },
+}
+
+/// All workers, as the control thread sees them.
+#[derive(Debug, Clone, Default)]
+pub struct Workers {
+    senders: Vec<mpsc::Sender<Command>>,
+}
+
+/// What a sweep came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Swept {
+    /// Streams cut, over all workers.
+    pub cut: usize,
+    /// Every worker has answered in time; if not, the block is "not confirmed".
+    pub confirmed: bool,
+}
+
+impl Workers {
+    /// Handles for these workers.
+    pub fn new(senders: Vec<mpsc::Sender<Command>>) -> Self {
+        Self { senders }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.senders.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.senders.is_empty()
+    }
+
+    /// Lets every worker sweep, at the same time, and waits for all answers, at most `limit`.
+    pub async fn sweep(&self, limit: Duration) -> Swept {
+        let mut answers = Vec::with_capacity(self.senders.len());
+        let mut confirmed = true;
+        for sender in &self.senders {
+            let (answer, done) = oneshot::channel();
+            match sender.try_send(Command::Sweep(answer)) {
+                Ok(()) => answers.push(done),
+                Err(_) => confirmed = false,
+            }
+        }
+        let mut cut = 0;
+        let all = async {
+            for done in answers {
+                match done.await {
+                    Ok(streams) => cut += streams,
+                    Err(_) => confirmed = false,
+                }
+            }
+        };
+        if tokio::time::timeout(limit, all).await.is_err() {
+            confirmed = false;
+        }
+        Swept { cut, confirmed }
+    }
+
+    /// Gives each worker its sockets to open, in their order, and tells all which to close. `false`: one did not take it.
+    pub fn listen(&self, open: Vec<Vec<(SocketAddr, Listener)>>, close: &[(Kind, SocketAddr)]) -> bool {
+        let mut open = open.into_iter();
+        self.senders.iter().fold(true, |taken, sender| {
+            let listen = Command::Listen { open: open.next().unwrap_or_default(), close: close.to_vec() };
+            sender.try_send(listen).is_ok() && taken
+        })
+    }
+}
