@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -25,6 +26,10 @@ pub struct Config {
     pub limits: String,
     /// Lines and tables of the `[[site]]`, and whatever follows it.
     pub site: String,
+    /// Lines of `[tls]`.
+    pub tls: String,
+    /// Files beside the config: name and text; nobody else may read them.
+    pub files: Vec<(&'static str, String)>,
     /// File descriptors that the process may have.
     pub descriptors: Option<u32>,
 }
@@ -46,6 +51,8 @@ impl Default for Config {
             listen: String::new(),
             limits: String::new(),
             site: String::new(),
+            tls: "self_signed = true".into(),
+            files: Vec::new(),
             descriptors: None,
         }
     }
@@ -57,12 +64,12 @@ impl Config {
         let [https, http, plain, metrics] = free_addresses();
         let dir = tempfile::Builder::new().prefix("gate").tempdir().unwrap();
         let state = dir.path().join("state");
-        let Self { app, listen, limits, site, descriptors } = self;
+        let Self { app, listen, limits, site, tls, files, descriptors } = self;
         // A `plain` listener wants trusted proxies.
         let plainly = if listen.contains("trusted_proxies") { format!("\"{plain}\"") } else { String::new() };
         let text = format!(
             "[listen]\nhttps = [\"{https}\"]\nhttp = [\"{http}\"]\nplain = [{plainly}]\npublic_port = {port}\n\
-             {listen}\n[tls]\nself_signed = true\n\n[admin]\nsocket = \"{socket}\"\nmetrics = \"{metrics}\"\n\n\
+             {listen}\n[tls]\n{tls}\n\n[admin]\nsocket = \"{socket}\"\nmetrics = \"{metrics}\"\n\n\
              [state]\ndir = \"{state}\"\n\n[limits]\n{limits}\n\n\
              [[site]]\nhosts = [\"{HOST}\"]\napp = \"{app}\"\nupstream = \"http://{upstream}\"\n{site}\n",
             port = https.port(),
@@ -70,6 +77,9 @@ impl Config {
             state = state.display(),
         );
         std::fs::write(dir.path().join("portcullis.toml"), text).unwrap();
+        for (name, text) in files {
+            place(&dir.path().join(name), &text);
+        }
         let child = spawn(dir.path(), descriptors);
         let mut gate = Gate { https, http, plain, metrics, dir, child };
         gate.wait_ready();
@@ -235,6 +245,16 @@ fn spawn(dir: &Path, descriptors: Option<u32>) -> Child {
         .stderr(output("stderr"))
         .spawn()
         .unwrap()
+}
+
+/// Writes a file that only its owner may read, and renames it to its place.
+pub fn place(file: &Path, text: &str) {
+    let aside = file.with_extension("aside");
+    let _ = std::fs::remove_file(&aside);
+    let mut options = File::options();
+    let mut open = options.write(true).create_new(true).mode(0o600).open(&aside).unwrap();
+    open.write_all(text.as_bytes()).unwrap();
+    std::fs::rename(aside, file).unwrap();
 }
 
 /// Resident memory in KiB, by the status file of a process.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
@@ -18,6 +18,7 @@ use crate::config::values::{HostPattern, ValueError};
 pub(super) struct Names {
     names: Vec<HostPattern>,
     addresses: Vec<Vec<u8>>,
+    pub file: PathBuf,
     pub span: Span,
 }
 
@@ -129,14 +130,14 @@ fn leaf(chain: &[CertificateDer<'_>], value: &Value<'_>, path: &Path) -> Result<
         if validity.not_before.timestamp() > now {
             return Err(wrong(format!("is not valid before {}", validity.not_before), renew));
         }
-        first.get_or_insert_with(|| names_of(&certificate, value.span.clone()));
+        first.get_or_insert_with(|| names_of(&certificate, path, value.span.clone()));
     }
     first.ok_or_else(|| wrong("holds no certificate".into(), renew))
 }
 
 /// Only the alternative names count: clients have stopped to look at the common name.
-fn names_of(certificate: &X509Certificate<'_>, span: Span) -> Names {
-    let mut names = Names { names: Vec::new(), addresses: Vec::new(), span };
+fn names_of(certificate: &X509Certificate<'_>, file: &Path, span: Span) -> Names {
+    let mut names = Names { names: Vec::new(), addresses: Vec::new(), file: file.to_owned(), span };
     if let Ok(Some(extension)) = certificate.subject_alternative_name() {
         for name in &extension.value.general_names {
             match name {

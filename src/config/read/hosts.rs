@@ -63,9 +63,14 @@ impl Hosts {
         }
         for (host, span) in &self.hosts {
             if !public.names.iter().any(|names| names.covers(host)) {
+                let others: String = public
+                    .names
+                    .iter()
+                    .map(|names| format!("; {} has {names}", names.file.display()))
+                    .collect();
                 doc.missing(
                     span.clone(),
-                    format!("`{host}` has no certificate"),
+                    format!("`{host}` has no certificate{others}"),
                     "name one for it in tls.certificates, or set tls.self_signed = true to try things out",
                 );
             }
