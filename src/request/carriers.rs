@@ -92,7 +92,7 @@ impl Finds {
                 return Err(Malformed::Credentials);
             }
             self.add(text, self.format, false, &mut kind)?;
-            self.words(text, false)?;
+            self.words(text, self.format, false)?;
         }
         Ok(())
     }
@@ -108,12 +108,14 @@ impl Finds {
     }
 
     /// `Token token="…", …`, `Bearer …` in a cookie, blanks that only some language trims: the first and the last word,
-    /// without the key before it.
-    fn words(&mut self, text: &[u8], cookie: bool) -> Result<(), Malformed> {
-        let words = || text.split(|byte| is_separator(*byte)).filter(|word| !word.is_empty());
-        for word in [words().next(), words().next_back()].into_iter().flatten() {
+    /// without the key before it. The whole has been examined as `format`.
+    fn words(&mut self, text: &[u8], format: TokenFormat, cookie: bool) -> Result<(), Malformed> {
+        let mut words = text.split(|byte| is_separator(*byte)).filter(|word| !word.is_empty());
+        for word in [words.next(), words.next_back()].into_iter().flatten() {
             let word = bare(word);
-            self.guess(word, cookie)?;
+            if word != text || format != self.format {
+                self.guess(word, cookie)?;
+            }
             let after_key = word.iter().position(|byte| *byte == b'=').and_then(|at| word.get(at + 1..));
             self.guess(bare(after_key.unwrap_or_default()), cookie)?;
         }
@@ -141,7 +143,7 @@ impl Finds {
                 }
                 let decoded: Cow<'_, [u8]> = percent_decode(unquote(value)).into();
                 self.add(&decoded, format, true, &mut kind)?;
-                self.words(&decoded, true)?;
+                self.words(&decoded, format, true)?;
             }
         }
         Ok(())
@@ -155,7 +157,7 @@ impl Finds {
                 // In a form `+` is a blank.
                 let value: Cow<'_, [u8]> = percent_decode(value.trim_matches('+').as_bytes()).into();
                 self.add(&value, self.format, false, &mut kind)?;
-                self.words(&value, false)?;
+                self.words(&value, self.format, false)?;
             }
         }
         Ok(())
