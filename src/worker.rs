@@ -313,6 +313,20 @@ impl Link for Connection {
             owing.set(if owes { owing.get() + 1 } else { owing.get().saturating_sub(1) });
         }
     }
+
+    fn tunnel_begins(&self, down: &Rc<Kill>) {
+        if self.h2 {
+            // hyper, which hears the answer next, gives its executor what writes to the client.
+            self.next_stream.replace(Some(Rc::clone(down)));
+            self.watch.carry();
+        }
+    }
+
+    fn tunnel_ends(&self) {
+        if self.h2 {
+            self.watch.put_down();
+        }
+    }
 }
 
 /// Counts what happens to connections.

@@ -123,8 +123,8 @@ fn each_mistake_of_a_site_is_told_at_its_place() {
             (9, 12),
         ),
         (
-            "[[site.route]]\nmatch = \"/m\"\nclass = \"api\"\nupstream = \"unix:/x\"",
-            "not in this version",
+            "[[site.route]]\nmatch = \"/m\"\nclass = \"api\"\nupstream = \"unix:x\"",
+            "must be absolute",
             (9, 12),
         ),
         ("[site.limits]\nbody = \"\"", "`` is no size", (7, 8)),
@@ -137,9 +137,13 @@ fn each_mistake_of_a_site_is_told_at_its_place() {
 fn an_upstream_must_be_one_that_can_be_reached_and_is_not_ourselves() {
     for (upstream, part) in [
         ("\"127.0.0.1:8000\"", "it must begin with `http://`"),
-        ("\"https://127.0.0.1\"", "`https://` are not in this version"),
-        ("\"h2c://127.0.0.1\"", "`h2c://` are not in this version"),
-        ("\"unix:/run/app.sock\"", "`unix:` are not in this version"),
+        ("\"ftp://127.0.0.1\"", "it must begin with `http://`, `https://`, `h2c://` or `unix:`"),
+        ("\"https://127.0.0.1:8443/app\"", "no path"),
+        ("\"h2c://user@127.0.0.1\"", "no user name"),
+        ("\"h2c://127.0.0.1:443\"", "is the gateway itself"),
+        ("\"unix:run/app.sock\"", "must be absolute"),
+        ("\"unix:@app\"", "abstract sockets"),
+        ("\"unix:\"", "must be absolute"),
         ("\"http://127.0.0.1:8000/\"", "no path"),
         ("\"http://user@127.0.0.1\"", "no user name"),
         ("\"http://:8000\"", "cannot be read"),
@@ -160,8 +164,16 @@ fn an_upstream_must_be_one_that_can_be_reached_and_is_not_ourselves() {
     }
     let one = SITE.replace("\"http://127.0.0.1:8000\"", "[\"http://[::1]:8000\"]");
     let upstream = &sound(&one).settings.sites[0].upstream;
-    assert_eq!((&*upstream.host, upstream.port), ("::1", 8000));
     assert_eq!(upstream.to_string(), "http://[::1]:8000");
+    for (text, shown) in [
+        ("http://APP", "http://app:80"),
+        ("https://app", "https://app:443"),
+        ("h2c://app:9090", "h2c://app:9090"),
+        ("unix:/run/No such place.sock", "unix:/run/No such place.sock"),
+    ] {
+        let text = SITE.replace("http://127.0.0.1:8000", text);
+        assert_eq!(sound(&text).settings.sites[0].upstream.to_string(), shown);
+    }
 }
 
 #[test]
@@ -434,7 +446,7 @@ encoded_slash = "keep"
     let settings = sound(text).settings;
     let route = &settings.sites[0].routes[0];
     assert!(route.observe_rate && route.keep_encoded_slash);
-    assert_eq!(route.upstream.as_ref().unwrap().port, 8200);
+    assert_eq!(route.upstream.as_ref().unwrap().to_string(), "http://127.0.0.1:8200");
 }
 
 // === what we ship ===

@@ -290,7 +290,7 @@ async fn an_upstream_that_is_not_there_is_502_with_the_cause_in_the_log_and_the_
         assert!(wait_for(raw::LIMIT, || gate.log().contains(words)).await, "{}", gate.log());
     }
     let up = |gate: &Gate| {
-        gate.metric(&format!("portcullis_upstream_up{{site=\"{HOST}\",upstream=\"{nobody}\"}}"))
+        gate.metric(&format!("portcullis_upstream_up{{site=\"{HOST}\",upstream=\"http://{nobody}\"}}"))
     };
     assert_eq!(up(&gate), Some(0.0), "{:?}", gate.admin("/metrics"));
     // The outage ends: the next request works, and nobody has to wait for it.

@@ -7,6 +7,7 @@ pub mod path_pattern;
 pub mod problem;
 mod read;
 pub mod settings;
+pub mod upstream;
 pub mod values;
 pub mod watch;
 

@@ -1,6 +1,5 @@
 //! Settings: the config after validation. Typed, complete, nothing left to interpret, no `Option` that means "default".
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::app::{self, App};
 use super::class::Class;
 use super::path_pattern::PathPattern;
+pub use super::upstream::Upstream;
 use super::values::{ByteSize, HostPattern, Networks, Rate};
 
 /// The whole config.
@@ -238,15 +238,6 @@ pub struct Site {
     pub routes: Vec<SiteRoute>,
 }
 
-/// Where requests of a site go: one host for now; several come with balancing.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Upstream {
-    /// Host name or address; shared, so that a permit that names it allocates nothing.
-    pub host: Arc<str>,
-    /// Port.
-    pub port: u16,
-}
-
 /// `[[site.route]]`.
 #[derive(Debug, Clone)]
 pub struct SiteRoute {
@@ -308,15 +299,6 @@ impl<T> ClassMap<T> {
     #[expect(clippy::indexing_slicing, reason = "the array has a place for each class; tested in `class`")]
     pub fn get_mut(&mut self, class: Class) -> &mut T {
         &mut self.0[class as usize]
-    }
-}
-
-impl fmt::Display for Upstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "http://[{}]:{}", self.host, self.port),
-            false => write!(f, "http://{}:{}", self.host, self.port),
-        }
     }
 }
 

@@ -4,13 +4,15 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
 use http::{Response, StatusCode, Version};
 
 use super::exchange::Exchange;
 use super::read::{Reading, Refusal};
+use super::respond::Shape;
 use super::upload::Upload;
 use super::view::View;
-use super::{ForwardError, Link, hops, respond};
+use super::{ForwardError, Link, hops, respond, rpc};
 use crate::config::app::Carrier;
 use crate::config::settings::ClassMap;
 use crate::guards::headers::HeaderSet;
@@ -23,8 +25,8 @@ use crate::request::facts::Origin;
 #[derive(Debug)]
 pub struct Asked {
     origin: Option<HeaderValue>,
-    /// A browser asks for a page.
-    pub html: bool,
+    /// What an answer of our own looks like.
+    pub shape: Shape,
     /// The client waits for 100 before it sends its body.
     pub first: bool,
 }
@@ -39,11 +41,21 @@ pub struct Dress<'a> {
 
 impl Asked {
     /// Takes it from the head.
-    pub fn read(headers: &HeaderMap) -> Self {
-        let html =
-            headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
+    pub fn read(head: &Parts) -> Self {
+        let headers = &head.headers;
+        let page = |accept: &HeaderValue| accept.as_bytes().starts_with(b"text/html");
+        let shape = match headers.get(header::ACCEPT) {
+            _ if rpc::is_call(head) => Shape::Rpc,
+            Some(accept) if page(accept) => Shape::Page,
+            _ => Shape::Problem,
+        };
         let first = headers.contains_key(header::EXPECT);
-        Self { origin: headers.get(header::ORIGIN).cloned(), html, first }
+        Self { origin: headers.get(header::ORIGIN).cloned(), shape, first }
+    }
+
+    /// It is a call by gRPC.
+    pub fn is_rpc(&self) -> bool {
+        self.shape == Shape::Rpc
     }
 }
 
@@ -80,23 +92,34 @@ pub fn refused(refusal: Refusal, exchange: &mut Exchange, asked: &Asked) -> Resp
     match refusal {
         Refusal::Malformed(why) => {
             exchange.malformed(why);
-            respond::malformed(why)
+            respond::malformed(why, asked.shape)
         }
         Refusal::Denied(denial) => {
             exchange.denied(&denial);
-            respond::denied(&denial, None, asked.html)
+            respond::denied(&denial, None, asked.shape)
         }
         Refusal::Redirect(location) => respond::redirect(&location),
     }
 }
 
 /// The upstream has answered.
-pub fn permitted(mut answer: Response<Body>, exchange: &mut Exchange) -> Response<Body> {
+pub fn permitted(mut answer: Response<Body>, exchange: &mut Exchange, asked: &Asked) -> Response<Body> {
     exchange.upstream_answered();
+    if asked.is_rpc() {
+        let (checked, wrong) = rpc::checked(answer);
+        wrong.into_iter().for_each(|wrong| exchange.because(wrong));
+        answer = checked;
+    }
     // An upstream's HTTP/1.0 is its own: our client gets the framing of its version.
     *answer.version_mut() = Version::HTTP_11;
-    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        hops::incoming(answer.headers_mut());
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return answer;
+    }
+    hops::incoming(answer.headers_mut());
+    if exchange.is_connect() && answer.status().is_success() {
+        // To a CONNECT it would say that there is a tunnel.
+        exchange.because(format!("the upstream answered a WebSocket with {}", answer.status().as_u16()));
+        return respond::failed(&ForwardError::Closed, asked.shape);
     }
     answer
 }
@@ -111,27 +134,32 @@ pub fn failed(
 ) -> Response<Body> {
     if upload.too_large() {
         exchange.because("the body passed its limit");
-        return respond::failed(&ForwardError::BodyTooLarge, asked.html);
+        return respond::failed(&ForwardError::BodyTooLarge, asked.shape);
     }
     if let Some(why) = link.malformed_body() {
         exchange.malformed(why);
-        return respond::malformed(why);
+        return respond::malformed(why, asked.shape);
     }
     if upload.broken() {
         exchange.because("the client broke its body off");
-        return respond::failed(&ForwardError::BrokenRequest, asked.html);
+        return respond::failed(&ForwardError::BrokenRequest, asked.shape);
     }
     exchange.because(error.to_string());
-    respond::failed(error, asked.html)
+    respond::failed(error, asked.shape)
 }
 
-/// A tunnel begins: the answer keeps its hop-by-hop fields, the rest is the tunnel's.
+/// A tunnel begins: over HTTP/1.1 the answer keeps its hop-by-hop fields, over HTTP/2 it is a 200 (RFC 8441, 5.1).
 pub fn switched(
     mut exchange: Box<Exchange>,
-    answer: Response<Body>,
+    mut answer: Response<Body>,
     dress: Dress<'_>,
     slot: &Rc<RefCell<Option<Box<Exchange>>>>,
 ) -> Response<Body> {
+    if exchange.is_h2() {
+        *answer.status_mut() = StatusCode::OK;
+        hops::incoming(answer.headers_mut());
+        answer.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+    }
     let answer = dress.put_on(answer, &mut exchange);
     exchange.end();
     slot.replace(Some(exchange));

@@ -11,6 +11,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Response, Version};
 
 use super::read::Reading;
+use super::rpc;
 use super::view::View;
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
@@ -53,6 +54,10 @@ pub struct Exchange {
     upstream: Option<Duration>,
     cause: Option<Cow<'static, str>>,
     ended: bool,
+    /// A call by gRPC: its answer ends with a status.
+    pub rpc: bool,
+    /// Trailers of the answer pass.
+    pub trailers: bool,
 }
 
 /// What an exchange begins with.
@@ -99,6 +104,8 @@ impl Exchange {
             upstream: None,
             cause: None,
             ended: false,
+            rpc: false,
+            trailers: false,
         }
     }
 
@@ -107,6 +114,16 @@ impl Exchange {
         self.site = Some(reading.place);
         self.class = Some(reading.facts.class);
         self.token = token;
+    }
+
+    /// It came over HTTP/2.
+    pub fn is_h2(&self) -> bool {
+        self.version == Version::HTTP_2
+    }
+
+    /// A WebSocket over HTTP/2.
+    pub fn is_connect(&self) -> bool {
+        self.method == Method::CONNECT
     }
 
     /// A guard refused it.
@@ -161,8 +178,11 @@ impl Exchange {
         let (head, body) = answer.into_parts();
         let body = match body {
             Body::Stream(stream) => {
-                let tail =
-                    |inner| -> Box<dyn Tail> { Box::new(AnswerTail { exchange: self, inner, _live: live }) };
+                // A status among the headers is the whole of the answer.
+                let ended_well = rpc::has_status(&head.headers);
+                let tail = |inner| -> Box<dyn Tail> {
+                    Box::new(AnswerTail { exchange: self, inner, ended_well, _live: live })
+                };
                 Body::Stream(Box::new(stream.wrap(tail)))
             }
             Body::Full(bytes) => {
@@ -239,6 +259,8 @@ impl Drop for Exchange {
 struct AnswerTail {
     exchange: Box<Exchange>,
     inner: Box<dyn Tail>,
+    /// The trailers had a gRPC status.
+    ended_well: bool,
     _live: Option<Registration>,
 }
 
@@ -253,7 +275,7 @@ impl Tail for AnswerTail {
         self.inner.complete();
     }
 
-    fn broken(&mut self, error: &hyper::Error) {
+    fn broken(&mut self, error: &(dyn std::error::Error + 'static)) {
         match self.inner.cause() {
             Some(cause) => self.exchange.because(cause),
             None => self.exchange.because(format!("the upstream broke its answer off: {error}")),
@@ -269,7 +291,22 @@ impl Tail for AnswerTail {
         self.inner.cause()
     }
 
-    fn trailers(&self) -> bool {
-        self.inner.trailers()
+    fn trailers(&mut self, mut trailers: HeaderMap) -> Option<HeaderMap> {
+        if !self.exchange.trailers {
+            return None;
+        }
+        super::hops::trailers(&mut trailers);
+        self.ended_well |= rpc::has_status(&trailers);
+        Some(trailers)
+    }
+
+    fn epilogue(&mut self, broken: bool) -> Option<HeaderMap> {
+        if !self.exchange.rpc || self.ended_well {
+            return None;
+        }
+        if !broken {
+            self.exchange.because(rpc::WITHOUT_STATUS);
+        }
+        Some(rpc::ending(broken))
     }
 }

@@ -99,9 +99,10 @@ pub fn explain(question: &Question, means: Means<'_>) -> Result<Explanation, Str
     };
     match read::read(around, &link, client, &head, length(&head)) {
         Ok(reading) => told.judged(&reading, means.index),
-        Err(Refusal::Malformed(why)) => {
-            told.refused(super::respond::malformed(why).status().as_u16(), why.word())
-        }
+        Err(Refusal::Malformed(why)) => told.refused(
+            super::respond::malformed(why, super::respond::Shape::Problem).status().as_u16(),
+            why.word(),
+        ),
         Err(Refusal::Denied(denial)) => told.denied(&denial),
         Err(Refusal::Redirect(location)) => {
             told.refused(308, "redirect");
@@ -151,9 +152,7 @@ impl Explanation {
             self.guards.push(Said::of(guard, verdict));
         });
         match decided {
-            Ok(permit) => {
-                self.upstream = Some(format!("http://{}:{}", permit.upstream().host, permit.upstream().port))
-            }
+            Ok(permit) => self.upstream = Some(permit.upstream().to_string()),
             Err(denial) => self.denied(&denial),
         }
     }

@@ -3,10 +3,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Uri, Version};
+use http::{Method, Request, Uri, Version};
 
 use crate::request::client::Client;
 
@@ -82,8 +84,28 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// The request's id, ours in both directions.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What may not come behind a body (RFC 9110, 6.5.1): framing, routing, credentials, and what decides how a body is read.
+static NEVER_LATE: [HeaderName; 16] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_RANGE,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::SET_COOKIE,
+    header::WWW_AUTHENTICATE,
+    header::PROXY_AUTHENTICATE,
+    header::LOCATION,
+    header::CACHE_CONTROL,
+    header::EXPIRES,
+    header::AGE,
+    header::VARY,
+    header::RANGE,
+];
+
 /// Fields that the gateway adds at most.
-const OURS: usize = 10;
+const OURS: usize = 11;
 
 /// What the gateway says of the request to the application.
 #[derive(Debug)]
@@ -101,7 +123,7 @@ pub struct Identity<'a> {
 }
 
 /// Makes a head fit to go to the application, in origin form and HTTP/1.1. `path`: what to forward where that is not what
-/// was sent. `websocket`: the upgrade stays, as ours.
+/// was sent. `websocket`: the upgrade stays, as ours; an extended CONNECT (RFC 8441) becomes one.
 pub fn outgoing(
     mut head: Parts,
     path: Option<String>,
@@ -119,6 +141,10 @@ pub fn outgoing(
     strip(headers, |name| HOP_BY_HOP.contains(name) || is_identity(name.as_str()));
     headers.reserve(OURS);
     if websocket {
+        if head.method == Method::CONNECT {
+            head.method = Method::GET;
+            headers.insert(header::SEC_WEBSOCKET_KEY, fresh_key());
+        }
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
@@ -137,9 +163,25 @@ pub fn outgoing(
     Request::from_parts(head, ())
 }
 
+/// RFC 6455, 4.1: sixteen bytes that nobody can foresee. What came over HTTP/2 has none.
+fn fresh_key() -> HeaderValue {
+    let mut bytes = [0; 16];
+    // Without randomness there would be no TLS either; the key is no secret.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    HeaderValue::try_from(STANDARD.encode(bytes)).unwrap_or(HeaderValue::from_static(""))
+}
+
 /// Makes an answer's head fit to go to the client.
 pub fn incoming(headers: &mut HeaderMap) {
     strip(headers, |name| HOP_BY_HOP.contains(name) || *name == header::ALT_SVC || *name == X_REQUEST_ID);
+}
+
+/// Makes trailers, of a request or an answer, fit to cross.
+pub fn trailers(headers: &mut HeaderMap) {
+    let goes = |name: &HeaderName| {
+        HOP_BY_HOP.contains(name) || NEVER_LATE.contains(name) || is_identity(name.as_str())
+    };
+    strip(headers, goes);
 }
 
 /// Removes what goes in one pass over the names, and what `Connection` names.

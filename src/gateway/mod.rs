@@ -10,12 +10,15 @@ pub mod explain;
 pub mod hops;
 pub mod read;
 pub mod respond;
+pub mod rpc;
+mod tunnel;
 pub mod upload;
 pub mod view;
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
@@ -28,6 +31,7 @@ use self::answer::{Asked, Dress};
 use self::exchange::{Beginning, Exchange};
 use self::hops::Identity;
 use self::read::{Reading, Surroundings};
+pub use self::tunnel::{Carried, Registrar, Tunnel};
 use self::upload::Upload;
 use self::view::{View, Views};
 use crate::clock::{Clock, Now};
@@ -122,6 +126,13 @@ pub trait Link {
     fn owes(&self, owes: bool) {
         let _ = owes;
     }
+    /// A tunnel begins in a stream of this connection; `down` ends what the stream still sends. Said in the same poll in
+    /// which its answer is. (An HTTP/1.1 connection becomes the tunnel.)
+    fn tunnel_begins(&self, down: &Rc<Kill>) {
+        let _ = down;
+    }
+    /// It has ended.
+    fn tunnel_ends(&self) {}
 }
 
 /// A permitted request on its way to the upstream.
@@ -137,26 +148,23 @@ pub struct Forward {
     pub asked_whole: Rc<Cell<bool>>,
     /// Silence in the middle of the answer is nothing unusual: `live` and `rpc`.
     pub unpaced: bool,
+    /// How long its head may take.
+    pub answer_within: Within,
+    /// It is a call by gRPC, which needs HTTP/2.
+    pub rpc: bool,
     /// For a WebSocket: the client's side and how the tunnel is registered.
     pub tunnel: Option<Tunnel>,
 }
 
-/// What the upstream needs to open a tunnel after a true 101.
-pub struct Tunnel {
-    /// The client's side.
-    pub client: hyper::upgrade::OnUpgrade,
-    /// Registers the tunnel so that a block can cut it.
-    pub streams: Rc<Streams>,
-    /// What the block is asked about.
-    pub facts: Rc<Facts>,
-    /// The exchange goes here once the tunnel stands, to be logged when the tunnel ends.
-    pub exchange: Rc<RefCell<Option<Box<Exchange>>>>,
-}
-
-impl std::fmt::Debug for Tunnel {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tunnel").finish_non_exhaustive()
-    }
+/// How long the head of an answer may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Within {
+    /// As long as the upstream's patience.
+    Usual,
+    /// What the client gave it.
+    Time(Duration),
+    /// For as long as both are there: a stream of gRPC may begin with its first message, hours later.
+    Ever,
 }
 
 /// Why there is no answer from the upstream.
@@ -214,10 +222,11 @@ where
         let (head, incoming) = request.into_parts();
         let view = self.views.current();
         let mut exchange = self.begin(&view, &head);
-        let asked = Asked::read(&head.headers);
+        let asked = Asked::read(&head);
+        exchange.rpc = asked.is_rpc();
         if let Some(why) = from.link.begin() {
             exchange.malformed(why);
-            return finish(exchange, respond::malformed(why), Dress::nowhere(&view, &asked));
+            return finish(exchange, respond::malformed(why, asked.shape), Dress::nowhere(&view, &asked));
         }
         exchange.client = self.client(&*from.link, &view, &head);
         let length = incoming.size_hint().exact();
@@ -246,8 +255,8 @@ where
             Ok(permit) => permit,
             Err(denial) => {
                 exchange.denied(&denial);
-                upload::drain(incoming, asked.first).await;
-                return finish(exchange, respond::denied(&denial, Some(reading.site), asked.html), dress);
+                upload::drain(incoming, asked.first || asked.is_rpc()).await;
+                return finish(exchange, respond::denied(&denial, Some(reading.site), asked.shape), dress);
             }
         };
         let strips = permit.strip_cookies;
@@ -256,13 +265,22 @@ where
             // What is left out does not end this stream when another block comes.
             live = self.streams.register(Rc::clone(&facts), from.kill);
         }
-        let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link));
+        let trailers = reading.h2 && (asked.is_rpc() || facts.class == Class::Rpc);
+        exchange.trailers = trailers;
+        let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link), trailers);
         let slot = Rc::default();
-        let way = Way { reading: &reading, facts, upload: &upload, id: &exchange.id, slot: &slot };
+        let way = Way {
+            reading: &reading,
+            facts,
+            upload: &upload,
+            id: &exchange.id,
+            slot: &slot,
+            link: &from.link,
+        };
         let forward = self.forward(permit, head, incoming, way);
         let answered = self.upstream.clone().oneshot(forward).await;
         let answer = match answered {
-            Ok(answer) => answer::permitted(answer, &mut exchange),
+            Ok(answer) => answer::permitted(answer, &mut exchange, &asked),
             Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
         };
         let answer = if strips { answer::expire_cookies(answer, reading.site) } else { answer };
@@ -299,16 +317,19 @@ where
     }
 
     fn forward(&self, permit: Permit, mut head: Parts, incoming: Incoming, way: Way<'_>) -> Forward {
-        let Way { reading, facts, upload, id, slot } = way;
+        let Way { reading, facts, upload, id, slot, link } = way;
         let tunnel = facts.websocket.then(|| {
             let client = head.extensions.remove::<OnUpgrade>();
-            client.map(|client| Tunnel {
-                client,
-                streams: Rc::clone(&self.streams),
-                facts,
-                exchange: Rc::clone(slot),
-            })
+            let streams = Rc::clone(&self.streams);
+            let (exchange, link) = (Rc::clone(slot), Rc::clone(link));
+            client.map(|client| Tunnel::new(client, Registrar { streams, facts }, exchange, link))
         });
+        let rpc = rpc::is_call(&head);
+        let answer_within = match rpc::deadline(&head.headers) {
+            _ if reading.facts.class != Class::Rpc => Within::Usual,
+            Some(time) => Within::Time(time),
+            None => Within::Ever,
+        };
         if permit.strip_cookies {
             answer::strip_cookies(&mut head.headers, reading.site);
         }
@@ -327,6 +348,8 @@ where
             progress: upload.count(),
             asked_whole: upload.whole(),
             unpaced: matches!(reading.facts.class, Class::Live | Class::Rpc),
+            answer_within,
+            rpc,
             tunnel: tunnel.flatten(),
         }
     }
@@ -370,6 +393,7 @@ struct Way<'a> {
     upload: &'a Upload,
     id: &'a str,
     slot: &'a Rc<RefCell<Option<Box<Exchange>>>>,
+    link: &'a Rc<dyn Link>,
 }
 
 fn finish(mut exchange: Box<Exchange>, answer: Response<Body>, dress: Dress<'_>) -> Response<Body> {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Version};
+use hyper::ext::Protocol;
 
 use super::Link;
 use crate::clock::Now;
@@ -47,6 +48,8 @@ pub struct Reading<'p> {
     pub public_port: u16,
     /// https, by the listener or by what a trusted proxy says.
     pub secure: bool,
+    /// It came over HTTP/2.
+    pub h2: bool,
 }
 
 /// Why there is nothing to judge.
@@ -107,7 +110,8 @@ pub fn read<'p>(
     let misdirected = || Refusal::Denied(Denial::new("host", Reason::Misdirected));
     let site = policy.site(place).ok_or_else(misdirected)?;
     let site_host = site.hosts.get(host_place).ok_or_else(misdirected)?;
-    let found = site.route(&head.method, &path).ok_or_else(misdirected)?;
+    let method = meant_method(head);
+    let found = site.route(method, &path).ok_or_else(misdirected)?;
     if path.encoded_slash && !found.route.keep_encoded_slash {
         return Err(Malformed::Path.into());
     }
@@ -117,7 +121,7 @@ pub fn read<'p>(
         client,
         scopes: around.snapshot.scopes(place),
         class: found.route.class,
-        method: head.method.clone(),
+        method: method.clone(),
         credentials: carriers::find(&head.headers, path.query(), &site.tokens, site.token_lifetime)?,
         share: share(found.route.class, &found, &path, around.share_key),
         body_length: length,
@@ -129,13 +133,19 @@ pub fn read<'p>(
     });
     let public_port = policy.settings.listen.public_port;
     let secure = !link.is_plain() || proto_is_https(&head.headers);
-    Ok(Reading { facts, place, site, host: site_host, found, path, authority, public_port, secure })
+    let h2 = head.version == Version::HTTP_2;
+    Ok(Reading { facts, place, site, host: site_host, found, path, authority, public_port, secure, h2 })
 }
 
 /// What HTTP/2 brings that HTTP/1.1 heads were checked for before they came here.
 fn check_head(head: &Parts) -> Result<(), Malformed> {
-    if head.method == Method::CONNECT || head.method == Method::TRACE {
-        return Err(Malformed::Method);
+    match head.extensions.get::<Protocol>() {
+        Some(protocol) if head.method == Method::CONNECT && protocol.as_str() == "websocket" => {}
+        Some(_) => return Err(Malformed::Upgrade),
+        None if head.method == Method::CONNECT || head.method == Method::TRACE => {
+            return Err(Malformed::Method);
+        }
+        None => {}
     }
     if head.headers.len() > MAX_FIELDS {
         return Err(Malformed::TooManyHeaders);
@@ -146,6 +156,12 @@ fn check_head(head: &Parts) -> Result<(), Malformed> {
         return Err(Malformed::ContentLength);
     }
     Ok(())
+}
+
+/// The method that a request is judged by: a WebSocket over HTTP/2 is the GET that it would be over HTTP/1.1. Of all CONNECTs
+/// it alone has come as far as this.
+fn meant_method(head: &Parts) -> &Method {
+    if head.method == Method::CONNECT { &Method::GET } else { &head.method }
 }
 
 /// Host → site; a TLS name of another site is 421.
@@ -197,6 +213,10 @@ fn asks_for_websocket(head: &Parts) -> bool {
             .flat_map(|line: &HeaderValue| line.as_bytes().split(|byte| *byte == b','))
             .any(|one| one.trim_ascii().eq_ignore_ascii_case(word))
     };
+    // RFC 8441; `check_head` knows no other.
+    if head.method == Method::CONNECT {
+        return true;
+    }
     head.version == Version::HTTP_11
         && head.method == Method::GET
         && says(header::UPGRADE, b"websocket")

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::ForwardError;
+use super::{ForwardError, rpc};
 use crate::guards::Denial;
 use crate::policy::Site;
 use crate::request::body::Body;
@@ -18,17 +18,29 @@ use crate::request::facts::Malformed;
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
+/// The shape of an answer of our own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// RFC 9457.
+    Problem,
+    /// A small page, for browsers.
+    Page,
+    /// A gRPC status: see [`rpc`].
+    Rpc,
+}
+
 /// The answer to a denied request: in the application's own shape where the app file gives one.
-pub fn denied(denial: &Denial, site: Option<&Site>, html: bool) -> Response<Body> {
+pub fn denied(denial: &Denial, site: Option<&Site>, shape: Shape) -> Response<Body> {
     let status = denial.reason.status();
-    let mut answer = match site.and_then(|site| site.denials.get(&status)) {
+    let own = site.filter(|_| shape != Shape::Rpc).and_then(|site| site.denials.get(&status));
+    let mut answer = match own {
         Some(own) => {
             let mut answer = Response::new(Body::Full(own.body.clone()));
             *answer.status_mut() = status;
             answer.headers_mut().insert(header::CONTENT_TYPE, own.content_type.clone());
             answer
         }
-        None => plain(status, html),
+        None => plain(status, shape),
     };
     if let Some(wait) = denial.retry_after {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
@@ -41,18 +53,18 @@ pub fn denied(denial: &Denial, site: Option<&Site>, html: bool) -> Response<Body
 }
 
 /// The answer to a request that cannot be understood; the connection is closed behind it.
-pub fn malformed(why: Malformed) -> Response<Body> {
+pub fn malformed(why: Malformed, shape: Shape) -> Response<Body> {
     let status = match why {
         Malformed::TooManyHeaders | Malformed::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
     };
-    let mut answer = plain(status, false);
+    let mut answer = plain(status, shape);
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
 /// The answer when the application could not be asked, or did not answer.
-pub fn failed(error: &ForwardError, html: bool) -> Response<Body> {
+pub fn failed(error: &ForwardError, shape: Shape) -> Response<Body> {
     let status = match error {
         ForwardError::Connect(_) | ForwardError::Protocol(_) | ForwardError::Closed => {
             StatusCode::BAD_GATEWAY
@@ -61,7 +73,7 @@ pub fn failed(error: &ForwardError, html: bool) -> Response<Body> {
         ForwardError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ForwardError::BrokenRequest => StatusCode::BAD_REQUEST,
     };
-    let mut answer = plain(status, html);
+    let mut answer = plain(status, shape);
     if matches!(error, ForwardError::BodyTooLarge | ForwardError::BrokenRequest) {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -78,17 +90,18 @@ pub fn redirect(location: &str) -> Response<Body> {
     answer
 }
 
-/// RFC 9457, or a small page for browsers.
-fn plain(status: StatusCode, html: bool) -> Response<Body> {
+fn plain(status: StatusCode, shape: Shape) -> Response<Body> {
     let reason = status.canonical_reason().unwrap_or("Error");
     let code = status.as_u16();
-    let (content_type, body) = if html {
-        (
+    let (content_type, body) = match shape {
+        Shape::Rpc => return rpc::refusal(status),
+        Shape::Page => (
             HTML,
             format!("<!doctype html><html lang=en><title>{code} {reason}</title><h1>{code} {reason}</h1>\n"),
-        )
-    } else {
-        (PROBLEM, format!("{{\"type\":\"about:blank\",\"title\":\"{reason}\",\"status\":{code}}}\n"))
+        ),
+        Shape::Problem => {
+            (PROBLEM, format!("{{\"type\":\"about:blank\",\"title\":\"{reason}\",\"status\":{code}}}\n"))
+        }
     };
     let mut answer = Response::new(Body::Full(Bytes::from(body)));
     *answer.status_mut() = status;
@@ -116,7 +129,7 @@ mod tests {
     #[test]
     fn reasons_of_one_status_look_the_same() {
         let answer = |reason| {
-            let answer = denied(&Denial::new("x", reason), None, false);
+            let answer = denied(&Denial::new("x", reason), None, Shape::Problem);
             (answer.status(), answer.headers().clone(), format!("{:?}", answer.into_body()))
         };
         assert_eq!(answer(Reason::NotAllowlisted), answer(Reason::ShareBlocked));

@@ -5,14 +5,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::Link;
 use super::read::Reading;
+use super::{Link, hops};
 use crate::config::class::Class;
-use crate::request::body::{Body, BodyError, Tail};
+use crate::request::body::{Body, BodyError, Source, Tail};
 
 /// Bodies up to this size are read away.
 const DRAINED: u64 = 64 * 1024;
@@ -22,6 +23,10 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 pub struct Upload {
     link: Rc<dyn Link>,
     paced: bool,
+    /// The client speaks HTTP/2.
+    h2: bool,
+    /// Trailers pass.
+    trailers: bool,
     limit: u64,
     count: Rc<Cell<u64>>,
     whole: Rc<Cell<bool>>,
@@ -38,11 +43,12 @@ enum State {
 }
 
 impl Upload {
-    /// An upload of a request; `count` hears the bytes.
-    pub fn new(reading: &Reading<'_>, count: Rc<Cell<u64>>, link: Rc<dyn Link>) -> Self {
+    /// An upload of a request; `count` hears the bytes. `trailers`: those of HTTP/2 pass.
+    pub fn new(reading: &Reading<'_>, count: Rc<Cell<u64>>, link: Rc<dyn Link>, trailers: bool) -> Self {
         let limit = if reading.site.observe { u64::MAX } else { reading.found.route.guards.size.limit() };
         let paced = !matches!(reading.facts.class, Class::Live | Class::Rpc);
-        Self { link, paced, limit, count, whole: Rc::default(), state: Rc::default() }
+        let h2 = reading.h2;
+        Self { link, paced, h2, trailers, limit, count, whole: Rc::default(), state: Rc::default() }
     }
 
     /// The body to forward.
@@ -55,12 +61,14 @@ impl Upload {
             link: Rc::clone(&self.link),
             paced: self.paced,
             waits: false,
+            trailers: self.trailers,
             left: self.limit,
             count: Rc::clone(&self.count),
             whole: Rc::clone(&self.whole),
             state: Rc::clone(&self.state),
         };
-        Body::stream(incoming, Box::new(meter))
+        let source = if self.h2 { Source::Http2(incoming) } else { Source::Http1(incoming) };
+        Body::stream(source, Box::new(meter))
     }
 
     /// The bytes that have passed so far.
@@ -109,6 +117,7 @@ struct Meter {
     paced: bool,
     /// The client has been said to owe.
     waits: bool,
+    trailers: bool,
     left: u64,
     count: Rc<Cell<u64>>,
     whole: Rc<Cell<bool>>,
@@ -138,8 +147,16 @@ impl Tail for Meter {
         self.whole.set(true);
     }
 
-    fn broken(&mut self, _: &hyper::Error) {
+    fn broken(&mut self, _: &(dyn std::error::Error + 'static)) {
         self.state.set(State::Broken);
+    }
+
+    fn trailers(&mut self, mut trailers: HeaderMap) -> Option<HeaderMap> {
+        if !self.trailers {
+            return None;
+        }
+        hops::trailers(&mut trailers);
+        Some(trailers)
     }
 }
 

@@ -67,7 +67,8 @@ pub struct Connection {
     pub malformed_body: Cell<Option<Malformed>>,
     /// Requests that the service has seen on this connection; the service counts.
     pub requests: Cell<u64>,
-    /// HTTP/2: `call` leaves the stream's kill switch here, and the executor, which hyper asks next, takes it.
+    /// HTTP/2: `call` leaves the stream's kill switch here, and the executor, which hyper asks next, takes it; so does what
+    /// answers with a tunnel.
     pub next_stream: RefCell<Option<Rc<Kill>>>,
     /// Set by the service before it answers 101: the I/O type hands everything through from then on. Until then it
     /// holds back what follows the head of an upgrade request.

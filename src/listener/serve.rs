@@ -104,6 +104,8 @@ fn http2_builder(connection: &Rc<Connection>, limits: HttpLimits) -> http2::Buil
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(LOCAL_RESETS)
         .max_send_buf_size(BUFFER)
+        // RFC 8441: WebSockets. What else a CONNECT asks for is refused with the request.
+        .enable_connect_protocol()
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_ANSWER);
     builder
@@ -139,7 +141,8 @@ async fn until_done<C: Future>(
     .await
 }
 
-/// Runs the streams of an HTTP/2 connection, each with the kill switch that its request was given.
+/// Runs the streams of an HTTP/2 connection, each with the kill switch that its request was given, and what writes to a
+/// tunnel's client with that of the tunnel.
 #[derive(Debug, Clone)]
 struct StreamExecutor {
     connection: Rc<Connection>,

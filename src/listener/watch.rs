@@ -75,6 +75,18 @@ impl Watch {
         }
     }
 
+    /// HTTP/2: a stream is a tunnel now. It counts as a request in flight that waits for upstream: it may be silent.
+    pub fn carry(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.feeding.set(self.feeding.get() + 1);
+    }
+
+    /// A tunnel has ended.
+    pub fn put_down(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        self.feeding.set(self.feeding.get().saturating_sub(1));
+    }
+
     /// To be woken by [`Self::close`].
     pub(crate) fn wait_close(&self, waker: &Waker) {
         let mut place = self.closer.borrow_mut();

@@ -1,11 +1,16 @@
 //! One concrete body for both directions: small, so that futures that hold it stay small.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+
+/// What a body breaks off with.
+pub type Broken = Box<dyn Error + Send + Sync>;
 
 /// A body of a request or an answer.
 #[derive(Debug, Default)]
@@ -21,9 +26,21 @@ pub enum Body {
 
 /// A streamed body and what watches it.
 pub struct Stream {
-    incoming: Incoming,
+    source: Source,
     tail: Box<dyn Tail>,
     done: bool,
+    /// What is still to be said behind the last piece.
+    epilogue: Option<HeaderMap>,
+}
+
+/// Where a streamed body comes from.
+pub enum Source {
+    /// HTTP/1.1, by hyper.
+    Http1(Incoming),
+    /// HTTP/2, by hyper.
+    Http2(Incoming),
+    /// HTTP/2, by a connection of our own.
+    Own(Pin<Box<dyn HttpBody<Data = Bytes, Error = Broken>>>),
 }
 
 /// Watches a streamed body; lives exactly as long as the body, so what it owns (registrations, leases, permits) does too.
@@ -36,7 +53,7 @@ pub trait Tail {
     /// The body ended as it should; never called for one that was cut short.
     fn complete(&mut self);
     /// The peer broke the body off.
-    fn broken(&mut self, error: &hyper::Error) {
+    fn broken(&mut self, error: &(dyn Error + 'static)) {
         let _ = error;
     }
     /// The next piece is waited for, or has come.
@@ -47,9 +64,15 @@ pub trait Tail {
     fn cause(&self) -> Option<&'static str> {
         None
     }
-    /// Whether trailers may pass.
-    fn trailers(&self) -> bool {
-        false
+    /// What of the trailers may pass; `None`: they end here.
+    fn trailers(&mut self, trailers: HeaderMap) -> Option<HeaderMap> {
+        let _ = trailers;
+        None
+    }
+    /// Trailers in place of those that did not come, or of the rest of a body that broke off.
+    fn epilogue(&mut self, broken: bool) -> Option<HeaderMap> {
+        let _ = broken;
+        None
     }
 }
 
@@ -58,7 +81,7 @@ pub trait Tail {
 pub enum BodyError {
     /// The peer broke off, or broke the rules.
     #[error("the peer broke the body off")]
-    Peer(#[source] hyper::Error),
+    Peer(#[source] Broken),
     /// Over its limit.
     #[error("the body is larger than its limit")]
     TooLarge,
@@ -69,8 +92,8 @@ pub enum BodyError {
 
 impl Body {
     /// A body streamed from a peer.
-    pub fn stream(incoming: Incoming, tail: Box<dyn Tail>) -> Self {
-        Self::Stream(Box::new(Stream { incoming, tail, done: false }))
+    pub fn stream(source: Source, tail: Box<dyn Tail>) -> Self {
+        Self::Stream(Box::new(Stream { source, tail, done: false, epilogue: None }))
     }
 }
 
@@ -110,7 +133,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
-            Self::Stream(stream) => stream.done,
+            Self::Stream(stream) => stream.done && stream.epilogue.is_none(),
         }
     }
 
@@ -118,7 +141,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Stream(stream) => stream.incoming.size_hint(),
+            Self::Stream(stream) => stream.source.size_hint(),
         }
     }
 }
@@ -127,50 +150,85 @@ impl Stream {
     /// Puts another watcher around the one that is there.
     #[must_use]
     pub fn wrap(self, outer: impl FnOnce(Box<dyn Tail>) -> Box<dyn Tail>) -> Self {
-        Self { incoming: self.incoming, tail: outer(self.tail), done: self.done }
+        Self { tail: outer(self.tail), ..self }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.done {
-            return Poll::Ready(None);
+            return Poll::Ready(self.epilogue.take().map(|said| Ok(Frame::trailers(said))));
         }
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let polled = self.source.poll_frame(cx);
         self.tail.waiting(polled.is_pending());
         let frame = match std::task::ready!(polled) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 self.done = true;
-                self.tail.broken(&error);
-                return Poll::Ready(Some(Err(BodyError::Peer(error))));
+                self.tail.broken(&*error);
+                let said = self.tail.epilogue(true).map(Frame::trailers);
+                return Poll::Ready(Some(said.ok_or(BodyError::Peer(error))));
             }
             None => {
                 self.finish();
-                return Poll::Ready(None);
+                return self.poll(cx);
             }
         };
-        match frame.data_ref() {
-            Some(piece) => {
-                if let Err(error) = self.tail.data(piece) {
-                    self.done = true;
-                    return Poll::Ready(Some(Err(error)));
-                }
-                if self.incoming.is_end_stream() {
-                    self.finish();
-                }
-            }
-            None if !self.tail.trailers() => {
-                self.finish();
-                return Poll::Ready(None);
-            }
-            None => self.finish(),
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(frame) => return self.last(frame),
+        };
+        if let Err(error) = self.tail.data(&data) {
+            self.done = true;
+            return Poll::Ready(Some(Err(error)));
         }
-        Poll::Ready(Some(Ok(frame)))
+        if self.source.is_end_stream() {
+            self.finish();
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn last(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let trailers = frame.into_trailers().unwrap_or_default();
+        let passing = self.tail.trailers(trailers);
+        self.finish();
+        let said = passing.or(self.epilogue.take());
+        Poll::Ready(said.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     fn finish(&mut self) {
         if !self.done {
             self.done = true;
             self.tail.complete();
+            self.epilogue = self.tail.epilogue(false);
+        }
+    }
+}
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let (incoming, h2) = match self {
+            Self::Own(body) => return body.as_mut().poll_frame(cx),
+            Self::Http1(incoming) => (incoming, false),
+            Self::Http2(incoming) => (incoming, true),
+        };
+        let frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        // hyper takes a reset without an error for an end.
+        if frame.is_none() && h2 && !incoming.is_end_stream() {
+            return Poll::Ready(Some(Err("reset in the middle of the body".into())));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(incoming) | Self::Http2(incoming) => incoming.is_end_stream(),
+            Self::Own(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(incoming) | Self::Http2(incoming) => incoming.size_hint(),
+            Self::Own(body) => body.size_hint(),
         }
     }
 }

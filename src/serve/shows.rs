@@ -46,11 +46,9 @@ pub fn scrape(from: &Parted) -> Scrape {
 fn upstreams(policy: &Policy, health: &Health) -> Vec<(String, String, bool)> {
     let of = |site: &Site| {
         let mut own: Vec<&Upstream> = site.routes.iter().map(|route| &route.upstream).collect();
-        own.sort_by(|one, other| (&one.host, one.port).cmp(&(&other.host, other.port)));
+        own.sort_by_key(ToString::to_string);
         own.dedup();
-        let seen = |one: &Upstream| {
-            Some((site.name.to_string(), format!("{}:{}", one.host, one.port), health.get(one)?))
-        };
+        let seen = |one: &Upstream| Some((site.name.to_string(), one.to_string(), health.get(one)?));
         own.into_iter().filter_map(seen).collect::<Vec<_>>()
     };
     policy.sites.iter().flat_map(of).collect()

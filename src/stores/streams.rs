@@ -87,6 +87,12 @@ impl Kill {
         }
     }
 
+    /// Whether it was ended; else the task hears of it.
+    pub fn poll_killed(&self, cx: &mut Context<'_>) -> bool {
+        self.wait(cx.waker());
+        self.is_killed()
+    }
+
     /// Whether it was ended.
     pub fn is_killed(&self) -> bool {
         self.killed.get()

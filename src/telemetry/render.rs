@@ -243,7 +243,7 @@ mod tests {
             reload_success_time: 1_700_000_000,
             state_durable: true,
             certificates: vec![("files.example.com".into(), 1_800_000_000)],
-            upstreams: vec![("files.example.com".into(), "127.0.0.1:8000".into(), true)],
+            upstreams: vec![("files.example.com".into(), "http://127.0.0.1:8000".into(), true)],
             ..Gauges::default()
         }
     }
@@ -261,7 +261,7 @@ mod tests {
             "portcullis_streams_cut_total 4",
             "portcullis_client_address_unknown_total 2",
             r#"portcullis_blocks{kind="fingerprint"} 2"#,
-            r#"portcullis_upstream_up{site="files.example.com",upstream="127.0.0.1:8000"} 1"#,
+            r#"portcullis_upstream_up{site="files.example.com",upstream="http://127.0.0.1:8000"} 1"#,
             "portcullis_state_durable 1",
         ] {
             assert!(text.lines().any(|known| known == line), "{line}\nis not in\n{text}");

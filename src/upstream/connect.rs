@@ -1,31 +1,33 @@
 //! New connections to an upstream.
 
+use std::future::Future;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::Scheme;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 
 use super::health::Health;
+use super::http2::{self, Carrier};
+use super::socket::Socket;
+use super::tls;
 use super::wire::{Line, Wire};
-use crate::config::settings::Upstream;
+use crate::config::upstream::{Speaks, Upstream};
 use crate::gateway::ForwardError;
 use crate::request::body::Body;
 use crate::stores::descriptors::Descriptors;
 
-/// Name resolution and TCP handshake together.
+/// Name resolution, TCP and TLS handshake, and HTTP/2's first words together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Larger heads of answers are refused.
 const MAX_HEAD: usize = 128 * 1024;
-/// What the kernel takes from an upstream for a client that takes nothing; its own choice goes up to megabytes.
-const RECEIVE_BUFFER: usize = 128 * 1024;
 
-/// A connection and the task that drives it.
+/// A connection of HTTP/1.1 and the task that drives it.
 #[derive(Debug)]
 pub struct Connected {
     /// Takes requests.
@@ -45,27 +47,74 @@ pub struct Means {
     pub descriptors: Descriptors,
 }
 
-/// Connects.
+/// Connects for HTTP/1.1.
 ///
 /// # Errors
 /// [`ForwardError::Connect`] and [`ForwardError::Timeout`].
-pub async fn connect(upstream: &Upstream, means: &Means) -> Result<Connected, ForwardError> {
-    let target = (&*upstream.host, upstream.port);
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(target))
-        .await
-        .map_err(|_| ForwardError::Timeout("no connection"))
-        .and_then(|connected| connected.map_err(ForwardError::Connect));
+pub async fn for_http1(upstream: &Upstream, means: &Means) -> Result<Connected, ForwardError> {
+    let connected = in_time(async {
+        let line = line(upstream, means).await?;
+        let wire = Wire::new(&line);
+        match &upstream.speaks {
+            Speaks::Http | Speaks::H2c => begin_http1(wire, line).await,
+            Speaks::Https(how) => begin_http1(tls::connect(how, wire, tls::HTTP1).await?, line).await,
+        }
+    })
+    .await;
     means.health.set(upstream, connected.is_ok());
-    let stream = connected?;
-    if !means.descriptors.allow_upstream(stream.as_raw_fd()) {
+    connected
+}
+
+/// Connects for HTTP/2.
+///
+/// # Errors
+/// As [`for_http1`], and [`ForwardError::Protocol`] where HTTP/2 is not spoken.
+pub async fn for_http2(upstream: &Upstream, means: &Means) -> Result<Carrier, ForwardError> {
+    let connected = in_time(async {
+        match &upstream.speaks {
+            // Never by a guess: one that reads frames as HTTP/1.1 may find requests in them that nobody has judged.
+            Speaks::Http => Err(ForwardError::Protocol(
+                "gRPC needs HTTP/2: name this upstream by h2c:// or https://".into(),
+            )),
+            Speaks::H2c => {
+                let line = line(upstream, means).await?;
+                http2::begin(Wire::new(&line), line, Scheme::HTTP).await
+            }
+            Speaks::Https(how) => {
+                let line = line(upstream, means).await?;
+                let stream = tls::connect(how, Wire::new(&line), tls::HTTP2).await?;
+                http2::begin(stream, line, Scheme::HTTPS).await
+            }
+        }
+    })
+    .await;
+    // Whoever says that his request is gRPC could else make any upstream look as if it were down.
+    if connected.is_ok() || matches!(upstream.speaks, Speaks::H2c) {
+        means.health.set(upstream, connected.is_ok());
+    }
+    connected
+}
+
+async fn in_time<T>(connecting: impl Future<Output = Result<T, ForwardError>>) -> Result<T, ForwardError> {
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+    connected.unwrap_or(Err(ForwardError::Timeout("no connection")))
+}
+
+async fn line(upstream: &Upstream, means: &Means) -> Result<Arc<Line>, ForwardError> {
+    let socket = Socket::connect(&upstream.address).await.map_err(ForwardError::Connect)?;
+    if !means.descriptors.allow_upstream(socket.as_raw_fd()) {
         return Err(ForwardError::Connect(io::Error::other("too few file descriptors are left")));
     }
-    stream.set_nodelay(true).map_err(ForwardError::Connect)?;
-    SockRef::from(&stream).set_recv_buffer_size(RECEIVE_BUFFER).map_err(ForwardError::Connect)?;
-    let line = Line::new(stream);
+    Ok(Line::new(socket))
+}
+
+async fn begin_http1<T>(io: T, line: Arc<Line>) -> Result<Connected, ForwardError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
-        .handshake(TokioIo::new(Wire::new(&line)))
+        .handshake(TokioIo::new(io))
         .await
         .map_err(|error| ForwardError::Connect(io::Error::other(error)))?;
     // Ends with the connection, or is aborted by the lease that holds it.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::config::settings::Upstream;
+use crate::config::upstream::Upstream;
 
 /// What all workers know of the upstreams; touched by new connections only, never by a request.
 #[derive(Debug, Default)]

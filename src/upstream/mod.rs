@@ -3,8 +3,15 @@
 mod answer;
 pub mod connect;
 pub mod health;
+mod held;
+mod http2;
 mod patience;
+mod pipe;
 mod pool;
+mod shared;
+mod socket;
+mod stream;
+mod tls;
 mod tunnel;
 mod wire;
 
@@ -16,78 +23,138 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::h2::RecvStream;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tower::Service;
 
 use self::connect::Means;
-use self::patience::{Flow, Patience};
+use self::held::{AnswerLease, Held};
+use self::patience::{End, Flow, Patience, Wait};
 use self::pool::{Lease, Pool};
+use self::shared::{Shared, StreamLease};
+use self::stream::StreamBody;
 use crate::clock::Clock;
-use crate::config::settings::Upstream;
-use crate::gateway::{Forward, ForwardError, Tunnel};
-use crate::request::body::Body;
+use crate::config::upstream::{Speaks, Upstream};
+use crate::gateway::{Forward, ForwardError, Tunnel, Within};
+use crate::request::body::{Body, Source};
+use crate::stores::streams::Kill;
 
 /// How long an upstream may take to its first byte, once the client's body has stopped moving.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// A host that is gone: its connection is asked after it was silent for this long, this often, and given up in minutes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 /// How long it may pause in the middle of an answer; `live` and `rpc` may for ever.
 const STALL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The upstreams as one worker sees them. Cheap to clone.
 #[derive(Clone)]
 pub struct Upstreams {
-    shared: Rc<Shared>,
+    common: Rc<Common>,
 }
 
-struct Shared {
-    pools: RefCell<HashMap<Upstream, Rc<Pool>>>,
+struct Common {
+    upstreams: RefCell<HashMap<Upstream, Rc<Connections>>>,
     patience: Rc<Patience>,
     means: Means,
     clock: Clock,
 }
 
+/// The connections to one upstream.
+struct Connections {
+    one_by_one: Rc<Pool>,
+    shared: Shared,
+}
+
 impl Upstreams {
     /// Pools of one worker.
     pub fn new(means: Means, clock: Clock) -> Self {
-        let shared = Shared { pools: RefCell::default(), patience: Rc::default(), means, clock };
-        Self { shared: Rc::new(shared) }
+        let common = Common { upstreams: RefCell::default(), patience: Rc::default(), means, clock };
+        Self { common: Rc::new(common) }
     }
 
     /// Every quarter of a second: ends the waits that took too long, closes connections that idled too long.
     pub fn tick(&self) {
-        let now = self.shared.clock.now();
-        self.shared.patience.tick(now);
-        let mut pools = self.shared.pools.borrow_mut();
-        pools.values().for_each(|pool| pool.tick(now));
-        pools.retain(|_, pool| !pool.is_forgotten(now));
+        let now = self.common.clock.now();
+        self.common.patience.tick(now);
+        let mut upstreams = self.common.upstreams.borrow_mut();
+        for one in upstreams.values() {
+            one.one_by_one.tick(now);
+            one.shared.tick(now);
+        }
+        upstreams.retain(|_, one| !one.one_by_one.is_forgotten(now) || !one.shared.is_empty());
     }
 
-    fn pool(&self, upstream: &Upstream) -> Rc<Pool> {
-        if let Some(pool) = self.shared.pools.borrow().get(upstream) {
-            return Rc::clone(pool);
+    fn connections(&self, upstream: &Upstream) -> Rc<Connections> {
+        if let Some(known) = self.common.upstreams.borrow().get(upstream) {
+            return Rc::clone(known);
         }
-        let pool = Rc::new(Pool::new(upstream.clone(), self.shared.means.clone(), self.shared.clock.clone()));
-        Rc::clone(self.shared.pools.borrow_mut().entry(upstream.clone()).or_insert(pool))
+        let (means, clock) = (&self.common.means, &self.common.clock);
+        let new = Rc::new(Connections {
+            one_by_one: Rc::new(Pool::new(upstream.clone(), means.clone(), clock.clone())),
+            shared: Shared::new(upstream.clone(), means.clone(), clock.clone()),
+        });
+        Rc::clone(self.common.upstreams.borrow_mut().entry(upstream.clone()).or_insert(new))
     }
 
     async fn forward(self, forward: Forward) -> Result<Response<Body>, ForwardError> {
-        let Forward { permit, request, progress, asked_whole, unpaced, tunnel } = forward;
-        let pool = self.pool(permit.upstream());
+        let connections = self.connections(forward.permit.upstream());
+        connections.one_by_one.used();
+        if speaks_http2(&forward) {
+            self.by_http2(&connections, forward).await
+        } else {
+            self.by_http1(&connections, forward).await
+        }
+    }
+
+    async fn by_http1(
+        &self,
+        connections: &Connections,
+        forward: Forward,
+    ) -> Result<Response<Body>, ForwardError> {
+        let wait = self.wait(&forward);
+        let Forward { request, asked_whole, unpaced, tunnel, .. } = forward;
         let key = tunnel.as_ref().and_then(|_| tunnel::expected_accept(&request));
-        let wait = self.shared.patience.wait(self.shared.clock.now(), ANSWER_TIMEOUT, progress);
-        let (answer, lease) = match wait.on(exchange(&pool, request)).await {
+        let (answer, lease) = match wait.on(exchange(&connections.one_by_one, request)).await {
             Some(answered) => answered?,
             None => return Err(ForwardError::Timeout("no answer")),
         };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return switch(answer, lease, tunnel, key.as_deref());
         }
-        Ok(self.stream(answer, lease, asked_whole, unpaced))
+        Ok(self.connection_answer(answer, lease, asked_whole, unpaced))
+    }
+
+    async fn by_http2(
+        &self,
+        connections: &Connections,
+        forward: Forward,
+    ) -> Result<Response<Body>, ForwardError> {
+        let wait = self.wait(&forward);
+        let Forward { request, unpaced, .. } = forward;
+        let work = async {
+            let mut lease = connections.shared.lease().await?;
+            let answer = http2::exchange(&mut lease, request).await?;
+            answer::check(&answer)?;
+            Ok((answer, lease))
+        };
+        let (answer, lease) = wait.on(work).await.unwrap_or(Err(ForwardError::Timeout("no answer")))?;
+        Ok(self.stream_answer(answer, lease, unpaced))
+    }
+
+    fn wait(&self, forward: &Forward) -> Wait {
+        let now = self.common.clock.now();
+        match forward.answer_within {
+            Within::Usual => self.common.patience.wait(now, ANSWER_TIMEOUT, Rc::clone(&forward.progress)),
+            Within::Time(time) => self.common.patience.wait(now, time, Rc::default()),
+            Within::Ever => self.common.patience.wait(now, Duration::MAX, Rc::default()),
+        }
     }
 
     /// The answer's body takes the lease along: the connection is free again when the body has ended, and closed when it
     /// is dropped before.
-    fn stream(
+    fn connection_answer(
         &self,
         answer: Response<Incoming>,
         mut lease: Lease,
@@ -100,13 +167,42 @@ impl Upstreams {
                 lease.give_back();
                 return Body::Empty;
             }
-            let flow = Flow::owed(Rc::default());
-            let now = self.shared.clock.now();
-            let driver = lease.driver().filter(|_| !unpaced).cloned();
-            let watch = driver.map(|driver| self.shared.patience.watch(now, STALL_TIMEOUT, &flow, driver));
-            Body::stream(body, Box::new(pool::AnswerLease::new(lease, flow, watch)))
+            let end = lease.driver().filter(|_| !unpaced).cloned().map(End::Close);
+            self.watched(Source::Http1(body), Held::Connection(lease), end)
         })
     }
+
+    /// The answer's body takes the lease along: the stream is reset when it is dropped before its end.
+    fn stream_answer(
+        &self,
+        answer: Response<RecvStream>,
+        lease: StreamLease,
+        unpaced: bool,
+    ) -> Response<Body> {
+        answer.map(|recv| {
+            if recv.is_end_stream() {
+                return Body::Empty;
+            }
+            let stop = Rc::<Kill>::default();
+            let end = (!unpaced).then(|| End::Kill(Rc::clone(&stop)));
+            let body = StreamBody::new(recv, stop);
+            self.watched(Source::Own(Box::pin(body)), Held::Stream(lease), end)
+        })
+    }
+
+    fn watched(&self, source: Source, held: Held, end: Option<End>) -> Body {
+        let flow = Flow::owed(Rc::default());
+        let now = self.common.clock.now();
+        let watch = end.map(|end| self.common.patience.watch(now, STALL_TIMEOUT, &flow, end));
+        Body::stream(source, Box::new(AnswerLease::new(held, flow, watch)))
+    }
+}
+
+/// What is spoken follows from scheme and request alone: `h2c` is HTTP/2 in the clear, gRPC is HTTP/2 always (over TLS it is
+/// settled there), all else is HTTP/1.1. A WebSocket goes as HTTP/1.1 to any of them: the one way that every server has.
+fn speaks_http2(forward: &Forward) -> bool {
+    let known = matches!(forward.permit.upstream().speaks, Speaks::H2c);
+    forward.tunnel.is_none() && (known || forward.rpc)
 }
 
 impl Service<Forward> for Upstreams {
@@ -148,7 +244,7 @@ fn forward_error(error: &hyper::Error) -> ForwardError {
         return ForwardError::Closed;
     }
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    ForwardError::Protocol(format!("{error}{cause}"))
+    ForwardError::Protocol(format!("{error}{cause}{}", tls::remedy_of(error)))
 }
 
 /// A 101: to who asked for a WebSocket, with the right proof, a tunnel; to anybody else a broken rule.

@@ -39,8 +39,8 @@ struct Entry {
 
 /// What happens when it took too long.
 #[derive(Debug)]
-enum End {
-    /// The waiting work is dropped.
+pub enum End {
+    /// The waiting work is dropped, or a body breaks off.
     Kill(Rc<Kill>),
     /// The connection is closed: whoever reads from it hears that it broke off.
     Close(AbortHandle),
@@ -75,15 +75,9 @@ impl Patience {
         Wait { _watch: watch, end }
     }
 
-    /// Closes this connection when it stays silent for `limit` while it owes something.
-    pub fn watch(
-        self: &Rc<Self>,
-        now: Now,
-        limit: Duration,
-        flow: &Rc<Flow>,
-        connection: AbortHandle,
-    ) -> Watch {
-        self.insert(now, limit, Rc::clone(flow), End::Close(connection))
+    /// Ends this when it stays silent for `limit` while it owes something.
+    pub fn watch(self: &Rc<Self>, now: Now, limit: Duration, flow: &Rc<Flow>, end: End) -> Watch {
+        self.insert(now, limit, Rc::clone(flow), end)
     }
 
     fn insert(self: &Rc<Self>, now: Now, limit: Duration, flow: Rc<Flow>, end: End) -> Watch {
@@ -155,8 +149,8 @@ mod tests {
         let (stopped, paused) = (connection(), connection());
         let [first, second] = [Flow::owed(Rc::default()), Flow::owed(Rc::default())];
         let minutes = Duration::from_secs(300);
-        let _one = patience.watch(at(0), minutes, &first, stopped.abort_handle());
-        let _other = patience.watch(at(0), minutes, &second, paused.abort_handle());
+        let _one = patience.watch(at(0), minutes, &first, End::Close(stopped.abort_handle()));
+        let _other = patience.watch(at(0), minutes, &second, End::Close(paused.abort_handle()));
         second.waiting.set(false);
         first.moved.set(1);
         patience.tick(at(299));

@@ -1,4 +1,4 @@
-//! Idle connections to one upstream, of one worker: last in, first out.
+//! Idle connections of HTTP/1.1 to one upstream, of one worker: last in, first out.
 //!
 //! A connection goes back only when its answer has ended as announced, with no status of 500 or above and no
 //! `Connection: close`; hyper closes it by itself when the upstream sends a byte that nobody asked for. A lease that is
@@ -8,18 +8,16 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::task::AbortHandle;
 
-use super::connect::{Connected, Means, connect};
-use super::patience::{Flow, Watch};
+use super::connect::{Connected, Means, for_http1};
 use crate::clock::{Clock, Now};
-use crate::config::settings::Upstream;
+use crate::config::upstream::Upstream;
 use crate::gateway::ForwardError;
-use crate::request::body::{Body, BodyError, Tail};
+use crate::request::body::Body;
 
 /// uvicorn closes after five seconds of silence; one that we would just reuse then must not be among ours.
 const IDLE: Duration = Duration::from_secs(4);
@@ -53,13 +51,6 @@ pub struct Lease {
     asked_whole: Rc<Cell<bool>>,
 }
 
-/// Holds the lease for as long as the answer's body.
-pub struct AnswerLease {
-    lease: Lease,
-    flow: Rc<Flow>,
-    _watch: Option<Watch>,
-}
-
 // === impl Pool ===
 
 impl Pool {
@@ -78,7 +69,7 @@ impl Pool {
                 return Ok(lease);
             }
         }
-        connect(&self.upstream, &self.means).await.map(|connected| self.lease_of(connected, false))
+        for_http1(&self.upstream, &self.means).await.map(|connected| self.lease_of(connected, false))
     }
 
     fn lease_of(self: &Rc<Self>, connected: Connected, reused: bool) -> Lease {
@@ -91,8 +82,12 @@ impl Pool {
         }
     }
 
-    fn take(&self) -> Option<Connected> {
+    /// The upstream was asked for.
+    pub fn used(&self) {
         self.last_used.set(self.clock.now().mono_ms());
+    }
+
+    fn take(&self) -> Option<Connected> {
         let mut idle = self.idle.borrow_mut();
         // Given back, but their task has not come to rest yet.
         let mut busy = Vec::new();
@@ -202,33 +197,5 @@ impl Drop for Lease {
         if let Some(connected) = &self.connected {
             connected.driver.abort();
         }
-    }
-}
-
-// === impl AnswerLease ===
-
-impl AnswerLease {
-    /// Of this lease, with what watches the flow of the answer.
-    pub fn new(lease: Lease, flow: Rc<Flow>, watch: Option<Watch>) -> Self {
-        Self { lease, flow, _watch: watch }
-    }
-}
-
-impl Tail for AnswerLease {
-    fn data(&mut self, _: &Bytes) -> Result<(), BodyError> {
-        self.flow.moved.set(self.flow.moved.get().wrapping_add(1));
-        Ok(())
-    }
-
-    fn waiting(&mut self, waiting: bool) {
-        self.flow.waiting.set(waiting);
-    }
-
-    fn cause(&self) -> Option<&'static str> {
-        self.flow.over.get().then_some("the upstream stopped in the middle of its answer")
-    }
-
-    fn complete(&mut self) {
-        self.lease.give_back();
     }
 }

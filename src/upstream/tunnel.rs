@@ -1,10 +1,7 @@
 //! WebSocket tunnels (RFC 6455): opened only after a true 101, registered so that a block cuts them.
 
 use std::cell::{Cell, RefCell};
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -15,7 +12,7 @@ use http::Request;
 use http::header::{HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::pool::Lease;
 use crate::gateway::Tunnel;
@@ -24,6 +21,8 @@ use crate::stores::streams::{Kill, Killable};
 
 /// For the second side to end after the first.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// Of each direction.
+const BUFFER: usize = 8 * 1024;
 /// RFC 6455, 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -46,45 +45,57 @@ pub fn is_true(headers: &HeaderMap, accept: Option<&str>) -> bool {
 
 /// Opens the tunnel: registered at once, running when both sides have switched, over when either ends or a block cuts it.
 pub fn open(tunnel: Tunnel, upstream: OnUpgrade, lease: Lease) {
-    let Tunnel { client, streams, facts, exchange } = tunnel;
     let kill = Rc::<Kill>::default();
-    let registration = streams.register(facts, Rc::clone(&kill));
-    let log = Log { exchange, up: Rc::default(), down: Rc::default() };
-    let (up, down) = (Rc::clone(&log.up), Rc::clone(&log.down));
-    let work = async move {
-        let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
-        pump(TokioIo::new(client), Counted { io: TokioIo::new(upstream), up, down }).await;
-    };
+    let registration = tunnel.registrar.register(Rc::clone(&kill));
+    let carried = tunnel.begin();
+    let Tunnel { client, exchange, .. } = tunnel;
+    let log = Log { exchange, up: Cell::new(0), down: Cell::new(0) };
     // Ends by itself, by its kill switch, or with the worker's thread.
     tokio::task::spawn_local(async move {
-        let _held = (registration, lease, log);
-        Killable::new(work, kill).await;
+        let work = async {
+            let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return false };
+            pump(TokioIo::new(client), TokioIo::new(upstream), &log).await
+        };
+        if Killable::new(work, kill).await != Some(true) {
+            carried.cut();
+        }
+        drop((registration, lease, carried));
     });
 }
 
 /// Copies both ways. When one side has ended, the other is told so and gets a moment for its goodbye: a tunnel has no
-/// deadline, and a client must not hold one whose upstream is gone.
-async fn pump(client: impl AsyncRead + AsyncWrite, upstream: impl AsyncRead + AsyncWrite) {
+/// deadline, and a client must not hold one whose upstream is gone. Answers whether both sides said theirs.
+async fn pump(client: impl AsyncRead + AsyncWrite, upstream: impl AsyncRead + AsyncWrite, log: &Log) -> bool {
     let (client_read, client_write) = tokio::io::split(client);
     let (upstream_read, upstream_write) = tokio::io::split(upstream);
-    let up = std::pin::pin!(copy(client_read, upstream_write));
-    let down = std::pin::pin!(copy(upstream_read, client_write));
+    let up = std::pin::pin!(copy(client_read, upstream_write, &log.up));
+    let down = std::pin::pin!(copy(upstream_read, client_write, &log.down));
     let rest = select(up, down).await.factor_first().1;
-    let _ = tokio::time::timeout(GOODBYE, rest).await;
+    tokio::time::timeout(GOODBYE, rest).await.is_ok()
 }
 
-async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
-    if tokio::io::copy(&mut from, &mut to).await.is_ok() {
-        // The other side may be gone already.
-        let _ = to.shutdown().await;
+/// Copies what comes as it comes, counted, and passes the end on.
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, count: &Cell<u64>) {
+    let mut buffer = vec![0; BUFFER];
+    while let Ok(length) = from.read(&mut buffer).await {
+        let piece = buffer.get(..length).unwrap_or_default();
+        if piece.is_empty() {
+            // The other side may be gone already.
+            let _ = to.shutdown().await;
+            return;
+        }
+        if to.write_all(piece).await.is_err() || to.flush().await.is_err() {
+            return;
+        }
+        count.set(count.get() + length as u64);
     }
 }
 
 /// What the access log hears when the tunnel has ended, however that came.
 struct Log {
     exchange: Rc<RefCell<Option<Box<Exchange>>>>,
-    up: Rc<Cell<u64>>,
-    down: Rc<Cell<u64>>,
+    up: Cell<u64>,
+    down: Cell<u64>,
 }
 
 impl Drop for Log {
@@ -92,44 +103,6 @@ impl Drop for Log {
         if let Some(exchange) = self.exchange.borrow_mut().as_mut() {
             exchange.tunnelled(self.up.get(), self.down.get());
         }
-    }
-}
-
-/// The upstream's side, counted.
-struct Counted<T> {
-    io: T,
-    up: Rc<Cell<u64>>,
-    down: Rc<Cell<u64>>,
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut self.io).poll_read(cx, buffer);
-        self.down.set(self.down.get() + (buffer.filled().len() - before) as u64);
-        result
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(length)) = result {
-            self.up.set(self.up.get() + length as u64);
-        }
-        result
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

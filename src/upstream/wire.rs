@@ -1,4 +1,4 @@
-//! The TCP stream under hyper's client: tells the truth of it before it is used again, and lets an early answer be read
+//! The socket under hyper's client and under TLS: tells the truth of it before it is used again, and lets an early answer be read
 //! when the upstream has stopped to listen.
 
 use std::io;
@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::socket::Socket;
 
 /// What may come before the head of an answer is whole: the head, what a read takes beside it, and interim answers.
 const BEFORE_ANSWER: usize = 512 * 1024;
@@ -18,7 +19,7 @@ const BEFORE_ANSWER: usize = 512 * 1024;
 /// A stream that is also looked at from outside hyper.
 #[derive(Debug)]
 pub struct Line {
-    stream: TcpStream,
+    socket: Socket,
     /// Bytes that may still come before the answer's head is whole.
     before_answer: AtomicUsize,
 }
@@ -32,14 +33,14 @@ pub struct Wire {
 }
 
 impl Line {
-    /// Of a connected stream.
-    pub fn new(stream: TcpStream) -> Arc<Self> {
-        Arc::new(Self { stream, before_answer: AtomicUsize::new(BEFORE_ANSWER) })
+    /// Of a connected socket.
+    pub fn new(socket: Socket) -> Arc<Self> {
+        Arc::new(Self { socket, before_answer: AtomicUsize::new(BEFORE_ANSWER) })
     }
 
     /// Neither closed by the upstream nor holding a byte that nobody asked for.
     pub fn is_quiet(&self) -> bool {
-        let peeked = SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
+        let peeked = SockRef::from(&self.socket).peek(&mut [MaybeUninit::uninit()]);
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
@@ -87,14 +88,14 @@ impl Wire {
     fn poll_writing(
         &mut self,
         cx: &mut Context<'_>,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
+        write: impl Fn(&Socket) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         if self.deaf.is_some() {
             return Poll::Pending;
         }
         loop {
-            ready!(self.line.stream.poll_write_ready(cx))?;
-            match write(&self.line.stream) {
+            ready!(self.line.socket.poll_write_ready(cx))?;
+            match write(&self.line.socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return self.written(result),
             }
@@ -116,8 +117,8 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.line.stream.poll_read_ready(cx))?;
-            match self.line.stream.try_read_buf(buffer) {
+            ready!(self.line.socket.poll_read_ready(cx))?;
+            match self.line.socket.try_read_buf(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 // The kernel tells a reset once, and our writing has heard it: this is no orderly end.
@@ -130,7 +131,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_writing(cx, |stream| stream.try_write(bytes))
+        self.get_mut().poll_writing(cx, |socket| socket.try_write(bytes))
     }
 
     fn poll_write_vectored(
@@ -138,7 +139,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_writing(cx, |stream| stream.try_write_vectored(slices))
+        self.get_mut().poll_writing(cx, |socket| socket.try_write_vectored(slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -150,6 +151,6 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&self.line.stream).shutdown(std::net::Shutdown::Write))
+        Poll::Ready(SockRef::from(&self.line.socket).shutdown(std::net::Shutdown::Write))
     }
 }

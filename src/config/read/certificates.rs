@@ -65,18 +65,18 @@ pub(super) fn check(cert: &Value<'_>, key: &Value<'_>, files: &CertificateFiles)
     names
 }
 
-fn told<T>(value: &Value<'_>, result: Result<T, ValueError>) -> Option<T> {
+pub(super) fn told<T>(value: &Value<'_>, result: Result<T, ValueError>) -> Option<T> {
     result.map_err(|error| value.wrong(error)).ok()
 }
 
-fn bytes_of(path: &Path) -> Result<Vec<u8>, ValueError> {
+pub(super) fn bytes_of(path: &Path) -> Result<Vec<u8>, ValueError> {
     read_file(path).map_err(|why| ValueError {
         message: format!("{} cannot be read: {why}", path.display()),
         help: "name a file that exists and that this user may read".into(),
     })
 }
 
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, ValueError> {
+pub(super) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, ValueError> {
     let wrong = |what: &str| ValueError {
         message: format!("{} {what}", path.display()),
         help: "name a PEM file: your own certificate first, then those that lead to the root".into(),
@@ -90,7 +90,7 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, ValueError> {
     Ok(chain)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ValueError> {
+pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ValueError> {
     PrivateKeyDer::from_pem_slice(&bytes_of(path)?).map_err(|error| ValueError {
         message: match error {
             rustls_pki_types::pem::Error::NoItemsFound => {

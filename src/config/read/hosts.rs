@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::listen::Public;
 use super::{Doc, Span};
 use crate::config::settings::{Listen, Upstream};
+use crate::config::upstream::Address;
 use crate::config::values::HostPattern;
 
 /// Every host and upstream of the file, with its place.
@@ -79,15 +80,16 @@ impl Hosts {
 
     fn is_ourselves(&self, upstream: &Upstream, listen: &Listen) -> bool {
         let mut sockets = listen.https.iter().chain(&listen.http).chain(&listen.plain);
-        match upstream.host.parse::<IpAddr>() {
-            Ok(address) => sockets.any(|socket| reaches(address, upstream.port, *socket)),
-            Err(_) if &*upstream.host == "localhost" => {
-                sockets.any(|socket| reaches(IpAddr::from([127, 0, 0, 1]), upstream.port, *socket))
+        let Address::Tcp { host: name, port } = &upstream.address else { return false };
+        let port = *port;
+        match name.parse::<IpAddr>() {
+            Ok(address) => sockets.any(|socket| reaches(address, port, *socket)),
+            Err(_) if &**name == "localhost" => {
+                sockets.any(|socket| reaches(IpAddr::from([127, 0, 0, 1]), port, *socket))
             }
             Err(_) => {
-                let port = upstream.port;
                 let ours = port == listen.public_port || sockets.any(|socket| socket.port() == port);
-                ours && self.hosts.iter().any(|(host, _)| host.matches(&upstream.host))
+                ours && self.hosts.iter().any(|(host, _)| host.matches(name))
             }
         }
     }

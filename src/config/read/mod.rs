@@ -11,6 +11,8 @@ mod listen;
 mod route;
 mod site;
 mod table;
+mod upstream;
+mod upstream_tls;
 mod value;
 
 use std::cell::RefCell;

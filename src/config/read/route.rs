@@ -3,8 +3,9 @@
 use http::Method;
 
 use super::hosts::Hosts;
-use super::site::{parse_class, upstream};
-use super::{Table, Value};
+use super::site::parse_class;
+use super::upstream_tls::Trust;
+use super::{Table, Value, upstream};
 use crate::config::class::Class;
 use crate::config::path_pattern::PathPattern;
 use crate::config::settings::SiteRoute;
@@ -14,6 +15,7 @@ use crate::config::values::{Networks, ValueError};
 pub(super) fn route(
     mut table: Table<'_>,
     only_from: &[(Class, Networks)],
+    trust: &Trust<'_>,
     seen: &mut Hosts,
 ) -> Option<SiteRoute> {
     for (key, example) in [("match", "match = \"/internal/*\""), ("class", "class = \"admin\"")] {
@@ -24,7 +26,7 @@ pub(super) fn route(
     }
     let class = table.parse("class", parse_class);
     let matches = table.get("match").and_then(|value| route_match(&value, class));
-    let upstream = table.get("upstream").and_then(|value| upstream(&value, seen));
+    let upstream = upstream::of_route(&mut table, trust, seen);
     let observe_rate = observes_rate(&mut table);
     let keep_encoded_slash = keeps_slash(&mut table, class, only_from);
     table.finish();

@@ -1,20 +1,18 @@
 //! `[[site]]`.
 
-use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::Authority;
-
 use super::gateway::Bodies;
 use super::hosts::Hosts;
 use super::listen::Public;
-use super::{Table, Value, app, headers, nearest, route};
+use super::upstream_tls::Trust;
+use super::{Table, Value, app, headers, nearest, route, upstream};
 use crate::config::app::App;
 use crate::config::class::Class;
 use crate::config::defaults;
-use crate::config::settings::{ClassMap, Site, SiteRoute, Upstream};
+use crate::config::settings::{ClassMap, Site, SiteRoute};
 use crate::config::values::{
     ByteSize, HostPattern, Networks, Rate, ValueError, parse_duration, parse_network, parse_refill,
 };
@@ -35,7 +33,8 @@ pub(super) fn site(
     let hosts = hosts(&mut table, seen);
     let redirect_hosts = redirect_hosts(&mut table, &hosts, seen);
     let app = app::of_site(&mut table, apps);
-    let upstream = site_upstream(&mut table, seen);
+    let trust = Trust::read(&mut table);
+    let upstream = upstream::of_site(&mut table, &trust, seen);
     let modes = [("enforce", false), ("observe", true)];
     let observe = table.choice("mode", &modes).unwrap_or(false);
     let only_from = only_from(&table.section("only_from"));
@@ -45,7 +44,8 @@ pub(super) fn site(
     limits.finish();
     let headers = headers::headers(table.section("headers"), around.public.tls.self_signed);
     let lifetimes = lifetimes(table.section("tokens"));
-    let routes = routes(&mut table, &only_from, seen);
+    let routes = routes(&mut table, &only_from, &trust, seen);
+    trust.finish();
     not_yet(&mut table);
     table.finish();
     let app = app?;
@@ -105,67 +105,6 @@ fn host_list(items: &[Value<'_>], seen: &mut Hosts) -> Vec<HostPattern> {
         }
     }
     hosts
-}
-
-fn site_upstream(table: &mut Table<'_>, seen: &mut Hosts) -> Option<Upstream> {
-    let Some(value) = table.get("upstream") else {
-        let help = "write e.g. upstream = \"http://127.0.0.1:8000\"";
-        table.doc.missing(table.span.clone(), "the site names no `upstream`", help);
-        return None;
-    };
-    if value.inner.is_array() {
-        let items = value.list()?;
-        return match items.as_slice() {
-            [only] => upstream(only, seen),
-            _ => {
-                value.later("name exactly one upstream");
-                None
-            }
-        };
-    }
-    upstream(&value, seen)
-}
-
-/// Reads where requests go.
-pub(super) fn upstream(value: &Value<'_>, seen: &mut Hosts) -> Option<Upstream> {
-    let text = value.text()?;
-    let later = ["https://", "h2c://", "unix:"];
-    if let Some(scheme) = later.into_iter().find(|scheme| text.starts_with(scheme)) {
-        let help = "let the application listen for http on loopback, e.g. \"http://127.0.0.1:8000\"";
-        value.wrong(ValueError {
-            message: format!("upstreams by `{scheme}` are not in this version"),
-            help: help.into(),
-        });
-        return None;
-    }
-    let upstream = parse_upstream(text).map_err(|error| value.wrong(error)).ok()?;
-    seen.add_upstream(&upstream, value.span.clone());
-    Some(upstream)
-}
-
-fn parse_upstream(text: &str) -> Result<Upstream, ValueError> {
-    let wrong = |why: &str| ValueError {
-        message: format!("`{text}` is no upstream: {why}"),
-        help: "write scheme, host and port, e.g. \"http://127.0.0.1:8000\"".into(),
-    };
-    let rest = text.strip_prefix("http://").ok_or_else(|| wrong("it must begin with `http://`"))?;
-    if rest.contains(['/', '?', '#']) {
-        return Err(wrong("no path, not even `/`; requests keep theirs"));
-    }
-    if rest.contains('@') {
-        return Err(wrong("no user name or password"));
-    }
-    let authority: Authority = rest.parse().map_err(|_| wrong("host or port cannot be read"))?;
-    let bare = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let is_six = authority.host().starts_with('[');
-    if bare.is_empty() || (is_six && bare.parse::<Ipv6Addr>().is_err()) {
-        return Err(wrong("host or port cannot be read"));
-    }
-    let has_port = authority.as_str().len() > authority.host().len();
-    if authority.port_u16() == Some(0) || (has_port && authority.port_u16().is_none()) {
-        return Err(wrong("the port must be from 1 to 65535"));
-    }
-    Ok(Upstream { host: bare.to_ascii_lowercase().into(), port: authority.port_u16().unwrap_or(80) })
 }
 
 fn only_from(table: &Table<'_>) -> Vec<(Class, Networks)> {
@@ -239,9 +178,14 @@ fn lifetimes(mut table: Table<'_>) -> (Option<Duration>, Option<Duration>) {
     found
 }
 
-fn routes(table: &mut Table<'_>, only_from: &[(Class, Networks)], seen: &mut Hosts) -> Vec<SiteRoute> {
+fn routes(
+    table: &mut Table<'_>,
+    only_from: &[(Class, Networks)],
+    trust: &Trust<'_>,
+    seen: &mut Hosts,
+) -> Vec<SiteRoute> {
     let tables = table.tables("route");
-    tables.into_iter().filter_map(|table| route::route(table, only_from, seen)).collect()
+    tables.into_iter().filter_map(|table| route::route(table, only_from, trust, seen)).collect()
 }
 
 fn merged_rates(own: Vec<(Class, Rate)>, app: &Arc<App>) -> Vec<(Class, Rate)> {
@@ -263,7 +207,8 @@ fn merged_bodies(own: Bodies, gateway: Bodies, app: &Arc<App>) -> ClassMap<ByteS
     let of_app = |class| app.body.iter().find(|(named, _)| *named == class).map(|(_, size)| *size);
     let body = own.body.or(gateway.body).unwrap_or(defaults::BODY);
     ClassMap::from_fn(|class| match class {
-        Class::Upload => {
+        // A stream of gRPC has no length of its own: hours of it are one request.
+        Class::Upload | Class::Rpc => {
             own.upload.or(gateway.upload).or_else(|| of_app(class)).unwrap_or(defaults::UPLOAD_BODY)
         }
         Class::Login => of_app(class).unwrap_or(defaults::LOGIN_BODY),

@@ -1,0 +1,185 @@
+//! One connection of HTTP/2 that carries many streams, and one exchange on it. By the `h2` crate itself: a stream must be
+//! reset at once when its client is cut, also while it waits for room to send, and that is what hyper's client hides.
+//!
+//! Nothing is sent twice. A stream that the upstream refuses, or that ends with its connection, is the client's to try again:
+//! only it knows whether that does harm.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use ::h2::client::{Builder, SendRequest};
+use ::h2::{Ping, Reason, RecvStream};
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, Uri, Version, header};
+use http_body::Body as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
+
+use super::pipe::pipe;
+use super::shared::StreamLease;
+use super::wire::Line;
+use crate::gateway::ForwardError;
+use crate::request::body::Body;
+
+/// Streams at once on one connection; fewer where the upstream wants fewer.
+pub const STREAMS: usize = 100;
+/// What may come for a client that takes nothing.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// All streams together: one that is not read must not hold up the others.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
+/// Of an answer's head or trailers.
+const HEADER_LIST: u32 = 128 * 1024;
+const FRAME: u32 = 16 * 1024;
+/// Of one stream, towards an upstream that takes nothing.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that we have reset are remembered for what is still under way for them.
+const RESETS: usize = 100;
+/// Streams that the upstream makes us reset by its errors, before the connection is given up.
+const LOCAL_RESETS: usize = 100;
+
+/// A connection and the task that drives it.
+#[derive(Debug)]
+pub struct Carrier {
+    /// Takes requests.
+    pub send: SendRequest<Bytes>,
+    /// The socket below.
+    pub line: Arc<Line>,
+    /// `https` or `http`, as the upstream hears it.
+    pub scheme: Scheme,
+    /// Streams that are under way.
+    pub streams: Cell<usize>,
+    /// Since when there is none, in monotonic milliseconds.
+    pub idle_since: Cell<u64>,
+    driver: AbortHandle,
+}
+
+impl Carrier {
+    /// Another stream may begin, for all that is known here.
+    pub fn has_room(&self) -> bool {
+        !self.driver.is_finished() && self.streams.get() < STREAMS.min(self.send.current_max_send_streams())
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Begins HTTP/2, and waits until the other side has spoken it: its settings are known before the first request goes out, and
+/// nothing of a request is ever sent to one that speaks something else.
+///
+/// # Errors
+/// [`ForwardError::Protocol`].
+pub async fn begin<T>(io: T, line: Arc<Line>, scheme: Scheme) -> Result<Carrier, ForwardError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (send, mut connection) = builder().handshake::<_, Bytes>(io).await.map_err(no_http2)?;
+    let ping = connection.ping_pong();
+    // Ends with the connection, or is aborted with the carrier.
+    let driver = tokio::task::spawn_local(connection);
+    let carrier = Carrier {
+        send,
+        line,
+        scheme,
+        streams: Cell::new(0),
+        idle_since: Cell::new(0),
+        driver: driver.abort_handle(),
+    };
+    if let Some(mut ping) = ping {
+        let answered = ping.ping(Ping::opaque()).await;
+        if answered.is_err() {
+            // What the driver ended with says more than a ping that will not come.
+            return Err(match driver.await {
+                Ok(Err(error)) => no_http2(error),
+                _ => ForwardError::Protocol("it speaks no HTTP/2: it closed the connection".into()),
+            });
+        }
+    }
+    // From here on the limits above bound what may come.
+    carrier.line.answered();
+    Ok(carrier)
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(HEADER_LIST)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(RESETS)
+        .max_local_error_reset_streams(Some(LOCAL_RESETS));
+    builder
+}
+
+fn no_http2(error: ::h2::Error) -> ForwardError {
+    ForwardError::Protocol(format!("it speaks no HTTP/2: {error}{}", super::tls::remedy_of(&error)))
+}
+
+/// Sends a request as a stream of its own, its body beside the answer, and waits for the answer's head.
+///
+/// # Errors
+/// Why there is none.
+pub async fn exchange(
+    lease: &mut StreamLease,
+    request: Request<Body>,
+) -> Result<Response<RecvStream>, ForwardError> {
+    let (head, body) = request.into_parts();
+    let head = stream_head(head, &lease.carrier().scheme)?;
+    let ends = body.is_end_stream();
+    let mut send = lease.carrier().send.clone();
+    let (answer, up) = send.send_request(head, ends).map_err(|error| forward_error(&error))?;
+    if !ends {
+        lease.sends(tokio::task::spawn_local(pipe(body, up)).abort_handle());
+    }
+    answer.await.map_err(|error| forward_error(&error))
+}
+
+/// Whether the connection takes another stream; only then may a request be taken apart for it.
+pub async fn is_open(lease: &StreamLease) -> bool {
+    let mut send = lease.carrier().send.clone();
+    poll_fn(|cx| send.poll_ready(cx)).await.is_ok()
+}
+
+/// From the form of HTTP/1.1 to that of HTTP/2: the host becomes the authority. We take trailers (RFC 9110, 10.1.4).
+fn stream_head(mut head: http::request::Parts, scheme: &Scheme) -> Result<Request<()>, ForwardError> {
+    let malformed = |_| ForwardError::Protocol("the request cannot be said in HTTP/2".into());
+    let host = head.headers.remove(header::HOST);
+    let host = host.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+    let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    head.uri = Uri::builder()
+        .scheme(scheme.clone())
+        .authority(Authority::try_from(host).map_err(|error| malformed(error.into()))?)
+        .path_and_query(path)
+        .build()
+        .map_err(malformed)?;
+    head.version = Version::HTTP_2;
+    head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    Ok(Request::from_parts(head, ()))
+}
+
+/// What became of a stream, in words.
+pub fn forward_error(error: &::h2::Error) -> ForwardError {
+    if error.is_io() {
+        return ForwardError::Closed;
+    }
+    ForwardError::Protocol(told(error))
+}
+
+/// A broken stream or connection of HTTP/2 in words: who ended it, and how that is called.
+pub fn told(error: &::h2::Error) -> String {
+    let what = if error.is_go_away() { "connection" } else { "stream" };
+    match error.reason() {
+        Some(Reason::REFUSED_STREAM) if error.is_remote() => "it refused the stream (REFUSED_STREAM)".into(),
+        Some(Reason::NO_ERROR) if error.is_go_away() => "it closed the connection (GOAWAY)".into(),
+        Some(reason) if error.is_remote() => format!("it broke the {what} off ({reason:?}: {reason})"),
+        Some(reason) => format!("its frames broke the rules ({reason:?}: {reason})"),
+        None => error.to_string(),
+    }
+}
