@@ -560,11 +560,20 @@ async fn http_2_fields_that_http_1_would_read_otherwise_are_refused() {
         ],
         vec![
             (b":method", b"CONNECT"),
+            (b":protocol", b"connect-udp"),
+            (b":scheme", b"https"),
+            (b":authority", b"files.test"),
+            (b":path", b"/api/ws"),
+        ],
+        // A WebSocket it may be (RFC 8441), but not by another method, and not nowhere.
+        vec![
+            (b":method", b"GET"),
             (b":protocol", b"websocket"),
             (b":scheme", b"https"),
             (b":authority", b"files.test"),
             (b":path", b"/api/ws"),
         ],
+        vec![(b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":authority", b"files.test:443")],
         vec![
             (b"a", b"b"),
             (b":method", b"GET"),

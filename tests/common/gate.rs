@@ -32,6 +32,8 @@ pub struct Config {
     pub files: Vec<(&'static str, String)>,
     /// File descriptors that the process may have.
     pub descriptors: Option<u32>,
+    /// A program that runs it, with its arguments.
+    pub under: Vec<&'static str>,
 }
 
 /// A running gateway; killed when dropped.
@@ -54,6 +56,7 @@ impl Default for Config {
             tls: "self_signed = true".into(),
             files: Vec::new(),
             descriptors: None,
+            under: Vec::new(),
         }
     }
 }
@@ -64,7 +67,7 @@ impl Config {
         let [https, http, plain, metrics] = free_addresses();
         let dir = tempfile::Builder::new().prefix("gate").tempdir().unwrap();
         let state = dir.path().join("state");
-        let Self { app, listen, limits, site, tls, files, descriptors } = self;
+        let Self { app, listen, limits, site, tls, files, descriptors, under } = self;
         // A `plain` listener wants trusted proxies.
         let plainly = if listen.contains("trusted_proxies") { format!("\"{plain}\"") } else { String::new() };
         let text = format!(
@@ -80,7 +83,7 @@ impl Config {
         for (name, text) in files {
             place(&dir.path().join(name), &text);
         }
-        let child = spawn(dir.path(), descriptors);
+        let child = spawn(dir.path(), descriptors, &under);
         let mut gate = Gate { https, http, plain, metrics, dir, child };
         gate.wait_ready();
         gate
@@ -200,7 +203,7 @@ impl Gate {
 
     /// Starts again after [`Gate::kill`], with the same config, state and addresses.
     pub fn start_again(&mut self) {
-        self.child = spawn(self.dir.path(), None);
+        self.child = spawn(self.dir.path(), None, &[]);
         self.wait_ready();
     }
 
@@ -231,12 +234,14 @@ impl Drop for Gate {
     }
 }
 
-fn spawn(dir: &Path, descriptors: Option<u32>) -> Child {
+fn spawn(dir: &Path, descriptors: Option<u32>, under: &[&str]) -> Child {
     let output = |name| File::options().create(true).append(true).open(dir.join(name)).unwrap();
     let limit = descriptors.map_or_else(|| "unlimited".to_owned(), |most| most.to_string());
     let script = "[ \"$0\" = unlimited ] || ulimit -n \"$0\"; exec \"$@\"";
     Command::new("sh")
-        .args(["-c", script, &limit, env!("CARGO_BIN_EXE_portcullis")])
+        .args(["-c", script, &limit])
+        .args(under)
+        .arg(env!("CARGO_BIN_EXE_portcullis"))
         .arg("run")
         .arg("--config")
         .arg(dir.join("portcullis.toml"))
