@@ -29,7 +29,7 @@ use portcullis::config::values::{ByteSize, Networks};
 use portcullis::listener::caps::Caps;
 use portcullis::listener::deadlines::Deadlines;
 use portcullis::listener::tls::{Certificates, Resolver, Wanted, server_config};
-use portcullis::listener::{Connection, Context, Events, Kind, Listener, Refusal};
+use portcullis::listener::{Connection, Context, Events, Kind, Listener, Refusal, Stream};
 use portcullis::request::body::Body;
 use portcullis::stores::streams::Kill;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -120,9 +120,9 @@ impl Service<Request<Incoming>> for Recorder {
         let number = self.connection.requests.get() + 1;
         self.connection.requests.set(number);
         if self.connection.h2 {
-            let kill = Rc::new(Kill::default());
-            self.kills.borrow_mut().push(Rc::clone(&kill));
-            *self.connection.next_stream.borrow_mut() = Some(kill);
+            let stream = Stream::new(Rc::clone(&self.connection));
+            self.kills.borrow_mut().push(Rc::clone(&stream.kill));
+            *self.connection.next_stream.borrow_mut() = Some(stream);
         }
         let this = self.clone();
         Box::pin(async move { Ok(this.answer(request, number).await) })

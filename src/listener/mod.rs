@@ -16,12 +16,14 @@ pub mod local;
 pub mod redirect;
 pub mod serve;
 mod socket;
+pub mod stream;
 mod tally;
 pub mod tls;
 mod track;
 pub mod watch;
 
 pub use accept::{Context, Events, Listener, Refusal};
+pub use stream::Stream;
 
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,8 +69,10 @@ pub struct Connection {
     pub malformed_body: Cell<Option<Malformed>>,
     /// Requests that the service has seen on this connection; the service counts.
     pub requests: Cell<u64>,
-    /// HTTP/2: `call` leaves the stream's kill switch here, and the executor, which hyper asks next, takes it.
-    pub next_stream: RefCell<Option<Rc<Kill>>>,
+    /// HTTP/2: `call` leaves its stream here, and the executor, which hyper asks next, takes it.
+    pub next_stream: RefCell<Option<Rc<Stream>>>,
+    /// HTTP/2: the streams that run.
+    pub streams: stream::Running,
     /// Set by the service before it answers 101: the I/O type hands everything through from then on. Until then it
     /// holds back what follows the head of an upgrade request.
     pub tunnel: Cell<bool>,
@@ -93,6 +97,7 @@ impl Connection {
             malformed_body: Cell::new(None),
             requests: Cell::new(0),
             next_stream: RefCell::new(None),
+            streams: stream::Running::default(),
             tunnel: Cell::new(false),
             received: Cell::new(0),
             sent: Cell::new(0),
