@@ -74,7 +74,8 @@ async fn metrics(State(shown): State<Shown>) -> Response {
 
 async fn readyz(State(shown): State<Shown>) -> Response {
     let state = shown.readiness.state();
-    let status = if state == readiness::State::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status =
+        if state == readiness::State::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, format!("{}\n", state.word())).into_response()
 }
 

@@ -213,7 +213,7 @@ impl Deadlines {
                 Verdict::Keep => {}
                 Verdict::Close => connection.watch.close(),
                 Verdict::Kill(cause) => {
-                    connection.kill.kill_for(cause);
+                    connection.cut(cause);
                     killed += 1;
                     return false;
                 }
@@ -230,7 +230,7 @@ impl Deadlines {
 
     /// Cuts every connection.
     pub fn kill_all(&self) {
-        self.each(|connection| connection.kill.kill_for(DRAINED));
+        self.each(|connection| connection.cut(DRAINED));
     }
 
     /// How many connections are open.

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::listener::Stream;
 use crate::config::settings::MinRate;
 use crate::config::values::ByteSize;
+use crate::listener::Stream;
 
 fn limits() -> Limits {
     Limits {
@@ -98,8 +98,14 @@ fn a_download_may_pause_for_minutes_not_for_ever() {
 
 #[test]
 fn goodbyes_are_short() {
-    assert_eq!(after_first(Look { phase: Phase::Closing, ..QUIET }), Some((10_250, Verdict::Kill(NO_GOODBYE))));
-    assert_eq!(after_first(Look { phase: Phase::Lingering, ..QUIET }), Some((2_250, Verdict::Kill(NO_GOODBYE))));
+    assert_eq!(
+        after_first(Look { phase: Phase::Closing, ..QUIET }),
+        Some((10_250, Verdict::Kill(NO_GOODBYE)))
+    );
+    assert_eq!(
+        after_first(Look { phase: Phase::Lingering, ..QUIET }),
+        Some((2_250, Verdict::Kill(NO_GOODBYE)))
+    );
 }
 
 #[test]
@@ -137,9 +143,10 @@ fn stream_ends(show: impl Fn(&Stream, u64)) -> Option<(u64, Option<&'static str>
         connection.streams.tick(&limits(), *now) > 0
     });
     assert!(!neighbour.kill.is_killed() && !connection.kill.is_killed());
+    let end = end?;
     assert_eq!(connection.streams.tick(&limits(), 2 * DAY), 0, "one that is cut is not counted again");
     connection.streams.leave(place);
-    end.map(|now| (now, stream.kill.cause()))
+    Some((end, stream.kill.cause()))
 }
 
 #[test]

@@ -105,6 +105,12 @@ impl Connection {
         }
     }
 
+    /// Ends it with all of its streams; the log says why.
+    pub fn cut(&self, cause: &'static str) {
+        self.streams.cut(cause);
+        self.kill.kill_for(cause);
+    }
+
     /// Why request number `number` (from 1) of this connection was refused before the service could see it.
     pub fn refusal(&self, number: u64) -> Option<Malformed> {
         self.malformed.get().filter(|(refused, _)| *refused == number).map(|(_, reason)| reason)

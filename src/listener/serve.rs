@@ -37,7 +37,7 @@ const LOCAL_RESETS: usize = 100;
 const PING_EVERY: Duration = Duration::from_secs(45);
 const PING_ANSWER: Duration = Duration::from_secs(20);
 /// How long a connection that is to close, and asks nothing just now, may still ask: its request may be on its way.
-const LAST_CHANCE: Duration = Duration::from_millis(500);
+const LAST_CHANCE: Duration = Duration::from_secs(1);
 
 /// A plaintext side that hyper can hand over to a tunnel.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}

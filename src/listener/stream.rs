@@ -68,6 +68,14 @@ impl Running {
         self.0.borrow_mut().try_remove(place);
     }
 
+    pub(super) fn cut(&self, cause: &'static str) {
+        self.0
+            .borrow()
+            .iter()
+            .filter_map(|(_, stream)| stream.upgrade())
+            .for_each(|stream| stream.kill.kill_for(cause));
+    }
+
     /// Ends the streams whose clients are too slow; answers how many.
     pub(super) fn tick(&self, limits: &Limits, now: u64) -> usize {
         // Killing only wakes: what leaves the list runs later, so the borrow is safe.

@@ -149,7 +149,10 @@ impl Parted {
 
     async fn serve(mut self, mut hangup: Signal) -> Result<(), Fault> {
         // Not earlier: until here there is nothing to drain, and a start that hangs can be ended.
-        let stops = Stops { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        let stops = Stops {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        };
         let (latch, readiness) = readiness::latch();
         let (drain, draining) = watch::channel(false);
         let (ended, mut ends) = mpsc::channel(self.metrics.len().max(1));

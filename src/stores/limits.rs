@@ -223,9 +223,8 @@ impl StateStore for Table {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let newcomer = |given: Given| {
-            self.shared.measure(self.limits.hasher.hash_one(key.network), given.rehearsal, &f)
-        };
+        let newcomer =
+            |given: Given| self.shared.measure(self.limits.hasher.hash_one(key.network), given.rehearsal, &f);
         self.limits.measure(key, newcomer, &f)
     }
 }

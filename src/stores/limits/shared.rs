@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use governor::nanos::Nanos;
 
-/// 32 KiB for each limiter that has needed them.
-pub(super) const COUNT: usize = 4096;
+/// 128 KiB for each limiter that has needed them.
+pub(super) const COUNT: usize = 16_384;
 
 /// Each is the time at which its budget is full again, in monotonic nanoseconds.
 #[derive(Debug, Default)]

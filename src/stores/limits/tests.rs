@@ -1,4 +1,8 @@
-#![allow(clippy::cast_possible_truncation, clippy::print_stdout, reason = "test code; what was measured is said")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "test code; what was measured is said"
+)]
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
@@ -287,7 +291,7 @@ fn a_flood_from_all_workers_holds_the_bound_and_the_offender() {
     assert_eq!(passed(&limiter, 1 << 100, at(0), 10), 10);
     let through = AtomicUsize::new(0);
     together(|thread| {
-        for network in 0..20_000 {
+        for network in 0..60_000 {
             let address = 1 << 50 | ((network * 8 + thread) as u128) << 8;
             through.fetch_add(super::tests::passed(&limiter, address, at(1), 1), Ordering::Relaxed);
         }
