@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::admin::api::{Ask, BlockList, Command, LastReload, SCHEMA, Status, StatusAnswer};
-use crate::admin::readiness::Readiness;
+use crate::admin::readiness::{Readiness, State};
 use crate::clock::{Clock, Now};
 use crate::config::Loaded;
 use crate::config::settings::FileBlock;
@@ -237,6 +237,7 @@ impl Control {
             durable: self.unwritten.is_empty(),
             unwritten: self.unwritten.len(),
             ready: self.readiness.as_ref().is_some_and(Readiness::is_ready),
+            draining: self.readiness.as_ref().is_some_and(|of| of.state() == State::Draining),
             blocks,
             reload: self.last.clone(),
             warnings: self.warnings(now),

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use rustls::ServerConfig;
-use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet, LocalSet};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinSet, LocalSet};
 
 use crate::clock::Clock;
 use crate::config::class::Class;
@@ -24,7 +24,7 @@ use crate::listener::accept::{Context, Events, Listener, Refusal};
 use crate::listener::caps::Caps;
 use crate::listener::deadlines::PERIOD;
 use crate::listener::redirect::{Redirect, RedirectService};
-use crate::listener::{Connection, Kind};
+use crate::listener::{Connection, Kind, Stream};
 use crate::policy::{PolicyCell, PolicyReader};
 use crate::request::body::Body;
 use crate::request::facts::Malformed;
@@ -90,7 +90,8 @@ struct Worker {
     streams: Rc<Streams>,
     commands: mpsc::Receiver<Command>,
     waiting: Vec<(SocketAddr, Listener)>,
-    open: Vec<(Kind, SocketAddr, AbortHandle)>,
+    /// Closes the socket when dropped.
+    open: Vec<(Kind, SocketAddr, oneshot::Sender<()>)>,
     serving: JoinSet<std::io::Result<()>>,
     /// When the drain began, in monotonic nanoseconds.
     draining: Option<u64>,
@@ -193,13 +194,7 @@ impl Worker {
                 let _ = answer.send(cut);
             }
             Command::Listen { open, close } => {
-                self.open.retain(|(kind, address, task)| {
-                    let goes = close.contains(&(*kind, *address));
-                    if goes {
-                        task.abort();
-                    }
-                    !goes
-                });
+                self.open.retain(|(kind, address, _)| !close.contains(&(*kind, *address)));
                 for (address, listener) in open {
                     self.listen(address, listener);
                 }
@@ -230,19 +225,21 @@ impl Worker {
     fn listen(&mut self, address: SocketAddr, listener: Listener) {
         let kind = listener.kind();
         let cx = Rc::clone(&self.cx);
-        let task = match kind {
+        let (open, closed) = oneshot::channel();
+        let closed = async { drop(closed.await) };
+        match kind {
             Kind::Https | Kind::Plain => {
                 let gateway = Rc::clone(&self.gateway);
                 let service = move |connection| Service { gateway: Rc::clone(&gateway), connection };
-                self.serving.spawn_local(listener.run(cx, service))
+                self.serving.spawn_local(listener.run_until(cx, service, closed));
             }
             Kind::Http => {
                 let policy = Rc::clone(&self.policy);
                 let service = move |connection| RedirectService::new(redirect(&policy), connection);
-                self.serving.spawn_local(listener.run(cx, service))
+                self.serving.spawn_local(listener.run_until(cx, service, closed));
             }
-        };
-        self.open.push((kind, address, task));
+        }
+        self.open.push((kind, address, open));
     }
 }
 
@@ -267,15 +264,15 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let connection = Rc::clone(&self.connection);
-        let kill = if connection.h2 {
-            let kill = Rc::<Kill>::default();
-            connection.next_stream.replace(Some(Rc::clone(&kill)));
-            kill
+        let arrival = if connection.h2 {
+            let stream = Stream::new(Rc::clone(&connection));
+            connection.next_stream.replace(Some(Rc::clone(&stream)));
+            Arrival { kill: Rc::clone(&stream.kill), link: stream }
         } else {
-            Rc::clone(&connection.kill)
+            Arrival { kill: Rc::clone(&connection.kill), link: connection }
         };
         let gateway = Rc::clone(&self.gateway);
-        Box::pin(async move { Ok(gateway.handle(Arrival { link: connection, kill }, request).await) })
+        Box::pin(async move { Ok(gateway.handle(arrival, request).await) })
     }
 }
 
@@ -303,29 +300,47 @@ impl Link for Connection {
     }
 
     fn of_class(&self, class: Class) {
-        // A connection of HTTP/2 carries several: one that is exempt exempts no other.
-        self.watch.unpaced.set(!self.h2 && matches!(class, Class::Live | Class::Rpc));
+        self.watch.unpaced.set(matches!(class, Class::Live | Class::Rpc));
+    }
+}
+
+impl Link for Stream {
+    fn peer(&self) -> IpAddr {
+        self.connection.peer()
     }
 
-    fn owes(&self, owes: bool) {
-        if self.h2 {
-            let owing = &self.watch.owing;
-            owing.set(if owes { owing.get() + 1 } else { owing.get().saturating_sub(1) });
-        }
+    fn is_plain(&self) -> bool {
+        self.connection.is_plain()
+    }
+
+    fn sni(&self) -> Option<&str> {
+        Link::sni(&*self.connection)
+    }
+
+    fn begin(&self) -> Option<Malformed> {
+        self.connection.begin()
+    }
+
+    fn malformed_body(&self) -> Option<Malformed> {
+        None
+    }
+
+    /// The gateway says of no body of an exempt class that it is owed.
+    fn of_class(&self, _: Class) {}
+
+    fn owes(&self, owes: bool, received: u64) {
+        self.owing.set(owes);
+        self.received.set(received);
     }
 
     fn tunnel_begins(&self, down: &Rc<Kill>) {
-        if self.h2 {
-            // hyper, which hears the answer next, gives its executor what writes to the client.
-            self.next_stream.replace(Some(Rc::clone(down)));
-            self.watch.carry();
-        }
+        // hyper, which hears the answer next, gives its executor what writes to the client.
+        self.connection.next_tunnel.replace(Some(Rc::clone(down)));
+        self.connection.watch.carry();
     }
 
     fn tunnel_ends(&self) {
-        if self.h2 {
-            self.watch.put_down();
-        }
+        self.connection.watch.put_down();
     }
 }
 

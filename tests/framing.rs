@@ -29,12 +29,12 @@ use portcullis::config::values::{ByteSize, Networks};
 use portcullis::listener::caps::Caps;
 use portcullis::listener::deadlines::Deadlines;
 use portcullis::listener::tls::{Certificates, Resolver, Wanted, server_config};
-use portcullis::listener::{Connection, Context, Events, Kind, Listener, Refusal};
+use portcullis::listener::{Connection, Context, Events, Kind, Listener, Refusal, Stream};
 use portcullis::request::body::Body;
 use portcullis::stores::streams::Kill;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -120,9 +120,9 @@ impl Service<Request<Incoming>> for Recorder {
         let number = self.connection.requests.get() + 1;
         self.connection.requests.set(number);
         if self.connection.h2 {
-            let kill = Rc::new(Kill::default());
-            self.kills.borrow_mut().push(Rc::clone(&kill));
-            *self.connection.next_stream.borrow_mut() = Some(kill);
+            let stream = Stream::new(Rc::clone(&self.connection));
+            self.kills.borrow_mut().push(Rc::clone(&stream.kill));
+            *self.connection.next_stream.borrow_mut() = Some(stream);
         }
         let this = self.clone();
         Box::pin(async move { Ok(this.answer(request, number).await) })
@@ -153,6 +153,8 @@ struct Door {
     cx: Rc<Context>,
     hand: Arc<TestClock>,
     drain: watch::Sender<bool>,
+    /// Closes the socket when dropped.
+    close: Option<oneshot::Sender<()>>,
     counts: Rc<Counts>,
     state: tempfile::TempDir,
     done: tokio::task::JoinHandle<std::io::Result<()>>,
@@ -217,8 +219,10 @@ impl Door {
                 Recorder { seen: Rc::clone(&seen), kills: Rc::clone(&kills), connection }
             }
         };
-        let done = tokio::task::spawn_local(listener.run(Rc::clone(&cx), service));
-        Self { address, seen, kills, connections, cx, hand, drain, counts, state, done }
+        let (close, closed) = oneshot::channel::<()>();
+        let closed = async { drop(closed.await) };
+        let done = tokio::task::spawn_local(listener.run_until(Rc::clone(&cx), service, closed));
+        Self { address, seen, kills, connections, cx, hand, drain, close: Some(close), counts, state, done }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -568,7 +572,7 @@ fn a_drain_answers_what_is_here_and_ends() {
         read_until(&mut idle, "fine").await;
         let mut posting = door.connect().await;
         posting.write_all(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab").await.expect("sent");
-        until(|| door.connections.borrow().iter().any(|open| open.watch.owing.get() > 0)).await;
+        until(|| door.connections.borrow().iter().any(|open| open.watch.owing.get())).await;
         // In the kernel's queue, not accepted yet.
         let mut queued = std::net::TcpStream::connect(door.address).expect("connected");
         std::io::Write::write_all(&mut queued, SMUGGLED.as_bytes()).expect("sent");
@@ -584,6 +588,53 @@ fn a_drain_answers_what_is_here_and_ends() {
         tokio::time::timeout(PATIENCE, door.done)
             .await
             .expect("drained")
+            .expect("no panic")
+            .expect("no error");
+        assert!(TcpStream::connect(door.address).await.is_err());
+    });
+}
+
+#[test]
+fn who_asks_on_an_old_connection_while_it_closes_is_served_and_told_to_go() {
+    run(async {
+        let door = Door::open(Kind::Plain);
+        let mut old = door.connect().await;
+        old.write_all(FIRST.as_bytes()).await.expect("sent");
+        read_until(&mut old, "fine").await;
+        let open = Rc::clone(&door.connections.borrow()[0]);
+        until(|| open.watch.in_flight.get() == 0).await;
+        door.drain.send(true).expect("somebody listens");
+        until(|| open.watch.closing.get()).await;
+        old.write_all(FIRST.as_bytes()).await.expect("sent");
+        let answer = read_to_end(&mut old).await;
+        assert_eq!(statuses(&answer), ["200"]);
+        assert!(answer.to_ascii_lowercase().contains("\r\nconnection: close\r\n"), "{answer}");
+    });
+}
+
+#[test]
+fn a_port_that_is_closed_serves_who_waits_in_its_queue() {
+    run(async {
+        let mut door = Door::open(Kind::Plain);
+        // Nothing runs between here and the close: the kernel alone has taken them.
+        let queued: Vec<_> = (0..5)
+            .map(|_| {
+                let mut client = std::net::TcpStream::connect(door.address).expect("connected");
+                std::io::Write::write_all(&mut client, SMUGGLED.as_bytes()).expect("sent");
+                client.set_nonblocking(true).expect("set");
+                client
+            })
+            .collect();
+        drop(door.close.take());
+        for client in queued {
+            let mut client = TcpStream::from_std(client).expect("a stream");
+            read_until(&mut client, "fine").await;
+            client.write_all(SMUGGLED.as_bytes()).await.expect("sent");
+            read_until(&mut client, "fine").await;
+        }
+        tokio::time::timeout(PATIENCE, door.done)
+            .await
+            .expect("closed")
             .expect("no panic")
             .expect("no error");
         assert!(TcpStream::connect(door.address).await.is_err());

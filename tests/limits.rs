@@ -158,13 +158,16 @@ async fn a_slow_upload_is_cut_and_a_slow_answer_is_not() {
 
 /// A gate whose clients are named by a trusted proxy on its `plain` listener.
 fn behind_a_proxy(site: &str, upstream: &Upstream) -> Gate {
+    behind_config(site).start(upstream.address)
+}
+
+fn behind_config(site: &str) -> Config {
     Config {
         app: "generic".into(),
         listen: "trusted_proxies = [\"127.0.0.1/32\"]".into(),
         site: site.into(),
         ..Config::default()
     }
-    .start(upstream.address)
 }
 
 async fn status_for(gate: &Gate, client: &str, path: &str) -> raw::Answer {
@@ -208,6 +211,57 @@ async fn an_ipv6_64_is_one_client_and_the_next_is_another() {
     }
     assert_eq!(status_for(&gate, "2001:db8:0:1:a:b:c:d", "/api/x").await.status, 429);
     assert_eq!(status_for(&gate, "2001:db8:0:2::1", "/api/x").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_flood_of_new_clients_frees_no_offender_and_is_counted() {
+    let upstream = Upstream::answering(OK);
+    let site = "[site.rate.api]\nrefill = \"1/h\"\nburst = 2";
+    let gate = Config { limits: "limiter_keys = 1".into(), ..behind_config(site) }.start(upstream.address);
+    for status in [200, 200, 429] {
+        assert_eq!(status_for(&gate, "192.0.2.1", "/api/x").await.status, status);
+    }
+    let mut stream = TcpStream::connect(gate.plain).await.unwrap();
+    let mut passed = 0;
+    for number in 0..6000_u32 {
+        let [_, _, high, low] = number.to_be_bytes();
+        let head = format!(
+            "GET /api/x HTTP/1.1\r\nHost: {HOST}:{}\r\nX-Forwarded-For: 100.{high}.{low}.7\r\nX-Forwarded-Proto: https\r\n\r\n",
+            gate.https.port()
+        );
+        passed += u32::from(raw::ask(&mut stream, head.as_bytes()).await.status == 200);
+    }
+    assert_eq!(status_for(&gate, "192.0.2.1", "/api/x").await.status, 429, "the offender is known");
+    println!("{passed} of 6000 passed");
+    let shown = |name: &str| gate.metric(name).unwrap();
+    assert!(shown("portcullis_limiter_keys") <= 2048.0, "{}", shown("portcullis_limiter_keys"));
+    assert!(shown("portcullis_limiter_shared_total") > 3000.0);
+    // Newcomers of one /24 share one budget now, some of them with a network of the flood.
+    let mut served = 0;
+    for network in 0..20 {
+        for host in 1..=5 {
+            let client = format!("203.0.{network}.{host}");
+            served += u32::from(status_for(&gate, &client, "/api/x").await.status == 200);
+        }
+    }
+    println!("{served} of 100 newcomers of 20 networks were served");
+    assert!((1..=40).contains(&served), "{served}");
+}
+
+#[tokio::test]
+async fn budgets_outlive_a_reload_that_changes_the_rate() {
+    let upstream = Upstream::answering(OK);
+    let gate = behind_a_proxy("[site.rate.api]\nrefill = \"1/h\"\nburst = 3", &upstream);
+    for status in [200, 200, 200, 429] {
+        assert_eq!(status_for(&gate, "192.0.2.1", "/api/x").await.status, status);
+    }
+    let text = std::fs::read_to_string(gate.config()).unwrap();
+    std::fs::write(gate.config(), text.replace("1/h", "1/min").replace("burst = 3", "burst = 30")).unwrap();
+    assert!(gate.cli(["reload"]).status.success());
+    let refused = status_for(&gate, "192.0.2.1", "/api/x").await;
+    assert_eq!(refused.status, 429, "a used-up budget is used up under the new rate");
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}: and waits no longer than that says");
 }
 
 #[tokio::test]

@@ -111,8 +111,11 @@ pub struct Status {
     pub durable: bool,
     /// Blocks that hold in memory and are not on the disk yet.
     pub unwritten: usize,
-    /// Requests are taken; `false` while it drains.
+    /// Requests are taken; `false` while it starts or drains.
     pub ready: bool,
+    /// It takes no new connections and finishes what runs.
+    #[serde(default)]
+    pub draining: bool,
     /// Standing blocks by kind.
     pub blocks: BTreeMap<String, usize>,
     /// The last reload.

@@ -16,7 +16,7 @@ use http::{StatusCode, header};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::readiness::Readiness;
+use super::readiness::{self, Readiness};
 use super::serve;
 use crate::config::values::Networks;
 
@@ -73,10 +73,10 @@ async fn metrics(State(shown): State<Shown>) -> Response {
 }
 
 async fn readyz(State(shown): State<Shown>) -> Response {
-    if shown.readiness.is_ready() {
-        return "ready\n".into_response();
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+    let state = shown.readiness.state();
+    let status =
+        if state == readiness::State::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, format!("{}\n", state.word())).into_response()
 }
 
 #[cfg(test)]

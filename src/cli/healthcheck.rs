@@ -21,8 +21,9 @@ pub(super) fn run(_args: &Args, gateway: &Gateway, out: &mut dyn Write, err: &mu
             let _ = writeln!(out, "ready");
             exit::OK
         }
-        Ok(_) => {
-            let _ = writeln!(err, "portcullis healthcheck: not ready: starting or draining");
+        Ok(answer) => {
+            let state = if answer.status.draining { "draining" } else { "starting" };
+            let _ = writeln!(err, "portcullis healthcheck: not ready: {state}");
             exit::ERROR
         }
         Err(failure) => {

@@ -37,6 +37,7 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
         durable,
         unwritten,
         ready,
+        draining,
         blocks,
         reload,
         warnings,
@@ -49,8 +50,10 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
     writeln!(out, "  blocks   {}", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") })?;
     let state = if *durable { "on the disk".to_owned() } else { format!("{unwritten} NOT ON THE DISK") };
     writeln!(out, "  state    {state}")?;
-    if !ready {
-        writeln!(out, "  ! not ready: it takes no new requests (starting or draining)")?;
+    if *draining {
+        writeln!(out, "  ! not ready: draining. It takes no new connections, finishes what runs, and ends")?;
+    } else if !ready {
+        writeln!(out, "  ! not ready: starting. It takes no requests yet")?;
     }
     if !reload.successful {
         writeln!(

@@ -44,8 +44,8 @@ pub const MIN_RATE_BYTES: ByteSize = ByteSize(16 << 10);
 pub const MIN_RATE_PER: Duration = Duration::from_secs(10);
 /// Below the 90 s after which systemd kills.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Some 50 MiB of limiter state at most.
-pub const LIMITER_KEYS: usize = 500_000;
+/// Some 40 MiB of limiter state, once so many clients have come.
+pub const LIMITER_KEYS: usize = 1_000_000;
 /// One year: what HSTS preload lists and scanners ask for.
 pub const HSTS: &str = "max-age=31536000";
 /// What an answer without scripts, frames and forms needs: nothing.

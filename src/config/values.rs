@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 pub struct ByteSize(pub u64);
 
 /// A token bucket: `burst` at once, refilled at one per `refill` (GCRA).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     /// Time in which one request comes back.
     pub refill: Duration,

@@ -19,7 +19,7 @@ use crate::guards::Denial;
 use crate::request::body::{Body, BodyError, Tail};
 use crate::request::client::Client;
 use crate::request::facts::Malformed;
-use crate::stores::streams::Registration;
+use crate::stores::streams::{Kill, Registration};
 use crate::telemetry::access_log::Lane;
 use crate::telemetry::line::{Entry, Verdict};
 
@@ -32,6 +32,7 @@ pub struct Exchange {
     pub start: Now,
     /// The request's id.
     pub id: Box<str>,
+    kill: Rc<Kill>,
     method: Method,
     target: Option<PathAndQuery>,
     version: Version,
@@ -72,6 +73,8 @@ pub struct Beginning<'a> {
     pub start: Now,
     /// The request's id.
     pub id: Box<str>,
+    /// Ends the request; knows why it did.
+    pub kill: Rc<Kill>,
     /// The head.
     pub head: &'a http::request::Parts,
 }
@@ -87,6 +90,7 @@ impl Exchange {
             view: from.view,
             start: from.start,
             id: from.id,
+            kill: from.kill,
             method: from.head.method.clone(),
             target: from.head.uri.path_and_query().filter(|_| on).cloned(),
             version: from.head.version,
@@ -220,10 +224,10 @@ impl Drop for Exchange {
             return;
         }
         if !self.ended && self.cause.is_none() {
-            self.cause = Some(Cow::Borrowed(if self.status == 0 {
-                "ended before the answer: the client left, or a block cut it"
-            } else {
-                "the answer was broken off: the client left, or a block cut it"
+            self.cause = Some(Cow::Borrowed(match (self.kill.cause(), self.status) {
+                (Some(cause), _) => cause,
+                (None, 0) => "ended before the answer: the client left",
+                (None, _) => "the answer was broken off: the client left",
             }));
         }
         let site = self.view.site(self.site);

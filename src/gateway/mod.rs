@@ -122,9 +122,9 @@ pub trait Link {
     fn malformed_body(&self) -> Option<Malformed>;
     /// The class of the present request: `live` and `rpc` owe no minimum rate.
     fn of_class(&self, class: Class);
-    /// A request's body is waited for, or no longer.
-    fn owes(&self, owes: bool) {
-        let _ = owes;
+    /// A request's body is waited for, or no longer; so many bytes of it have come.
+    fn owes(&self, owes: bool, received: u64) {
+        let _ = (owes, received);
     }
     /// A tunnel begins in a stream of this connection; `down` ends what the stream still sends. Said in the same poll in
     /// which its answer is. (An HTTP/1.1 connection becomes the tunnel.)
@@ -221,7 +221,7 @@ where
     pub async fn handle(self: Rc<Self>, from: Arrival, request: Request<Incoming>) -> Response<Body> {
         let (head, incoming) = request.into_parts();
         let view = self.views.current();
-        let mut exchange = self.begin(&view, &head);
+        let mut exchange = self.begin(&view, &head, &from.kill);
         let asked = Asked::read(&head);
         exchange.rpc = asked.is_rpc();
         if let Some(why) = from.link.begin() {
@@ -291,7 +291,7 @@ where
         exchange.follow(answer, Some(live))
     }
 
-    fn begin(&self, view: &Rc<View>, head: &Parts) -> Box<Exchange> {
+    fn begin(&self, view: &Rc<View>, head: &Parts, kill: &Rc<Kill>) -> Box<Exchange> {
         let count = self.count.get().wrapping_add(1);
         self.count.set(count);
         Box::new(Exchange::begin(Beginning {
@@ -300,6 +300,7 @@ where
             view: Rc::clone(view),
             start: self.clock.now(),
             id: request_id(self.id_base, count),
+            kill: Rc::clone(kill),
             head,
         }))
     }

@@ -139,7 +139,7 @@ impl Tail for Meter {
     fn waiting(&mut self, waits: bool) {
         if self.paced && self.waits != waits {
             self.waits = waits;
-            self.link.owes(waits);
+            self.link.owes(waits, self.count.get());
         }
     }
 

@@ -2,11 +2,12 @@
 //!
 //! 1. A client is an IPv4 address or an IPv6 /64; a wider bucket of eight times the size holds for each IPv6 /48.
 //! 2. Clients that cannot be told share one budget.
-//! 3. A refusal is 429 with `Retry-After`, rounded up; refusals do not lengthen the wait.
+//! 3. A refusal is 429 with `Retry-After`, rounded up; refusals do not lengthen the wait, and cost the /48 nothing.
+//! 4. When the table of budgets is full, newcomers of one IPv4 /24 or IPv6 /48 share one: see [`crate::stores::limits`].
 //!
 //! Caveat: an attacker with many networks has many budgets; the login guard's counters per account are for that.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,12 @@ use super::{Denial, Guard, Reason, Verdict};
 use crate::config::values::Rate as RateValue;
 use crate::request::client::Client;
 use crate::request::facts::Facts;
-use crate::stores::limits::{Limiter, Limits};
+use crate::stores::limits::{Limiter, Limits, Who};
 
 /// How much wider the bucket of an IPv6 /48 is than that of a /64: a household or an office has a few networks.
 const WIDE_FACTOR: u32 = 8;
+/// All whose address cannot be told.
+const UNKNOWN: Who = Who { client: u128::MAX, network: u128::MAX };
 
 /// The rate of one class of one site.
 #[derive(Debug)]
@@ -44,17 +47,32 @@ impl Rate {
 
     fn charge(&self, cx: &Facts) -> Result<(), Duration> {
         match cx.client {
-            Client::Unknown => self.narrow.check(u128::MAX, cx.now, cx.rehearsal),
-            Client::Address(IpAddr::V4(address)) => {
-                self.narrow.check(u128::from(address.to_bits()), cx.now, cx.rehearsal)
-            }
+            Client::Unknown => self.narrow.check(UNKNOWN, cx.now, cx.rehearsal),
+            Client::Address(IpAddr::V4(address)) => self.narrow.check(v4(address), cx.now, cx.rehearsal),
             Client::Address(IpAddr::V6(address)) => {
-                let bits = address.to_bits();
-                self.narrow.check(bits >> 64 << 64 | 1, cx.now, cx.rehearsal)?;
-                self.wide.check(bits >> 80 << 80, cx.now, cx.rehearsal)
+                let [site, net] = v6(address);
+                // Asked first: the networks of a /48 that is refused take no places. Charged last: who is refused by his
+                // own budget costs his neighbours nothing.
+                self.wide.check(site, cx.now, true)?;
+                self.narrow.check(net, cx.now, cx.rehearsal)?;
+                self.wide.check(site, cx.now, cx.rehearsal)
             }
         }
     }
+}
+
+fn v4(address: Ipv4Addr) -> Who {
+    // The top bit keeps the two families apart.
+    let family = 1 << 127;
+    let bits = u128::from(address.to_bits());
+    Who { client: family | bits, network: family | bits >> 8 << 8 }
+}
+
+/// The /48 and the /64.
+fn v6(address: Ipv6Addr) -> [Who; 2] {
+    let bits = address.to_bits();
+    let network = bits >> 80 << 80;
+    [Who { client: network, network }, Who { client: bits >> 64 << 64, network }]
 }
 
 impl Guard for Rate {
@@ -96,6 +114,30 @@ mod tests {
         let others = (2..40).filter(|net| passes(&guard, &format!("2001:db8:1:{net}::1"))).count();
         assert_eq!(others, 14, "16 for the /48, of which 2 are used up");
         assert!(passes(&guard, "2001:db8:2::1"));
+    }
+
+    #[test]
+    fn who_is_refused_by_his_own_budget_costs_his_neighbours_nothing() {
+        let guard = guard(false);
+        for _ in 0..100 {
+            passes(&guard, "2001:db8:1:1::1");
+        }
+        let others = (2..40).filter(|net| passes(&guard, &format!("2001:db8:1:{net}::1"))).count();
+        assert_eq!(others, 14, "16 for the /48, of which 2 are used up, not 100");
+    }
+
+    #[test]
+    fn a_million_networks_of_one_48_pass_eight_budgets_and_take_as_many_places() {
+        let limits = Limits::new(10_000);
+        let rate = RateValue { refill: Duration::from_secs(60), burst: NonZeroU32::new(10).unwrap() };
+        let guard = Rate::new(&limits, "site/login", rate, false);
+        let passed = (0..1_000_000_u32).filter(|net| {
+            let address = Ipv6Addr::from_bits(0x2001_0db8_0001 << 80 | u128::from(*net % 65_536) << 64 | 1);
+            let client = Client::Address(IpAddr::V6(address));
+            guard.check(&Facts { client, ..Facts::example() }) == Verdict::Pass
+        });
+        assert_eq!(passed.count(), 80);
+        assert_eq!((limits.keys(), limits.evictions(), limits.newcomers()), (81, 0, 0));
     }
 
     #[test]

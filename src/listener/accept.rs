@@ -177,11 +177,28 @@ impl Listener {
     }
 
     /// Accepts and serves until drained; then waits for the connections, at most `limits.drain_timeout`, and cuts what
-    /// is left. To close one listener without a drain drop the future: its connections live on.
+    /// is left.
     ///
     /// # Errors
     /// When the socket cannot be used at all.
     pub async fn run<S, V>(self, cx: Rc<Context>, service: S) -> io::Result<()>
+    where
+        S: Fn(Rc<Connection>) -> V + 'static,
+        V: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + 'static,
+    {
+        self.run_until(cx, service, std::future::pending()).await
+    }
+
+    /// The same, but when `closed` comes first only the socket is closed: its connections live on.
+    ///
+    /// # Errors
+    /// When the socket cannot be used at all.
+    pub async fn run_until<S, V>(
+        self,
+        cx: Rc<Context>,
+        service: S,
+        closed: impl Future<Output = ()>,
+    ) -> io::Result<()>
     where
         S: Fn(Rc<Connection>) -> V + 'static,
         V: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + 'static,
@@ -193,10 +210,12 @@ impl Listener {
         let mut drain = cx.drain.clone();
         let door = Rc::new(Door { cx, kind: self.kind, service, open: Open::default() });
         let mut wait = BACK_OFF.0;
-        loop {
+        let mut closed = std::pin::pin!(closed);
+        let drains = loop {
             let accepted = tokio::select! {
                 biased;
-                () = drained(&mut drain) => break,
+                () = drained(&mut drain) => break true,
+                () = &mut closed => break false,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -212,7 +231,7 @@ impl Listener {
                 // The client gave up before we came to it.
                 Err(_) => {}
             }
-        }
+        };
         // Closing the socket would reset whoever waits in its queue.
         let socket = listener.into_std()?;
         while let Ok((stream, peer)) = socket.accept() {
@@ -220,7 +239,9 @@ impl Listener {
             door.enter(TcpStream::from_std(stream)?, peer);
         }
         drop(socket);
-        door.drain().await;
+        if drains {
+            door.drain().await;
+        }
         Ok(())
     }
 }

@@ -332,7 +332,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Read for Conn<T> {
         };
         if !shared.h2 {
             let body = !passes && matches!(this.state, State::Exact(_) | State::Chunked(_));
-            shared.watch.owing.set(u32::from(body && result.is_pending()));
+            shared.watch.owing.set(body && result.is_pending());
         }
         result
     }

@@ -5,7 +5,7 @@
 //! 3. While the client owes a request body that we wait for: `min_rate`.
 //! 4. A client that takes nothing of its answer: five minutes; a paused download may be resumed within them.
 //!
-//! The total time of a request is never limited.
+//! The last two hold over HTTP/2 for each stream by itself, which is reset; else the connection is cut. The total time of a request is never limited.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -24,6 +24,14 @@ const LINGER: u64 = 2_000;
 /// For an HTTP/2 client to take our goodbye.
 const GOODBYE: u64 = 10_000;
 
+/// Why a client was cut, for the log.
+const NO_HEAD: &str = "the client sent no whole head in time (limits.head_timeout)";
+const NO_GOODBYE: &str = "the client did not close in time";
+const TOO_SLOW: &str = "the client sent its body too slowly (limits.min_rate)";
+const TAKES_NOTHING: &str = "the client took nothing of the answer for five minutes";
+/// Why what still runs at the end of a drain is cut.
+const DRAINED: &str = "the gateway stopped and its drain was over (limits.drain_timeout)";
+
 /// What to do with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -31,8 +39,8 @@ pub enum Verdict {
     Keep,
     /// No further request; then close.
     Close,
-    /// Cut.
-    Kill,
+    /// Cut, for this reason.
+    Kill(&'static str),
 }
 
 /// What one look sees of a connection.
@@ -77,6 +85,12 @@ pub struct Memory {
     phase: Phase,
     begun: u64,
     since: u64,
+    pace: Pace,
+}
+
+/// How a client keeps up with what it owes and what it was given; times in monotonic milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pace {
     /// Since when bytes are owed, and how many there were then; starts anew with each stretch.
     owing: Option<(u64, u64)>,
     /// Since when nothing was taken, and the count then.
@@ -92,7 +106,7 @@ pub struct Deadlines {
 impl Memory {
     /// Of a connection accepted at `now`, in monotonic milliseconds.
     pub fn new(now: u64) -> Self {
-        Self { phase: Phase::First, begun: 0, since: now, owing: None, stalled: None }
+        Self { phase: Phase::First, begun: 0, since: now, pace: Pace::default() }
     }
 
     /// Judges one look.
@@ -102,39 +116,50 @@ impl Memory {
         }
         let lasted = now.saturating_sub(self.since);
         let verdict = match look.phase {
-            Phase::First | Phase::Head if lasted >= millis(limits.head_timeout) => Verdict::Kill,
+            Phase::First | Phase::Head if lasted >= millis(limits.head_timeout) => Verdict::Kill(NO_HEAD),
             Phase::Idle if lasted >= millis(limits.idle_timeout) => Verdict::Close,
-            Phase::Closing if lasted >= GOODBYE => Verdict::Kill,
-            Phase::Lingering if lasted >= LINGER => Verdict::Kill,
+            Phase::Closing if lasted >= GOODBYE => Verdict::Kill(NO_GOODBYE),
+            Phase::Lingering if lasted >= LINGER => Verdict::Kill(NO_GOODBYE),
             _ => Verdict::Keep,
         };
-        let slow = self.is_slow(look, limits, now);
-        let stalled = self.is_stalled(look, now);
-        if slow || stalled { Verdict::Kill } else { verdict }
+        let owed = look.owing.then_some(look.received);
+        let waiting = look.stalled.then_some(look.taken);
+        self.pace.judge(owed, waiting, limits, now).map_or(verdict, Verdict::Kill)
+    }
+}
+
+impl Pace {
+    /// Judges one look: `owed` is how many bytes have come of a body that is waited for, `waiting` how much was taken of
+    /// an answer that waits for the client. Says why it is over, if it is.
+    pub fn judge(
+        &mut self,
+        owed: Option<u64>,
+        waiting: Option<u64>,
+        limits: &Limits,
+        now: u64,
+    ) -> Option<&'static str> {
+        let slow = self.is_slow(owed, limits, now);
+        let stalled = self.is_stalled(waiting, now);
+        if slow { Some(TOO_SLOW) } else { stalled.then_some(TAKES_NOTHING) }
     }
 
-    fn is_slow(&mut self, look: &Look, limits: &Limits, now: u64) -> bool {
-        let (since, had) = match self.owing {
-            Some(begun) if look.owing => begun,
-            _ => {
-                self.owing = look.owing.then_some((now, look.received));
-                return false;
-            }
+    fn is_slow(&mut self, owed: Option<u64>, limits: &Limits, now: u64) -> bool {
+        let (Some((since, had)), Some(received)) = (self.owing, owed) else {
+            self.owing = owed.map(|received| (now, received));
+            return false;
         };
         if now.saturating_sub(since) < millis(limits.min_rate.per) {
             return false;
         }
-        self.owing = Some((now, look.received));
-        look.received.saturating_sub(had) < limits.min_rate.bytes.0
+        self.owing = Some((now, received));
+        received.saturating_sub(had) < limits.min_rate.bytes.0
     }
 
-    fn is_stalled(&mut self, look: &Look, now: u64) -> bool {
-        match self.stalled {
-            Some((since, taken)) if look.stalled && taken == look.taken => {
-                now.saturating_sub(since) >= STALLED
-            }
+    fn is_stalled(&mut self, waiting: Option<u64>, now: u64) -> bool {
+        match (self.stalled, waiting) {
+            (Some((since, had)), Some(taken)) if had == taken => now.saturating_sub(since) >= STALLED,
             _ => {
-                self.stalled = look.stalled.then_some((now, look.taken));
+                self.stalled = waiting.map(|taken| (now, taken));
                 false
             }
         }
@@ -164,10 +189,10 @@ impl Look {
         Self {
             phase,
             begun: watch.begun.get(),
-            owing: watch.owing.get() > 0 && !watch.unpaced.get() && phase == Phase::Active,
+            owing: watch.owing.get() && !watch.unpaced.get() && phase == Phase::Active,
             received: connection.received.get(),
-            stalled: watch.blocked.get() || (phase == Phase::Active && waits_for_client),
-            taken: watch.taken.get().wrapping_add(if connection.h2 { 0 } else { connection.sent.get() }),
+            stalled: watch.blocked.get() || (phase == Phase::Active && waits_for_client && !connection.h2),
+            taken: watch.taken.get().wrapping_add(connection.sent.get()),
         }
     }
 }
@@ -178,16 +203,17 @@ impl Deadlines {
         self.open.borrow_mut().push((Rc::downgrade(connection), Memory::new(accepted.mono_ms())));
     }
 
-    /// Looks at every connection, closes and kills those over; answers how many of them were killed.
+    /// Looks at every connection and stream, closes and kills those over; answers how many were killed.
     pub fn tick(&self, limits: &Limits, now: Now) -> usize {
         let mut killed = 0;
         self.open.borrow_mut().retain_mut(|(connection, memory)| {
             let Some(connection) = connection.upgrade() else { return false };
+            killed += connection.streams.tick(limits, now.mono_ms());
             match memory.judge(&Look::at(&connection), limits, now.mono_ms()) {
                 Verdict::Keep => {}
                 Verdict::Close => connection.watch.close(),
-                Verdict::Kill => {
-                    connection.kill.kill();
+                Verdict::Kill(cause) => {
+                    connection.cut(cause);
                     killed += 1;
                     return false;
                 }
@@ -204,7 +230,7 @@ impl Deadlines {
 
     /// Cuts every connection.
     pub fn kill_all(&self) {
-        self.each(|connection| connection.kill.kill());
+        self.each(|connection| connection.cut(DRAINED));
     }
 
     /// How many connections are open.

@@ -16,12 +16,14 @@ pub mod local;
 pub mod redirect;
 pub mod serve;
 mod socket;
+pub mod stream;
 mod tally;
 pub mod tls;
 mod track;
 pub mod watch;
 
 pub use accept::{Context, Events, Listener, Refusal};
+pub use stream::Stream;
 
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,9 +69,12 @@ pub struct Connection {
     pub malformed_body: Cell<Option<Malformed>>,
     /// Requests that the service has seen on this connection; the service counts.
     pub requests: Cell<u64>,
-    /// HTTP/2: `call` leaves the stream's kill switch here, and the executor, which hyper asks next, takes it; so does what
-    /// answers with a tunnel.
-    pub next_stream: RefCell<Option<Rc<Kill>>>,
+    /// HTTP/2: `call` leaves its stream here, and the executor, which hyper asks next, takes it.
+    pub next_stream: RefCell<Option<Rc<Stream>>>,
+    /// HTTP/2: what answers with a tunnel leaves here what ends its way to the client; the executor takes it likewise.
+    pub next_tunnel: RefCell<Option<Rc<Kill>>>,
+    /// HTTP/2: the streams that run.
+    pub streams: stream::Running,
     /// Set by the service before it answers 101: the I/O type hands everything through from then on. Until then it
     /// holds back what follows the head of an upgrade request.
     pub tunnel: Cell<bool>,
@@ -94,11 +99,19 @@ impl Connection {
             malformed_body: Cell::new(None),
             requests: Cell::new(0),
             next_stream: RefCell::new(None),
+            next_tunnel: RefCell::new(None),
+            streams: stream::Running::default(),
             tunnel: Cell::new(false),
             received: Cell::new(0),
             sent: Cell::new(0),
             watch: watch::Watch::default(),
         }
+    }
+
+    /// Ends it with all of its streams; the log says why.
+    pub fn cut(&self, cause: &'static str) {
+        self.streams.cut(cause);
+        self.kill.kill_for(cause);
     }
 
     /// Why request number `number` (from 1) of this connection was refused before the service could see it.

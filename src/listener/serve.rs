@@ -36,8 +36,8 @@ const PENDING_RESETS: usize = 20;
 const LOCAL_RESETS: usize = 100;
 const PING_EVERY: Duration = Duration::from_secs(45);
 const PING_ANSWER: Duration = Duration::from_secs(20);
-/// How long a connection that is to close, and has asked nothing yet, may still ask: its request may be on its way.
-const LAST_CHANCE: Duration = Duration::from_millis(500);
+/// How long a connection that is to close, and asks nothing just now, may still ask: its request may be on its way.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
 
 /// A plaintext side that hyper can hand over to a tunnel.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
@@ -127,9 +127,13 @@ async fn until_done<C: Future>(
             return Poll::Pending;
         }
         if connection.watch.closing.get() {
-            if connection.watch.begun.get() == 0 {
+            if is_quiet(&connection) {
                 let chance = chance.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_CHANCE)));
                 std::task::ready!(chance.as_mut().poll(cx));
+                if connection.watch.mid_head.get() {
+                    // The rest of the head wakes us; if none comes, the deadline of goodbyes ends it.
+                    return Poll::Pending;
+                }
             }
             asked = true;
             close(served.as_mut());
@@ -141,6 +145,12 @@ async fn until_done<C: Future>(
     .await
 }
 
+/// Whether closing now could meet a request that is on its way. HTTP/2 says by itself which ones it still takes.
+fn is_quiet(connection: &Connection) -> bool {
+    let watch = &connection.watch;
+    if connection.h2 { watch.begun.get() == 0 } else { watch.in_flight.get() == 0 }
+}
+
 /// Runs the streams of an HTTP/2 connection, each with the kill switch that its request was given, and what writes to a
 /// tunnel's client with that of the tunnel.
 #[derive(Debug, Clone)]
@@ -150,7 +160,9 @@ struct StreamExecutor {
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor {
     fn execute(&self, work: F) {
-        let kill = self.connection.next_stream.borrow_mut().take().unwrap_or_default();
+        let tunnel = self.connection.next_tunnel.borrow_mut().take();
+        let stream = || self.connection.next_stream.borrow_mut().take();
+        let kill = tunnel.or_else(|| stream().map(|stream| Rc::clone(&stream.kill))).unwrap_or_default();
         tokio::task::spawn_local(StreamTask { work: Killable::new(work, kill) });
     }
 }

@@ -7,12 +7,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 
-use super::Connection;
+use super::{Connection, Stream};
 use crate::request::body::{Body, BodyError};
 
 /// Requests that a client of HTTP/2 may break off in a row: more than all that a browser can have open when its user
@@ -34,6 +35,8 @@ impl<S> Tracked<S> {
 /// A request in flight, until dropped.
 struct InFlight {
     connection: Rc<Connection>,
+    /// HTTP/2: its stream, and the place among those that run.
+    stream: Option<(Rc<Stream>, usize)>,
     /// The next piece of the answer has been asked for.
     feeding: bool,
     /// The answer went out whole.
@@ -46,7 +49,12 @@ impl InFlight {
         let watch = &connection.watch;
         watch.in_flight.set(watch.in_flight.get() + 1);
         watch.feeding.set(watch.feeding.get() + 1);
-        Self { connection, feeding: true, whole: false }
+        let stream = connection.next_stream.borrow().clone();
+        let stream = stream.map(|stream| {
+            let place = connection.streams.enter(&stream);
+            (stream, place)
+        });
+        Self { connection, stream, feeding: true, whole: false }
     }
 
     fn feeding(&mut self, feeding: bool) {
@@ -54,11 +62,22 @@ impl InFlight {
             self.feeding = feeding;
             let count = &self.connection.watch.feeding;
             count.set(if feeding { count.get() + 1 } else { count.get().saturating_sub(1) });
+            if let Some((stream, _)) = &self.stream {
+                stream.feeding.set(feeding);
+            }
         }
     }
 }
 
 impl InFlight {
+    fn taken(&self) {
+        let taken = match &self.stream {
+            Some((stream, _)) => &stream.taken,
+            None => &self.connection.watch.taken,
+        };
+        taken.set(taken.get() + 1);
+    }
+
     /// Rapid reset, slowed down so far that each request is begun before it is reset: each costs us work upstream.
     fn count_cancelled(&self) {
         let cancelled = &self.connection.watch.cancelled;
@@ -78,6 +97,9 @@ impl Drop for InFlight {
         self.feeding(false);
         let count = &self.connection.watch.in_flight;
         count.set(count.get().saturating_sub(1));
+        if let Some((_, place)) = self.stream {
+            self.connection.streams.leave(place);
+        }
         if self.connection.h2 {
             self.count_cancelled();
         }
@@ -107,8 +129,9 @@ where
         let number = watch.begun.get() + 1;
         watch.begun.set(number);
         watch.mid_head.set(false);
+        let answer = self.service.call(request);
         let in_flight = InFlight::new(Rc::clone(&self.connection));
-        Answering { answer: self.service.call(request), number, in_flight: Some(in_flight) }
+        Answering { answer, number, in_flight: Some(in_flight) }
     }
 }
 
@@ -120,11 +143,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Ok(answer) = std::task::ready!(this.answer.poll(cx));
+        let Ok(mut answer) = std::task::ready!(this.answer.poll(cx));
         if let Some(in_flight) = this.in_flight {
             let connection = &in_flight.connection;
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS && !connection.h2 {
                 connection.tunnel.set(true);
+            } else if connection.watch.closing.get() && !connection.h2 {
+                // Whoever asks while we are closing is served, and told to go elsewhere.
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             connection.watch.answer(*this.number);
         }
@@ -160,8 +186,7 @@ impl HttpBody for TrackedBody {
         if let Some(in_flight) = &mut this.in_flight {
             in_flight.feeding(frame.is_pending());
             if frame.is_ready() {
-                let taken = &in_flight.connection.watch.taken;
-                taken.set(taken.get() + 1);
+                in_flight.taken();
             }
         }
         frame

@@ -18,13 +18,13 @@ pub struct Watch {
     pub answered: Cell<u64>,
     /// HTTP/1.1: part of a head is here.
     pub mid_head: Cell<bool>,
-    /// Request bodies that we wait for: the I/O type says so for HTTP/1.1, the service for HTTP/2, where only it knows.
-    pub owing: Cell<u32>,
-    /// Set by the service for classes that no minimum rate holds for (`live`, `rpc`).
+    /// HTTP/1.1: the body of the request is waited for.
+    pub owing: Cell<bool>,
+    /// HTTP/1.1: set by the service for classes that no minimum rate holds for (`live`, `rpc`).
     pub unpaced: Cell<bool>,
     /// HTTP/2: requests that the client began and did not want to the end, less those that it did.
     pub cancelled: Cell<u32>,
-    /// Pieces of answers that were taken off our hands.
+    /// HTTP/1.1: pieces of answers that were taken off our hands.
     pub taken: Cell<u64>,
     /// Answers that have a next piece asked for from upstream; the others wait for the client.
     pub feeding: Cell<u32>,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::notify;
 use crate::clock::Clock;
 use crate::config::problem::{Problem, Problems};
 use crate::config::settings::Settings;
@@ -129,16 +130,32 @@ impl Live {
 
 impl Reloader for Live {
     fn load(&mut self, path: &Path) -> Result<Loaded, Problems> {
+        notify::reloading();
         self.seen = Contents::of(&self.files);
         let loaded = config::load(path);
         if loaded.is_err() {
             // Not again before something changes again.
             self.means.watch.follow(self.seen.clone());
+            notify::reloaded(false);
         }
         loaded
     }
 
     fn apply(&mut self, loaded: Loaded) -> Result<Vec<String>, Problems> {
+        let applied = self.take_over(loaded);
+        notify::reloaded(applied.is_ok());
+        applied
+    }
+
+    fn follow(&mut self, files: Vec<PathBuf>) {
+        self.seen = self.seen.following(&files);
+        self.files = files;
+        self.means.watch.follow(self.seen.clone());
+    }
+}
+
+impl Live {
+    fn take_over(&mut self, loaded: Loaded) -> Result<Vec<String>, Problems> {
         let new = loaded.settings;
         let current = self.means.resolver.current();
         let certificates = Certificates::build(&Wanted::of(&new), self.means.clock.now(), Some(&current))?;
@@ -160,11 +177,5 @@ impl Reloader for Live {
         }
         self.settings = new;
         Ok(warnings)
-    }
-
-    fn follow(&mut self, files: Vec<PathBuf>) {
-        self.seen = self.seen.following(&files);
-        self.files = files;
-        self.means.watch.follow(self.seen.clone());
     }
 }

@@ -1,6 +1,7 @@
 //! The composition root: open, compile, bind, start, wait, drain.
 
 mod live;
+mod notify;
 mod shows;
 
 use std::error::Error;
@@ -8,13 +9,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use self::live::Live;
 use crate::admin::api::Command as AdminCommand;
 use crate::admin::metrics::{Shown, serve as serve_metrics};
-use crate::admin::readiness::{self, Latch};
+use crate::admin::readiness;
 use crate::admin::socket::Socket;
 use crate::clock::Clock;
 use crate::config::settings::Settings;
@@ -51,13 +52,15 @@ pub type Fault = Box<dyn Error + Send + Sync>;
 /// What kept the gateway from starting, or ended it.
 pub fn run(settings: &Settings) -> Result<(), Fault> {
     prepare_process();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anything that takes time: a signal that nobody hears would end the process.
+    let hangup = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let clock = Clock::system();
     // Read once more, after what it held was noted: no change can slip in between.
     let seen = Contents::of(&settings.files);
     let loaded = config::load(&settings.path).map_err(|problems| problems.to_string())?;
     let gateway = Parted::open(loaded, clock, seen)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(gateway.serve())
+    runtime.block_on(gateway.serve(hangup))
 }
 
 /// Everything opened and bound, nothing running yet.
@@ -144,7 +147,12 @@ impl Parted {
         })
     }
 
-    async fn serve(mut self) -> Result<(), Fault> {
+    async fn serve(mut self, mut hangup: Signal) -> Result<(), Fault> {
+        // Not earlier: until here there is nothing to drain, and a start that hangs can be ended.
+        let stops = Stops {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        };
         let (latch, readiness) = readiness::latch();
         let (drain, draining) = watch::channel(false);
         let (ended, mut ends) = mpsc::channel(self.metrics.len().max(1));
@@ -169,7 +177,6 @@ impl Parted {
         if !workers.sweep(START).await.confirmed {
             return Err("the workers did not come up".into());
         }
-        let mut hangup = signal(SignalKind::hangup())?;
         let change = self.change.clone();
         tasks.spawn(async move {
             while hangup.recv().await.is_some() {
@@ -177,7 +184,14 @@ impl Parted {
             }
         });
         latch.ready();
-        let until = end(latch, drain, &mut ends, workers.len());
+        notify::ready().map_err(|error| format!("cannot tell systemd at NOTIFY_SOCKET: {error}"))?;
+        let policy = Arc::clone(&self.policy);
+        let begin_drain = || {
+            latch.drain();
+            notify::stopping(policy.load().settings.limits.drain_timeout);
+            drain.send_replace(true);
+        };
+        let until = end(stops, begin_drain, &mut ends, workers.len());
         let result = tokio::select! {
             () = self.control.run(asked, self.changed) => Err("the control thread has ended".into()),
             result = until => result,
@@ -230,18 +244,31 @@ impl Parted {
     }
 }
 
+/// The signals that end the gateway.
+struct Stops {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stops {
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Waits for a signal, then for the workers to drain; a second signal ends at once. A worker that dies ends the process.
 async fn end(
-    latch: Latch,
-    drain: watch::Sender<bool>,
+    mut stops: Stops,
+    begin_drain: impl Fn(),
     ends: &mut mpsc::Receiver<Result<(), String>>,
     workers: usize,
 ) -> Result<(), Fault> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut left = workers;
     let mut draining = false;
-    loop {
+    while left > 0 {
         tokio::select! {
             ended = ends.recv() => match ended {
                 Some(Ok(())) if draining => left -= 1,
@@ -249,17 +276,16 @@ async fn end(
                 Some(Err(error)) => return Err(format!("a worker has died: {error}").into()),
                 None => return Ok(()),
             },
-            _ = terminate.recv() => if draining { return Ok(()) } else { draining = true },
-            _ = interrupt.recv() => if draining { return Ok(()) } else { draining = true },
-        }
-        if draining {
-            latch.drain();
-            drain.send_replace(true);
-        }
-        if left == 0 {
-            return Ok(());
+            () = stops.next() => {
+                if draining {
+                    return Ok(());
+                }
+                draining = true;
+                begin_drain();
+            }
         }
     }
+    Ok(())
 }
 
 /// Every address once for each worker: the kernel spreads connections over them.

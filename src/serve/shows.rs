@@ -34,6 +34,7 @@ pub fn scrape(from: &Parted) -> Scrape {
             state_durable: vitals.durable.load(Relaxed),
             limiter_keys: limits.keys(),
             limiter_evictions: limits.evictions(),
+            limiter_shared: limits.newcomers(),
             log_dropped: dropped.count(),
             certificates: certificates.into_iter().map(|one| (one.host, one.not_after)).collect(),
             upstreams: upstreams(&policy.load(), &health),

@@ -1,14 +1,26 @@
 //! The state of rate limits: one bounded table for all limiters and all workers; it survives reloads.
 //!
-//! The table is made of sets of 16 places. A key has its place in one set; when the set is full, the place whose budget
-//! is nearest to full goes first: a budget that is full again is forgotten for free, and who has used up most stays
-//! longest, so that a flood of new addresses does not wash out the offenders. What was lost is counted.
+//! A key has a place of its own as long as there is one free: exact over all workers. When there is none (see [`table`]),
+//! who is new shares a budget with the other newcomers of its network (IPv4 /24, IPv6 /48), as large as that of one
+//! client, so that nobody has more than before; and takes the place of whoever has used less of his budget than one
+//! request takes. What is used up by more than half is never forgotten: a flood of new addresses neither resets an
+//! offender's budget nor passes more than one budget for each place and each shared bucket.
+//!
+//! Times are monotonic: jumps of the wall clock change nothing. A reload keeps what each key has used: where the rate
+//! has changed, the same share of the new budget.
+
+mod shared;
+mod table;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU32;
 use std::ops::Add;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use governor::clock::{Clock, Reference};
@@ -17,34 +29,43 @@ use governor::nanos::Nanos;
 use governor::state::StateStore;
 use governor::{Quota, RateLimiter};
 
+use self::shared::Shared;
+use self::table::{Found, Shard, Slot};
 use crate::clock::Now;
 use crate::config::values::Rate;
 
-const WAYS: usize = 16;
 const SHARDS: usize = 64;
+/// No budget takes longer than this to fill, in nanoseconds: sums with it do not overflow. Some 146 years.
+const LONGEST: u64 = u64::MAX / 4;
 
-/// The table behind all limiters: 16 bytes a key.
+/// The table behind all limiters: at most 40 bytes a key, taken from the system as keys come.
 #[derive(Debug)]
 pub struct Limits {
-    shards: Vec<Mutex<Vec<[Slot; WAYS]>>>,
+    shards: Vec<Mutex<Shard>>,
+    /// What newcomers share, of each limiter that is in use.
+    shared: Mutex<HashMap<(u64, Rate), Weak<Shared>>>,
     hasher: RandomState,
     keys: AtomicU64,
     evictions: AtomicU64,
+    newcomers: AtomicU64,
 }
 
 /// One rate for one class of one site.
 #[derive(Debug)]
 pub struct Limiter {
     name: u64,
+    span: u64,
     hasher: RandomState,
-    gcra: RateLimiter<u64, Table, GivenClock, NoOpMiddleware<Moment>>,
+    gcra: RateLimiter<Key, Table, GivenClock, NoOpMiddleware<Moment>>,
 }
 
-/// `due` is GCRA's theoretical arrival time: the later, the more of the budget is used up. An empty place has key 0.
-#[derive(Debug, Clone, Copy, Default)]
-struct Slot {
-    key: u64,
-    due: u64,
+/// Who is charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Who {
+    /// Whose budget it is.
+    pub client: u128,
+    /// With whom the budget is shared when there is no place for another.
+    pub network: u128,
 }
 
 // === impl Limits ===
@@ -52,12 +73,13 @@ struct Slot {
 impl Limits {
     /// A table for at least `keys` keys.
     pub fn new(keys: usize) -> Arc<Self> {
-        let sets = keys.div_ceil(WAYS * SHARDS).max(1);
         Arc::new(Self {
-            shards: (0..SHARDS).map(|_| Mutex::new(vec![[Slot::default(); WAYS]; sets])).collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(keys.div_ceil(SHARDS)))).collect(),
+            shared: Mutex::default(),
             hasher: RandomState::new(),
             keys: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
+            newcomers: AtomicU64::new(0),
         })
     }
 
@@ -71,35 +93,74 @@ impl Limits {
         self.evictions.load(Ordering::Relaxed)
     }
 
-    fn measure<T, E>(&self, key: u64, f: impl Fn(Option<Nanos>) -> Result<(T, Nanos), E>) -> Result<T, E> {
+    /// Requests judged by a shared bucket, because there was no place for another key.
+    pub fn newcomers(&self) -> u64 {
+        self.newcomers.load(Ordering::Relaxed)
+    }
+
+    /// `newcomer` judges where there is no place for the key.
+    fn measure<T, E>(
+        &self,
+        key: &Key,
+        newcomer: impl FnOnce(Given) -> Result<T, E>,
+        f: impl Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    ) -> Result<T, E> {
         let given = GIVEN.get();
-        let place = usize::try_from(key >> 8).unwrap_or_default();
-        let shard = self.shards.get(place % SHARDS);
-        let Some(shard) = shard else { unreachable!("a remainder of {SHARDS}") };
-        let mut sets = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = sets.len().max(1);
-        let Some(set) = sets.get_mut(place / SHARDS % count) else {
-            unreachable!("a remainder of the length")
-        };
-        if let Some(slot) = set.iter_mut().find(|slot| slot.key == key) {
-            let (answer, due) = f(Some(Nanos::new(slot.due)))?;
-            if !given.rehearsal {
-                slot.due = due.as_u64();
+        let mut shard = self.shard(key.own).lock().unwrap_or_else(PoisonError::into_inner);
+        let found = shard.seek(key.own, given.now);
+        let (answer, due) = match &found {
+            Found::Known(seat, slot) => {
+                let current = slot.under(key.span, given.now);
+                if current != *slot && !given.rehearsal {
+                    // Also where it is refused now: the new rate's time begins.
+                    shard.put(*seat, current);
+                }
+                f(Some(Nanos::new(current.due)))?
             }
+            Found::Free(..) => f(None)?,
+            Found::Full(..) => {
+                self.newcomers.fetch_add(u64::from(!given.rehearsal), Ordering::Relaxed);
+                (newcomer(given)?, f(None)?.1)
+            }
+        };
+        if given.rehearsal {
             return Ok(answer);
         }
-        let (answer, due) = f(None)?;
-        if !given.rehearsal
-            && let Some(slot) = set.iter_mut().min_by_key(|slot| (slot.key != 0, slot.due))
-        {
-            if slot.key == 0 {
-                self.keys.fetch_add(1, Ordering::Relaxed);
-            } else if slot.due > given.now {
-                self.evictions.fetch_add(1, Ordering::Relaxed);
+        let new = Slot { key: key.own, due: due.as_u64(), span: key.span };
+        let seat = match found {
+            Found::Known(seat, _) => seat,
+            Found::Free(seat, empty) => {
+                self.keys.fetch_add(u64::from(empty), Ordering::Relaxed);
+                seat
             }
-            *slot = Slot { key, due: due.as_u64() };
-        }
+            Found::Full(_, fullest) if !fullest.gives_way_to(&new, given.now) => return Ok(answer),
+            Found::Full(seat, _) => {
+                self.evictions.fetch_add(1, Ordering::Relaxed);
+                seat
+            }
+        };
+        shard.put(seat, new);
         Ok(answer)
+    }
+
+    /// One that has the same name and rate goes on.
+    fn shared(&self, name: u64, rate: Rate) -> Arc<Shared> {
+        let mut all = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, shared| shared.strong_count() > 0);
+        let known = all.get(&(name, rate)).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let new = Arc::<Shared>::default();
+            all.insert((name, rate), Arc::downgrade(&new));
+            new
+        })
+    }
+
+    fn shard(&self, key: u64) -> &Mutex<Shard> {
+        let place = usize::try_from(key % SHARDS as u64).ok();
+        let Some(shard) = place.and_then(|place| self.shards.get(place)) else {
+            unreachable!("a remainder of {SHARDS}")
+        };
+        shard
     }
 }
 
@@ -108,47 +169,63 @@ impl Limits {
 impl Limiter {
     /// A limiter over the table. One of the same name goes on where the last one stood, whatever its rate was.
     pub fn new(limits: &Arc<Limits>, name: &str, rate: Rate) -> Self {
-        let quota = Quota::with_period(rate.refill)
-            .unwrap_or_else(|| Quota::per_second(rate.burst))
-            .allow_burst(rate.burst);
+        let refill = u64::try_from(rate.refill.as_nanos()).unwrap_or(u64::MAX).clamp(1, LONGEST);
+        let burst = u32::try_from(LONGEST / refill).unwrap_or(u32::MAX).min(rate.burst.get());
+        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::with_period(Duration::from_nanos(refill))
+            .unwrap_or_else(|| Quota::per_second(burst))
+            .allow_burst(burst);
         GIVEN.set(Given { now: 0, rehearsal: false });
+        let name = limits.hasher.hash_one(name);
+        let table = Table { limits: Arc::clone(limits), shared: limits.shared(name, rate) };
         Self {
-            name: limits.hasher.hash_one(name),
+            name,
+            span: refill.saturating_mul(u64::from(burst.get())),
             hasher: limits.hasher.clone(),
-            gcra: RateLimiter::new(quota, Table(Arc::clone(limits)), GivenClock),
+            gcra: RateLimiter::new(quota, table, GivenClock),
         }
     }
 
-    /// Charges one request to a key.
+    /// Charges one request. A rehearsal charges nothing.
     ///
     /// # Errors
-    /// How long to wait, when the budget is used up. A rehearsal charges nothing.
-    pub fn check(&self, key: u128, now: Now, rehearsal: bool) -> Result<(), Duration> {
+    /// How long to wait, when the budget is used up.
+    pub fn check(&self, who: Who, now: Now, rehearsal: bool) -> Result<(), Duration> {
         GIVEN.set(Given { now: now.mono, rehearsal });
         // Key 0 marks an empty place.
-        let key = self.gcra_key(key).max(1);
+        let own = self.hasher.hash_one((self.name, who.client)).max(1);
+        let key = Key { own, network: who.network, span: self.span };
         self.gcra.check_key(&key).map(drop).map_err(|refused| refused.wait_time_from(Moment(now.mono)))
-    }
-
-    fn gcra_key(&self, key: u128) -> u64 {
-        self.hasher.hash_one((self.name, key))
     }
 }
 
 // === governor's parts ===
 
+/// Whose budget, and what becomes of it where there is no place for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    own: u64,
+    network: u128,
+    span: u64,
+}
+
 /// The table as governor sees it.
 #[derive(Debug)]
-struct Table(Arc<Limits>);
+struct Table {
+    limits: Arc<Limits>,
+    shared: Arc<Shared>,
+}
 
 impl StateStore for Table {
-    type Key = u64;
+    type Key = Key;
 
-    fn measure_and_replace<T, F, E>(&self, key: &u64, f: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, key: &Key, f: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        self.0.measure(*key, f)
+        let newcomer =
+            |given: Given| self.shared.measure(self.limits.hasher.hash_one(key.network), given.rehearsal, &f);
+        self.limits.measure(key, newcomer, &f)
     }
 }
 
@@ -157,7 +234,7 @@ impl StateStore for Table {
 #[derive(Debug, Clone, Copy, Default)]
 struct GivenClock;
 
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Given {
     now: u64,
     rehearsal: bool,
@@ -194,67 +271,5 @@ impl Reference for Moment {
 
     fn saturating_sub(&self, duration: Nanos) -> Self {
         Self(self.0.saturating_sub(duration.as_u64()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::num::NonZeroU32;
-
-    use super::*;
-
-    fn rate(seconds: u64, burst: u32) -> Rate {
-        Rate { refill: Duration::from_secs(seconds), burst: NonZeroU32::new(burst).unwrap() }
-    }
-
-    fn at(seconds: u64) -> Now {
-        Now { mono: 1_000_000_000 * (1000 + seconds), wall: 0 }
-    }
-
-    #[test]
-    fn the_burst_passes_then_one_for_each_refill() {
-        let limits = Limits::new(1000);
-        let limiter = Limiter::new(&limits, "a", rate(12, 5));
-        for _ in 0..5 {
-            assert_eq!(limiter.check(7, at(0), false), Ok(()));
-        }
-        assert_eq!(limiter.check(7, at(0), false), Err(Duration::from_secs(12)));
-        assert_eq!(limiter.check(8, at(0), false), Ok(()), "another key has a budget of its own");
-        assert_eq!(limiter.check(7, at(11), false), Err(Duration::from_secs(1)));
-        assert_eq!(limiter.check(7, at(12), false), Ok(()));
-        assert!(limiter.check(7, at(12), false).is_err());
-    }
-
-    #[test]
-    fn a_rehearsal_charges_nothing() {
-        let limits = Limits::new(1000);
-        let limiter = Limiter::new(&limits, "a", rate(10, 1));
-        assert_eq!(limiter.check(7, at(0), true), Ok(()));
-        assert_eq!(limiter.check(7, at(0), false), Ok(()));
-        assert!(limiter.check(7, at(0), true).is_err());
-    }
-
-    #[test]
-    fn a_limiter_of_the_same_name_goes_on_where_the_last_one_stood() {
-        let limits = Limits::new(1000);
-        assert_eq!(Limiter::new(&limits, "site/login", rate(10, 1)).check(7, at(0), false), Ok(()));
-        assert!(Limiter::new(&limits, "site/login", rate(10, 1)).check(7, at(1), false).is_err());
-        assert!(Limiter::new(&limits, "site/login", rate(20, 1)).check(7, at(1), false).is_err());
-        assert_eq!(Limiter::new(&limits, "site/share", rate(10, 1)).check(7, at(1), false), Ok(()));
-    }
-
-    #[test]
-    fn memory_is_bounded_and_offenders_outlive_newcomers() {
-        let limits = Limits::new(WAYS * SHARDS);
-        let limiter = Limiter::new(&limits, "a", rate(60, 3));
-        for _ in 0..3 {
-            assert_eq!(limiter.check(1, at(0), false), Ok(()));
-        }
-        for key in 2..100_000 {
-            let _ = limiter.check(key, at(0), false);
-        }
-        assert!(limits.keys() <= (WAYS * SHARDS) as u64, "{}", limits.keys());
-        assert!(limits.evictions() > 90_000);
-        assert!(limiter.check(1, at(0), false).is_err(), "the offender is still known");
     }
 }

@@ -10,6 +10,9 @@ use slab::Slab;
 
 use crate::request::facts::Facts;
 
+/// Why a sweep ends a stream.
+const BLOCKED: &str = "cut by a block";
+
 /// The live streams of one worker. A stream is registered *before* the block index is read for it, so that a block
 /// either is seen by the request or sees the request.
 #[derive(Debug, Default)]
@@ -34,6 +37,7 @@ pub struct Registration {
 #[derive(Debug, Default)]
 pub struct Kill {
     killed: Cell<bool>,
+    cause: Cell<Option<&'static str>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -49,7 +53,7 @@ impl Streams {
         // Killing only wakes; what drops registrations runs later, so the borrow is safe.
         let live = self.live.borrow();
         let hit = live.iter().filter(|(_, live)| !live.kill.is_killed() && meant(&live.facts));
-        hit.map(|(_, live)| live.kill.kill()).count()
+        hit.map(|(_, live)| live.kill.kill_for(BLOCKED)).count()
     }
 
     /// How many are live.
@@ -70,6 +74,17 @@ impl Drop for Registration {
 }
 
 impl Kill {
+    /// The same, and says why, for the log.
+    pub fn kill_for(&self, cause: &'static str) {
+        self.cause.set(Some(cause));
+        self.kill();
+    }
+
+    /// Why it was ended, where that was said.
+    pub fn cause(&self) -> Option<&'static str> {
+        self.cause.get()
+    }
+
     /// Ends the work at its next poll, which is at once.
     pub fn kill(&self) {
         self.killed.set(true);

@@ -27,6 +27,8 @@ pub struct Gauges {
     pub limiter_keys: u64,
     /// Keys that the rate limits have let go early.
     pub limiter_evictions: u64,
+    /// Requests that the rate limits judged by a budget that newcomers share.
+    pub limiter_shared: u64,
     /// Access log lines that were dropped.
     pub log_dropped: u64,
     /// Host and Unix seconds at which its certificate ends.
@@ -98,6 +100,7 @@ fn gateway_families(gauges: &Gauges) -> Vec<MetricFamily> {
         state_durable,
         limiter_keys,
         limiter_evictions,
+        limiter_shared,
         log_dropped,
         certificates,
         upstreams,
@@ -128,6 +131,11 @@ fn gateway_families(gauges: &Gauges) -> Vec<MetricFamily> {
             "portcullis_limiter_evictions_total",
             "Keys let go early for want of room.",
             *limiter_evictions,
+        ),
+        total(
+            "portcullis_limiter_shared_total",
+            "Requests judged by a budget that newcomers of a network share, since no key was free.",
+            *limiter_shared,
         ),
         total("portcullis_log_dropped_total", "Access log lines dropped.", *log_dropped),
         gauge_family(

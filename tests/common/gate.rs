@@ -34,6 +34,8 @@ pub struct Config {
     pub descriptors: Option<u32>,
     /// A program that runs it, with its arguments.
     pub under: Vec<&'static str>,
+    /// Variables of its environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// A running gateway; killed when dropped.
@@ -57,6 +59,7 @@ impl Default for Config {
             files: Vec::new(),
             descriptors: None,
             under: Vec::new(),
+            environment: Vec::new(),
         }
     }
 }
@@ -64,10 +67,17 @@ impl Default for Config {
 impl Config {
     /// Starts the gateway before this upstream and waits until it is ready.
     pub fn start(self, upstream: SocketAddr) -> Gate {
+        let mut gate = self.launch(upstream);
+        gate.wait_ready();
+        gate
+    }
+
+    /// Starts the gateway and waits for nothing.
+    pub fn launch(self, upstream: SocketAddr) -> Gate {
         let [https, http, plain, metrics] = free_addresses();
         let dir = tempfile::Builder::new().prefix("gate").tempdir().unwrap();
         let state = dir.path().join("state");
-        let Self { app, listen, limits, site, tls, files, descriptors, under } = self;
+        let Self { app, listen, limits, site, tls, files, descriptors, under, environment } = self;
         // A `plain` listener wants trusted proxies.
         let plainly = if listen.contains("trusted_proxies") { format!("\"{plain}\"") } else { String::new() };
         let text = format!(
@@ -83,10 +93,8 @@ impl Config {
         for (name, text) in files {
             place(&dir.path().join(name), &text);
         }
-        let child = spawn(dir.path(), descriptors, &under);
-        let mut gate = Gate { https, http, plain, metrics, dir, child };
-        gate.wait_ready();
-        gate
+        let child = spawn(dir.path(), descriptors, &under, &environment);
+        Gate { https, http, plain, metrics, dir, child }
     }
 }
 
@@ -203,7 +211,7 @@ impl Gate {
 
     /// Starts again after [`Gate::kill`], with the same config, state and addresses.
     pub fn start_again(&mut self) {
-        self.child = spawn(self.dir.path(), None, &[]);
+        self.child = spawn(self.dir.path(), None, &[], &[]);
         self.wait_ready();
     }
 
@@ -217,7 +225,8 @@ impl Gate {
         code
     }
 
-    fn wait_ready(&mut self) {
+    /// Waits until it takes requests.
+    pub fn wait_ready(&mut self) {
         let ready = wait_until(START, || {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "the gateway has ended ({ended:?}): {}", self.errors());
@@ -234,7 +243,7 @@ impl Drop for Gate {
     }
 }
 
-fn spawn(dir: &Path, descriptors: Option<u32>, under: &[&str]) -> Child {
+fn spawn(dir: &Path, descriptors: Option<u32>, under: &[&str], environment: &[(&str, String)]) -> Child {
     let output = |name| File::options().create(true).append(true).open(dir.join(name)).unwrap();
     let limit = descriptors.map_or_else(|| "unlimited".to_owned(), |most| most.to_string());
     let script = "[ \"$0\" = unlimited ] || ulimit -n \"$0\"; exec \"$@\"";
@@ -245,6 +254,7 @@ fn spawn(dir: &Path, descriptors: Option<u32>, under: &[&str]) -> Child {
         .arg("run")
         .arg("--config")
         .arg(dir.join("portcullis.toml"))
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(output("stdout"))
         .stderr(output("stderr"))

@@ -37,6 +37,11 @@ impl Client {
         Request::builder().method(method).uri(format!("https://{}{path}", self.authority))
     }
 
+    /// Whether further streams may be opened; not after GOAWAY.
+    pub async fn is_open(&self) -> bool {
+        self.send.clone().ready().await.is_ok()
+    }
+
     /// Opens a stream and leaves its body to the caller.
     pub async fn open(
         &self,

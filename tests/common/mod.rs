@@ -19,6 +19,15 @@ use std::time::{Duration, Instant};
 /// The host of the site that [`gate::Gate`] serves.
 pub const HOST: &str = "files.test";
 
+/// Whether a process, by its status file, hears this signal itself.
+pub fn catches(status: &std::path::Path, signal: u32) -> bool {
+    let status = std::fs::read_to_string(status).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    mask.is_some_and(|mask| {
+        u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask >> (signal - 1) & 1 == 1)
+    })
+}
+
 /// Asks every few milliseconds until the answer is yes; whether it came in time.
 pub fn wait_until(limit: Duration, mut yes: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;

@@ -148,7 +148,11 @@ fn limits(mut table: Table<'_>) -> (Limits, Bodies) {
         idle_timeout: table.parse("idle_timeout", some_time).unwrap_or(defaults::IDLE_TIMEOUT),
         min_rate: min_rate(table.section("min_rate")),
         drain_timeout: table.parse("drain_timeout", parse_duration).unwrap_or(defaults::DRAIN_TIMEOUT),
-        limiter_keys: table.number("limiter_keys").unwrap_or(defaults::LIMITER_KEYS),
+        // Not so many that the table of places alone could not be had.
+        limiter_keys: table
+            .number::<u32>("limiter_keys")
+            .and_then(|keys| usize::try_from(keys).ok())
+            .unwrap_or(defaults::LIMITER_KEYS),
     };
     table.finish();
     (limits, bodies)
