@@ -282,6 +282,8 @@ pub struct Headers {
 pub enum CspChoice {
     /// The app file's, by class.
     App,
+    /// Another one of the app file's sets, by class.
+    Variant(Box<str>),
     /// None.
     Off,
     /// This one, for every class.
@@ -320,7 +322,24 @@ impl fmt::Display for Upstream {
     }
 }
 
+impl Upstream {
+    /// Another port of the same host.
+    #[must_use]
+    pub fn at_port(&self, port: u16) -> Self {
+        Self { port, ..self.clone() }
+    }
+}
+
 impl Site {
+    /// The app file's Content-Security-Policy of a class, in the variant that is chosen.
+    pub fn app_csp(&self, class: Class) -> &str {
+        let variant = match &self.headers.csp {
+            CspChoice::Variant(name) => self.app.variant(name),
+            _ => None,
+        };
+        variant.unwrap_or(&self.app.csp).get(class)
+    }
+
     /// Who may reach a class; `None`: everybody.
     pub fn allowed(&self, class: Class) -> Option<Networks> {
         let own = self.only_from.iter().find(|(named, _)| *named == class);

@@ -21,15 +21,7 @@ const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 /// The answer to a denied request: in the application's own shape where the app file gives one.
 pub fn denied(denial: &Denial, site: Option<&Site>, html: bool) -> Response<Body> {
     let status = denial.reason.status();
-    let mut answer = match site.and_then(|site| site.denials.get(&status)) {
-        Some(own) => {
-            let mut answer = Response::new(Body::Full(own.body.clone()));
-            *answer.status_mut() = status;
-            answer.headers_mut().insert(header::CONTENT_TYPE, own.content_type.clone());
-            answer
-        }
-        None => plain(status, html),
-    };
+    let mut answer = shaped(status, site, html);
     if let Some(wait) = denial.retry_after {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
@@ -37,6 +29,20 @@ pub fn denied(denial: &Denial, site: Option<&Site>, html: bool) -> Response<Body
         let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
+    answer
+}
+
+/// In place of an answer of the application that says too much: nothing of it is left but its status.
+pub fn replaced(status: StatusCode, site: &Site, html: bool) -> Response<Body> {
+    shaped(status, Some(site), html)
+}
+
+/// In the application's own shape, or ours.
+fn shaped(status: StatusCode, site: Option<&Site>, html: bool) -> Response<Body> {
+    let Some(own) = site.and_then(|site| site.denials.get(&status)) else { return plain(status, html) };
+    let mut answer = Response::new(Body::Full(own.body.clone()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, own.content_type.clone());
     answer
 }
 

@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::hosts::Hosts;
-use super::site::{parse_class, upstream};
+use super::site::{class_of, upstream};
 use super::{Table, Value};
 use crate::config::class::Class;
 use crate::config::path_pattern::PathPattern;
@@ -17,12 +17,12 @@ pub(super) fn route(
     seen: &mut Hosts,
 ) -> Option<SiteRoute> {
     for (key, example) in [("match", "match = \"/internal/*\""), ("class", "class = \"admin\"")] {
-        if table.get(key).is_none() {
+        if table.needs(key).is_none() {
             let message = format!("the route names no `{key}`");
             table.doc.missing(table.span.clone(), message, format!("write e.g. {example}"));
         }
     }
-    let class = table.parse("class", parse_class);
+    let class = class_of(&mut table, "class");
     let matches = table.get("match").and_then(|value| route_match(&value, class));
     let upstream = table.get("upstream").and_then(|value| upstream(&value, seen));
     let observe_rate = observes_rate(&mut table);
