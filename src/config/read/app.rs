@@ -249,12 +249,12 @@ fn field_name(text: &str) -> Result<Box<str>, ValueError> {
 fn policies(mut table: Table<'_>) -> ClassMap<Box<str>> {
     let default = table.parse("default", headers::csp).unwrap_or_else(|| defaults::CSP.into());
     let mut policies = ClassMap::from_fn(|_| default.clone());
-    by_class(&table, &mut policies);
+    by_class(table.entries(Keys::Classes).filter(|(word, _)| *word != "default"), &mut policies);
     policies
 }
 
-fn by_class(table: &Table<'_>, policies: &mut ClassMap<Box<str>>) {
-    for (word, value) in table.entries(Keys::Classes).filter(|(word, _)| *word != "default") {
+fn by_class<'d>(entries: impl Iterator<Item = (&'d str, Value<'d>)>, policies: &mut ClassMap<Box<str>>) {
+    for (word, value) in entries {
         let policy = value.parse(headers::csp);
         if let Some((class, policy)) = class_of_key(word, &value).zip(policy) {
             *policies.get_mut(class) = policy;
@@ -270,7 +270,7 @@ fn variants(table: &Table<'_>, csp: &ClassMap<Box<str>>) -> Vec<(Box<str>, Class
             name(word).map_err(|error| value.doc.problem(value.key_span.clone(), error.message, error.help));
         let mut policies = csp.clone();
         if let Some(table) = value.table() {
-            by_class(&table, &mut policies);
+            by_class(table.entries(Keys::Classes), &mut policies);
         }
         variants.extend(named.map(|named| (named, policies)));
     }

@@ -147,6 +147,7 @@ fn repeat(value: &Value<'_>) -> Option<u32> {
 }
 
 fn expected(mut table: Table<'_>) -> Vec<Expected> {
+    let before = table.doc.count();
     let mut all = Vec::new();
     let one =
         |what, value: &Value<'_>, text: &str| Expected { what, value: text.into(), span: value.span.clone() };
@@ -180,7 +181,6 @@ fn expected(mut table: Table<'_>) -> Vec<Expected> {
         all.extend(value.text().map(|text| one(what, &value, text)));
     }
     let (doc, span) = (table.doc, table.span.clone());
-    let before = doc.count();
     table.finish();
     if all.is_empty() && doc.count() == before {
         doc.problem(
