@@ -237,6 +237,31 @@ fn an_app_file_of_ones_own_is_proved_like_a_built_in_one() {
     assert!(String::from_utf8_lossy(&unknown.stdout).contains("`minne` is no built-in app file"));
 }
 
+/// The blocks of a document that are marked as this kind.
+fn blocks<'d>(document: &'d str, kind: &str) -> Vec<&'d str> {
+    let mark = format!("```toml {kind}\n");
+    document.split(&*mark).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn the_examples_of_the_documents_do_what_they_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    let document = fs::read_to_string(root().join("docs/app-files.md")).unwrap();
+    place("notes.toml", blocks(&document, "app")[0]);
+    place("notes-cases.toml", blocks(&document, "cases")[0]);
+    place("cases.toml", blocks(&fs::read_to_string(root().join("docs/cases.md")).unwrap(), "cases")[0]);
+    place(
+        "portcullis.toml",
+        "[listen]\ntrusted_proxies = [\"192.0.2.10\"]\n[tls]\nself_signed = true\n[[site]]\nhosts = [\"files.example.com\"]\n\
+         app = \"keepstack\"\nupstream = \"http://127.0.0.1:8000\"\n[site.only_from]\nmetrics = [\"10.0.0.0/8\"]\n",
+    );
+    for name in ["notes-cases.toml", "cases.toml"] {
+        let told = told(&[dir.path().join(name).to_str().unwrap()]);
+        assert!(told.status.success(), "{name}\n{}", String::from_utf8_lossy(&told.stdout));
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_broken_file_of_cases_makes_it_panic(at in 0usize..3000, len in 0usize..40, with in "[\\[\\]{}=\"'\n#a0.,*/ -]{0,6}") {

@@ -3,7 +3,6 @@
 //! Access control lists and security modules are not looked at: they may forbid more, seldom less.
 
 use std::fs::{self, Metadata};
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -31,6 +30,11 @@ pub struct Found {
 }
 
 impl User {
+    /// As it was named.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A user of this machine: a name, a number, or `UID:GID`.
     ///
     /// # Errors
@@ -82,23 +86,32 @@ fn groups_of<'a>(name: &'a str, group: &'a str) -> impl Iterator<Item = u32> + '
     })
 }
 
-/// What of the config's files and directories the user may not use as the gateway must.
-pub fn forbidden(user: &User, settings: &Settings) -> Vec<Found> {
-    let mut found: Vec<Found> = Vec::new();
-    found.extend(settings.files.iter().filter_map(|file| check(user, file, READ).err()));
-    found.extend(writable_dir(user, &settings.state_dir).err());
+/// What of the config's files and directories the user may not use as the gateway must, and what is worth a word only:
+/// directories that somebody else has to make (systemd does, by itself), ports that want help from outside.
+pub fn look(user: &User, settings: &Settings) -> (Vec<Found>, Vec<Found>) {
+    let mut problems: Vec<Found> = Vec::new();
+    problems.extend(settings.files.iter().filter_map(|file| check(user, file, READ).err()));
     let kept = fs::read_dir(&settings.state_dir).into_iter().flatten().flatten();
-    found.extend(kept.filter_map(|entry| check(user, &entry.path(), READ | WRITE).err()));
-    if let Some(dir) = settings.admin.socket.parent() {
-        found.extend(writable_dir(user, dir).err());
-    }
+    problems.extend(kept.filter_map(|entry| check(user, &entry.path(), READ | WRITE).err()));
+    let mut dirs = vec![settings.state_dir.as_path()];
+    dirs.extend(settings.admin.socket.parent());
     if let LogTarget::File(path) = &settings.log.access {
-        let usable = match fs::metadata(path) {
-            Ok(_) => check(user, path, WRITE),
-            Err(_) => path.parent().map_or(Ok(()), |dir| writable_dir(user, dir)),
-        };
-        found.extend(usable.err());
+        problems.extend(check(user, path, WRITE).err());
+        dirs.extend(path.parent().filter(|_| !path.exists()));
     }
+    let mut warnings = Vec::new();
+    for dir in dirs {
+        if dir.exists() {
+            problems.extend(check(user, dir, READ | WRITE | ENTER).err());
+        } else {
+            warnings.extend(must_be_made(user, dir));
+        }
+    }
+    warnings.extend(ports(user, settings));
+    (each_once(problems), each_once(warnings))
+}
+
+fn each_once(found: Vec<Found>) -> Vec<Found> {
     let mut told: Vec<Found> = Vec::new();
     for one in found {
         if !told.contains(&one) {
@@ -108,8 +121,21 @@ pub fn forbidden(user: &User, settings: &Settings) -> Vec<Found> {
     told
 }
 
+/// A directory that is not there, and that the user cannot make in the nearest one that is.
+fn must_be_made(user: &User, dir: &Path) -> Option<Found> {
+    let there = dir.ancestors().find(|dir| dir.exists())?;
+    check(user, there, READ | WRITE | ENTER).err()?;
+    let (name, dir) = (&user.name, dir.display());
+    Some(Found {
+        message: format!("{dir} is not there, and `{name}` may not make it in {}", there.display()),
+        help: format!(
+            "install -d -o {name} -m 700 {dir}; systemd does it by StateDirectory, RuntimeDirectory and LogsDirectory"
+        ),
+    })
+}
+
 /// Ports that the user can only listen on with help from outside.
-pub fn ports(user: &User, settings: &Settings) -> Vec<Found> {
+fn ports(user: &User, settings: &Settings) -> Vec<Found> {
     let free = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let free: u16 = free.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
     let listen = &settings.listen;
@@ -135,14 +161,6 @@ fn check(user: &User, path: &Path, wanted: u32) -> Result<(), Found> {
     Err(may_not(user, path, &file, wanted))
 }
 
-/// The directory, or the nearest one above that is there: the gateway makes the rest.
-fn writable_dir(user: &User, dir: &Path) -> Result<(), Found> {
-    let there = dir
-        .ancestors()
-        .find(|dir| !matches!(fs::metadata(dir), Err(error) if error.kind() == io::ErrorKind::NotFound));
-    there.map_or(Ok(()), |there| check(user, there, READ | WRITE | ENTER))
-}
-
 fn enter(user: &User, path: &Path) -> Result<(), Found> {
     for dir in path.ancestors().skip(1).filter(|dir| *dir != Path::new("")) {
         if let Ok(about) = fs::metadata(dir)
@@ -161,15 +179,12 @@ fn may_not(user: &User, path: &Path, file: &Metadata, wanted: u32) -> Found {
         (false, false) => "enter",
     };
     let (name, path) = (&user.name, path.display());
-    let group = if file.is_dir() { "g+rwx" } else { "g+rw" };
+    // By number: a user from elsewhere has no group's name here.
+    let group = user.groups.first().map_or(user.uid, |group| *group);
     let help = match verb {
-        "write" if path.to_string() == "/" => "name a place that exists and belongs to it".to_owned(),
         "write" => format!("chown {name} {path}"),
-        "read" => format!("chgrp {name} {path} && chmod g+r {path}"),
-        _ => format!(
-            "chgrp {name} {path} && chmod {} {path}, or keep the file elsewhere",
-            group.replace("rw", "")
-        ),
+        "read" => format!("chgrp {group} {path} && chmod g+r {path}"),
+        _ => format!("chgrp {group} {path} && chmod g+x {path}, or keep the file elsewhere"),
     };
     let (mode, uid, gid) = (file.mode() & 0o7777, file.uid(), file.gid());
     Found {
@@ -232,6 +247,7 @@ mod tests {
         let found = check(&stranger, &file, READ).unwrap_err();
         assert!(found.message.contains("may not enter"), "{found:?}");
         assert!(!found.message.contains("app.toml"), "{found:?}");
-        assert!(writable_dir(&stranger, &dir.path().join("state/deep")).is_err());
+        let missing = must_be_made(&stranger, &dir.path().join("state/deep")).unwrap();
+        assert!(missing.message.contains("state/deep is not there"), "{missing:?}");
     }
 }

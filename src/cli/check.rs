@@ -42,7 +42,7 @@ pub fn check_with(path: &Path, options: &Options, out: &mut dyn Write) -> u8 {
     let written = if options.json {
         write_json(&problems, loaded.as_ref(), out)
     } else {
-        write_text(&problems, loaded.as_ref(), options.coloured, out)
+        write_text(&problems, loaded.as_ref(), options, out)
     };
     match (written, problems.is_empty()) {
         (Err(_), _) => exit::ERROR,
@@ -57,8 +57,9 @@ fn look_around(loaded: &mut Loaded, options: &Options) -> Problems {
     let problem = |found: access::Found| Problem::of_file(&file, found.message, found.help);
     let mut problems = Problems::default();
     if let Some(user) = &options.as_user {
-        problems.0.extend(access::forbidden(user, &loaded.settings).into_iter().map(problem));
-        loaded.warnings.0.extend(access::ports(user, &loaded.settings).into_iter().map(problem));
+        let (forbidden, warnings) = access::look(user, &loaded.settings);
+        problems.0.extend(forbidden.into_iter().map(problem));
+        loaded.warnings.0.extend(warnings.into_iter().map(problem));
     }
     if !options.offline {
         loaded.warnings.0.extend(reach::unreached(&loaded.settings).into_iter().map(problem));
@@ -69,27 +70,24 @@ fn look_around(loaded: &mut Loaded, options: &Options) -> Problems {
 fn write_text(
     problems: &Problems,
     loaded: Option<&Loaded>,
-    coloured: bool,
+    options: &Options,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     if let Some(loaded) = loaded {
-        write_policy(loaded, problems.is_empty(), coloured, out)?;
+        write_policy(loaded, problems.is_empty(), options.coloured, out)?;
     }
-    match (problems.is_empty(), loaded) {
-        (true, _) => Ok(()),
-        (false, None) => write_problems(problems, coloured, out),
-        (false, Some(_)) => {
-            writeln!(out)?;
-            write_problems(problems, coloured, out)
-        }
+    if problems.is_empty() {
+        return Ok(());
     }
-}
-
-fn write_problems(problems: &Problems, coloured: bool, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}\n", problems.render(Severity::Error, coloured))?;
+    let consequence = match &options.as_user {
+        Some(user) if loaded.is_some() => format!("it would not run as `{}`", user.name()),
+        _ => "nothing of this config would be taken over".into(),
+    };
+    let gap = if loaded.is_some() { "\n" } else { "" };
+    writeln!(out, "{gap}{}\n", problems.render(Severity::Error, options.coloured))?;
     match problems.0.len() {
-        1 => writeln!(out, "1 problem; nothing of this config would be taken over"),
-        many => writeln!(out, "{many} problems; nothing of this config would be taken over"),
+        1 => writeln!(out, "1 problem; {consequence}"),
+        many => writeln!(out, "{many} problems; {consequence}"),
     }
 }
 

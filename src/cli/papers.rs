@@ -66,15 +66,24 @@ fn page(command: &Command, out: &mut dyn Write) -> io::Result<()> {
     whole.render_name_section(out)?;
     whole.render_synopsis_section(out)?;
     whole.render_description_section(out)?;
+    whole.render_options_section(out)?;
     let mut verbs = Vec::new();
     collect(command, &mut verbs);
     for verb in verbs {
-        writeln!(out, ".SH \"{}\"", verb.get_bin_name().unwrap_or(verb.get_name()).to_uppercase())?;
-        let one = Man::new(verb.clone());
+        let name = verb.get_bin_name().unwrap_or(verb.get_name()).to_uppercase();
+        writeln!(out, ".SH \"{name}\"")?;
+        let has_options =
+            verb.get_arguments().any(|arg| !["help", "version"].contains(&arg.get_id().as_str()));
+        // Every verb has these two: the page says so once.
+        let told_once = |arg: clap::Arg| {
+            let common = ["help", "version"].contains(&arg.get_id().as_str());
+            arg.hide(common)
+        };
+        let one = Man::new(verb.mut_args(told_once));
         let mut text = Vec::new();
         one.render_synopsis_section(&mut text)?;
         one.render_description_section(&mut text)?;
-        if verb.get_arguments().next().is_some() {
+        if has_options {
             one.render_options_section(&mut text)?;
         }
         // Sections of a page become parts of the verb's section.
