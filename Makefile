@@ -6,7 +6,10 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 # What the tests call, as "program:Debian package".
-TEST_PROGRAMS := curl:curl openssl:openssl promtool:prometheus
+TEST_PROGRAMS := curl:curl openssl:openssl promtool:prometheus bash:bash groff:groff-base python3:python3
+# What they call from PyPI, in a virtual environment of their own.
+TEST_TOOLS := target/test-tools
+TEST_PYPI := tombi==1.9.6
 
 .PHONY: help demo build test test-deps lint deny clean instructions footprint bench measure-deps
 
@@ -42,6 +45,14 @@ test-deps: ## Install what the tests need, or say what is missing
 	  fi; \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive $$install \
 	    || { echo "Could not install: $${missing[*]}" >&2; exit 1; }; \
+	fi
+	@if [ "$$(cat $(TEST_TOOLS)/packages 2>/dev/null)" != "$(TEST_PYPI)" ]; then \
+	  python3 -c 'import ensurepip' 2>/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
+	    || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv; }; \
+	  rm -rf $(TEST_TOOLS) && python3 -m venv $(TEST_TOOLS) \
+	    && $(TEST_TOOLS)/bin/pip install --quiet --disable-pip-version-check $(TEST_PYPI) \
+	    && echo "$(TEST_PYPI)" > $(TEST_TOOLS)/packages \
+	    || { echo "Could not install from PyPI: $(TEST_PYPI) (python3-venv is needed)" >&2; exit 1; }; \
 	fi
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 \
 	  || rustup component add rustfmt clippy

@@ -198,3 +198,233 @@ fn help_tells_each_verb_and_nonsense_is_a_usage_error() {
     .collect();
     assert_snapshot!("help", all);
 }
+
+// === papers, app files, init, check ===
+
+fn program(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(arguments)
+        .env_remove("PORTCULLIS_CONFIG")
+        .output()
+        .unwrap()
+}
+
+fn stdout(told: &Output) -> String {
+    String::from_utf8(told.stdout.clone()).unwrap()
+}
+
+#[test]
+fn apps_are_listed_and_printed_byte_for_byte() {
+    let mut all = run(&["apps"]);
+    all += &run(&["apps", "coolfy"]);
+    all += &run(&["apps", "--json"]);
+    assert_snapshot!("apps", all);
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/apps");
+    let mut names: Vec<String> = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        names.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
+        let told = program(&["apps", names.last().unwrap()]);
+        assert!(told.status.success() && told.stdout == fs::read(&path).unwrap(), "{}", path.display());
+    }
+    names.sort();
+    assert_eq!(names, portcullis::config::builtin_apps().collect::<Vec<_>>(), "each file is built in");
+}
+
+#[test]
+fn bash_completes_verbs_and_options_by_what_completions_prints() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("portcullis.bash");
+    fs::write(&script, program(&["completions", "bash"]).stdout).unwrap();
+    for (words, expected) in [
+        ("portcullis blo", "block blocks"),
+        ("portcullis check --as", "--as-user"),
+        ("portcullis schema ca", "cases"),
+        ("portcullis init --behind cl", "cloudflare"),
+    ] {
+        let ask = format!(
+            "source {}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _portcullis portcullis \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; echo \"${{COMPREPLY[@]}}\"",
+            script.display()
+        );
+        let told = Command::new("bash").args(["--norc", "-c", &ask]).output().expect("bash is needed");
+        assert_eq!(stdout(&told).trim(), expected, "{words}: {}", String::from_utf8_lossy(&told.stderr));
+    }
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let told = program(&["completions", shell]);
+        assert!(told.status.success() && stdout(&told).contains("unblock"), "{shell}");
+    }
+    assert_eq!(program(&["completions", "csh"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_manual_page_is_sound_and_names_every_verb() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("portcullis.1");
+    fs::write(&page, program(&["man"]).stdout).unwrap();
+    let told = Command::new("groff")
+        .args(["-man", "-Tutf8", "-ww", "-P-cbou", page.to_str().unwrap()])
+        .output()
+        .expect("groff is needed");
+    assert!(told.stderr.is_empty(), "{}", String::from_utf8_lossy(&told.stderr));
+    let text = stdout(&told);
+    let help = stdout(&program(&["--help"]));
+    let verbs = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let verbs = verbs.filter(|line| !line.starts_with("   "));
+    let verbs: Vec<&str> =
+        verbs.map_while(|line| line.split_whitespace().next()).filter(|verb| *verb != "help").collect();
+    assert!(verbs.len() > 12, "{help}");
+    for verb in verbs {
+        assert!(
+            text.contains(&format!("PORTCULLIS {}", verb.to_uppercase())),
+            "{verb} is not in the page:\n{text}"
+        );
+    }
+    for part in ["EXIT STATUS", "PORTCULLIS BLOCK TOKEN", "--as-user", "/etc/portcullis/portcullis.toml"] {
+        assert!(text.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn schema_prints_the_schema_of_each_kind_of_file() {
+    for (arguments, title) in [
+        (&["schema"][..], "Portcullis: config"),
+        (&["schema", "app"], "Portcullis: app file"),
+        (&["schema", "cases"], "Portcullis: cases"),
+    ] {
+        let schema: serde_json::Value = serde_json::from_str(&stdout(&program(arguments))).unwrap();
+        assert_eq!(schema["title"], title);
+        assert_eq!(schema["$schema"], "http://json-schema.org/draft-07/schema#");
+    }
+    assert_eq!(program(&["schema", "blocks"]).status.code(), Some(2));
+}
+
+#[test]
+fn init_prints_a_small_config_that_check_accepts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = String::new();
+    for behind in [None, Some("cloudflare"), Some("proxy"), Some("docker")] {
+        let mut arguments = vec![
+            "init",
+            "--app",
+            "keepstack",
+            "--host",
+            "files.example.com",
+            "--upstream",
+            "http://127.0.0.1:8000",
+        ];
+        arguments.extend(behind.map(|_| "--behind"));
+        arguments.extend(behind);
+        all += &run(&arguments);
+        let path = dir.path().join("portcullis.toml");
+        fs::write(&path, program(&arguments).stdout).unwrap();
+        let told = program(&["check", "--offline", path.to_str().unwrap()]);
+        assert!(told.status.success(), "{behind:?}: {}", stdout(&told));
+        assert!(!stdout(&told).contains("warning"), "{behind:?}: {}", stdout(&told));
+    }
+    assert_snapshot!("init", all);
+}
+
+#[test]
+fn init_refuses_what_makes_no_config() {
+    for (arguments, part) in [
+        (["keepstak", "files.example.com", "http://127.0.0.1:8000"], "did you mean `keepstack`?"),
+        (["keepstack", "https://files.example.com", "http://127.0.0.1:8000"], "is no host name"),
+        (["keepstack", "files.example.com", "127.0.0.1:8000"], "is no upstream"),
+        (["generic\n[x]", "files.example.com", "http://127.0.0.1:8000"], "is no built-in app file"),
+    ] {
+        let [app, host, upstream] = arguments;
+        let told = program(&["init", "--app", app, "--host", host, "--upstream", upstream]);
+        let said = String::from_utf8_lossy(&told.stderr);
+        assert_eq!((told.status.code(), &*told.stdout), (Some(2), &b""[..]), "{said}");
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+}
+
+/// A config in a directory of its own, with certificate and log; the program's answer to `check` with these options.
+fn checked(dir: &std::path::Path, options: &[&str]) -> Output {
+    let text = format!(
+        "[listen]\nhttps = [\"127.0.0.1:443\"]\nhttp = []\n[tls]\nself_signed = true\n[admin]\nsocket = \"{0}/run/admin.sock\"\n\
+         [state]\ndir = \"{0}/state\"\n[log]\naccess = \"{0}/log/access\"\n[[site]]\nhosts = [\"files.example.com\"]\n\
+         app = \"{0}/app.toml\"\nupstream = \"http://127.0.0.1:1\"\n",
+        dir.display()
+    );
+    let path = dir.join("portcullis.toml");
+    fs::write(&path, text).unwrap();
+    fs::write(dir.join("app.toml"), "schema = 1\nname = \"x\"\ndefault_class = \"api\"\n").unwrap();
+    let mut arguments = vec!["check", path.to_str().unwrap()];
+    arguments.extend(options);
+    program(&arguments)
+}
+
+fn chmod(path: &std::path::Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn check_as_a_user_tells_what_that_user_may_not_do() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["run", "state", "log"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        chmod(&dir.path().join(name), 0o755);
+    }
+    chmod(dir.path(), 0o755);
+    let _ = checked(dir.path(), &["--offline"]);
+    chmod(&dir.path().join("app.toml"), 0o600);
+    fs::write(dir.path().join("state/blocks.redb"), "").unwrap();
+    chmod(&dir.path().join("state/blocks.redb"), 0o600);
+    let stranger = ["--offline", "--as-user", "4000001:4000002"];
+    let told = checked(dir.path(), &stranger);
+    assert_eq!(told.status.code(), Some(3), "{}", stdout(&told));
+    let said = shown(&told, None).replace(dir.path().to_str().unwrap(), "DIR");
+    let owner = fs::metadata(dir.path()).map(|about| std::os::unix::fs::MetadataExt::uid(&about)).unwrap();
+    assert_snapshot!(
+        "check_as_user",
+        said.replace(&format!("owner {owner}, group {owner}"), "owner N, group N")
+    );
+    for (name, mode) in
+        [("app.toml", 0o644), ("run", 0o777), ("state", 0o777), ("log", 0o777), ("state/blocks.redb", 0o666)]
+    {
+        chmod(&dir.path().join(name), mode);
+    }
+    let told = checked(dir.path(), &stranger);
+    assert_eq!(told.status.code(), Some(0), "{}", stdout(&told));
+    assert!(stdout(&told).contains("may not listen on 127.0.0.1:443"), "a warning only: {}", stdout(&told));
+    let root = checked(dir.path(), &["--offline", "--as-user", "root"]);
+    assert!(root.status.success() && !stdout(&root).contains("warning"), "{}", stdout(&root));
+}
+
+#[test]
+fn check_as_a_user_in_json_has_the_same_problems_beside_the_sites() {
+    let dir = tempfile::tempdir().unwrap();
+    chmod(dir.path(), 0o700);
+    let told = checked(dir.path(), &["--offline", "--json", "--as-user", "4000001"]);
+    let answer: serde_json::Value = serde_json::from_str(&stdout(&told)).unwrap();
+    assert_eq!((told.status.code(), &answer["schema"]), (Some(3), &1.into()));
+    let problems = answer["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 1, "each obstacle once: {answer:#}");
+    assert!(problems[0]["message"].as_str().unwrap().contains("may not enter"), "{answer:#}");
+    assert_eq!(answer["sites"][0]["site"], "files.example.com");
+}
+
+#[test]
+fn check_as_nobody_that_is_known_is_a_usage_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = checked(dir.path(), &["--offline", "--as-user", "no-such-user"]);
+    assert_eq!(told.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&told.stderr).contains("there is no user `no-such-user`"));
+}
+
+#[test]
+fn check_says_where_nobody_listens_unless_it_is_to_stay_offline() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = checked(dir.path(), &[]);
+    assert!(told.status.success(), "a warning only");
+    assert!(
+        stdout(&told).contains("nobody listens at http://127.0.0.1:1 now: Connection refused"),
+        "{}",
+        stdout(&told)
+    );
+    assert!(!stdout(&checked(dir.path(), &["--offline"])).contains("nobody listens"));
+}

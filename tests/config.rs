@@ -524,8 +524,19 @@ fn every_toml_block_of_the_documents_loads() {
     for document in documents.iter().filter(|path| path.extension().is_some_and(|ext| ext == "md")) {
         let Ok(text) = std::fs::read_to_string(document) else { continue };
         for block in text.split("```toml").skip(1) {
-            let block = block.split("```").next().unwrap();
-            parse(block).unwrap_or_else(|problems| panic!("{}:\n{block}\n{problems}", document.display()));
+            let (kind, block) = block.split("```").next().unwrap().split_once('\n').unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let told = match kind.trim() {
+                "" => parse(block).map(|_| ()),
+                "app" => {
+                    std::fs::write(dir.path().join("x.toml"), block).unwrap();
+                    config::parse(&dir.path().join("c.toml"), &format!("{SITE}app = \"./x.toml\"\n"), NOW)
+                        .map(|_| ())
+                }
+                "cases" => config::cases::parse(document, block).map(|_| ()),
+                other => panic!("{}: ```toml {other}", document.display()),
+            };
+            told.unwrap_or_else(|problems| panic!("{}:\n{block}\n{problems}", document.display()));
         }
     }
 }
@@ -546,6 +557,167 @@ fn what_init_prints_is_sound() {
     init("generic", "\"]\nx = [\"", "http://a", None, &mut text).unwrap();
     let found = problems(&String::from_utf8(text).unwrap());
     assert!(found.0[0].message.contains("is no host name"), "quoted, not let through:\n{found}");
+}
+
+// === schemas ===
+
+mod schemas {
+    use std::collections::BTreeSet;
+    use std::process::Command;
+
+    use portcullis::config::cases;
+    use portcullis::config::schema::{self, Of};
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Each table of a schema: the headers that lead to it, and its keys.
+    fn tables(schema: &Value, name: &str, headers: &str, found: &mut Vec<(String, BTreeSet<String>)>) {
+        for one in schema["anyOf"].as_array().into_iter().flatten() {
+            tables(one, name, headers, found);
+        }
+        if let Some(properties) = schema["properties"].as_object() {
+            found.push((headers.into(), properties.keys().cloned().collect()));
+            for (key, value) in properties {
+                let below = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                let is_list = value["type"] == "array";
+                let header = if is_list { format!("[[{below}]]") } else { format!("[{below}]") };
+                let next = if is_list { &value["items"] } else { value };
+                tables(next, &below, &format!("{headers}{header}\n"), found);
+            }
+        }
+    }
+
+    /// What the reader says of a text.
+    fn told(of: Of, text: &str) -> Problems {
+        match of {
+            Of::Config => parse(text).err().unwrap_or_default(),
+            Of::Cases => cases::parse(Path::new("/etc/cases.toml"), text).err().unwrap_or_default(),
+            Of::App => {
+                let dir = tempfile::tempdir().unwrap();
+                std::fs::write(dir.path().join("x.toml"), text).unwrap();
+                let config = format!("{SITE}app = \"./x.toml\"\n");
+                config::parse(&dir.path().join("c.toml"), &config, NOW).err().unwrap_or_default()
+            }
+        }
+    }
+
+    #[test]
+    fn a_schema_has_just_the_keys_that_the_reader_knows() {
+        for of in [Of::Config, Of::App, Of::Cases] {
+            let mut found = Vec::new();
+            tables(&schema::of(of), "", "", &mut found);
+            let mut compared = 0;
+            for (headers, keys) in found {
+                let text = format!("{headers}qqqqqqqq = 1\n");
+                let problems = told(of, &text);
+                let unknown = problems.0.iter().find(|problem| problem.message.contains("qqqqqqqq"));
+                let unknown = unknown.unwrap_or_else(|| panic!("accepted in {of:?}:\n{text}{problems}"));
+                // Tables by class or status name their keys in other words.
+                let Some(known) = unknown.help.strip_prefix("known here: ") else { continue };
+                if !unknown.message.contains("is no key of") {
+                    continue;
+                }
+                let known: BTreeSet<String> = known.split(", ").map(str::to_owned).collect();
+                assert_eq!(keys, known, "{of:?}:\n{text}");
+                compared += 1;
+            }
+            assert!(compared >= 3, "{of:?}: only {compared} tables");
+        }
+    }
+
+    fn tombi() -> PathBuf {
+        let path = repository().join("target/test-tools/bin/tombi");
+        assert!(path.exists(), "tombi is missing: `make test-deps` installs it below target/test-tools");
+        path
+    }
+
+    /// A folder with the three schemas, as `portcullis schema` prints them.
+    fn folder() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (of, name) in [(Of::Config, "config"), (Of::App, "app"), (Of::Cases, "cases")] {
+            let text = format!("{:#}", schema::of(of));
+            std::fs::write(dir.path().join(format!("portcullis-{name}.schema.json")), text).unwrap();
+        }
+        dir
+    }
+
+    /// What the tool says of a file whose first line names its schema, or nothing.
+    fn linted(dir: &Path, schema: &str, text: &str) -> Option<String> {
+        let path = dir.join("file.toml");
+        std::fs::write(&path, format!("#:schema ./portcullis-{schema}.schema.json\n{text}")).unwrap();
+        let told = Command::new(tombi())
+            .args(["lint", "--offline", "--error-on-warnings", "file.toml"])
+            .current_dir(dir)
+            .env("NO_COLOR", "1")
+            .output()
+            .unwrap();
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+        (!told.status.success()).then_some(said)
+    }
+
+    #[test]
+    fn a_toml_tool_finds_what_we_ship_valid_by_the_schemas() {
+        let dir = folder();
+        let mut files = vec![("config", repository().join("config/portcullis.toml"))];
+        for (schema, names) in [("app", ["apps", "app.toml"]), ("cases", ["cases", "cases.toml"])] {
+            files.push((schema, repository().join("config").join(names[1])));
+            let all = std::fs::read_dir(repository().join("config").join(names[0])).unwrap();
+            files.extend(all.map(|entry| (schema, entry.unwrap().path())));
+        }
+        assert!(files.len() > 12, "{files:?}");
+        for (schema, file) in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert_eq!(linted(dir.path(), schema, &text), None, "{}", file.display());
+        }
+    }
+
+    #[test]
+    fn a_toml_tool_finds_the_same_mistakes_as_the_reader() {
+        let dir = folder();
+        let app = "schema = 1\nname = \"x\"\ndefault_class = \"page\"\n";
+        let case = "schema = 1\n[[case]]\nname = \"a\"\nrequest = \"https://a/\"\n";
+        for (of, name, text) in [
+            (Of::Config, "config", format!("[listn]\n{SITE}")),
+            (Of::Config, "config", format!("[limits]\nconections = 5\n{SITE}")),
+            (Of::Config, "config", format!("[limits]\nconnections = \"5\"\n{SITE}")),
+            (Of::Config, "config", format!("[limits]\nconnections = 0\n{SITE}")),
+            (Of::Config, "config", format!("[limits]\nmin_rate = {{ byte = \"1KiB\" }}\n{SITE}")),
+            (Of::Config, "config", SITE.replace("true", "\"true\"")),
+            (Of::Config, "config", SITE.replace("hosts = [\"a.example\"]", "")),
+            (Of::Config, "config", SITE.replace("[\"a.example\"]", "\"a.example\"")),
+            (Of::Config, "config", format!("{SITE}mode = \"obsrve\"\n")),
+            (Of::Config, "config", format!("{SITE}[site.rate.logn]\nrefill = \"1/s\"\nburst = 1\n")),
+            (Of::Config, "config", format!("{SITE}[site.rate.login]\nrefill = \"1/s\"\n")),
+            (Of::Config, "config", format!("{SITE}[site.only_from]\nmetrics = \"10.0.0.0/8\"\n")),
+            (Of::Config, "config", format!("{SITE}[[site.route]]\nmatch = \"/a\"\nclass = \"adnim\"\n")),
+            (Of::Config, "config", format!("{SITE}[[site.route]]\nclass = \"admin\"\n")),
+            (Of::Config, "config", format!("{SITE}download_host = \"dl.example\"\n")),
+            (Of::App, "app", app.replace("schema = 1\n", "")),
+            (Of::App, "app", app.replace("\"page\"", "\"pgae\"")),
+            (Of::App, "app", format!("{app}[routes]\nlogn = [\"/in\"]\n")),
+            (Of::App, "app", format!("{app}[routes]\nlogin = \"/in\"\n")),
+            (Of::App, "app", format!("{app}[routes]\nlive = [{{ match = \"/w\", prot = 1 }}]\n")),
+            (Of::App, "app", format!("{app}[denials.200]\nbody = \"\"\n")),
+            (Of::App, "app", format!("{app}[denials.401]\n")),
+            (Of::App, "app", format!("{app}[csp]\npgae = \"img-src *\"\n")),
+            (Of::App, "app", format!("{app}[csp_variants.strict]\npgae = \"img-src *\"\n")),
+            (Of::App, "app", format!("{app}[replace]\nlogin = 422\n")),
+            (Of::App, "app", format!("{app}[tokens]\nformat = \"jtw\"\n")),
+            (Of::Cases, "cases", case.to_owned()),
+            (Of::Cases, "cases", format!("{case}expect.verdict = \"denied\"\n")),
+            (Of::Cases, "cases", format!("{case}expect.statsu = 404\n")),
+            (Of::Cases, "cases", format!("{case}repaet = 2\nexpect.status = 404\n")),
+            (Of::Cases, "cases", format!("{case}expect.csp = \"sandbox\"\n")),
+        ] {
+            assert!(!told(of, &text).is_empty(), "the reader accepts\n{text}");
+            assert!(linted(dir.path(), name, &text).is_some(), "the tool accepts\n{text}");
+        }
+        assert_eq!(linted(dir.path(), "config", SITE), None);
+        assert_eq!(linted(dir.path(), "app", app), None);
+        assert_eq!(linted(dir.path(), "cases", &format!("{case}expect.status = 404\n")), None);
+    }
 }
 
 // === check ===

@@ -29,11 +29,21 @@ fn every_test_that_security_md_names_exists() {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    for document in ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+    let mut documents: Vec<String> =
+        ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+            .map(Into::into)
+            .into();
+    let docs = fs::read_dir(root().join("docs")).unwrap();
+    documents.extend(docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap())));
+    for document in documents.iter().filter(|document| document.ends_with(".md")) {
         let text = read(document);
+        let folder = root().join(document).parent().unwrap().to_owned();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let path = link.split('#').next().unwrap();
-            assert!(path.is_empty() || root().join(path).exists(), "{document} links to {link}");
+            assert!(
+                path.is_empty() || path.contains("://") || folder.join(path).exists(),
+                "{document} links to {link}"
+            );
         }
     }
 }

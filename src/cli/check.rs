@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::exit;
+use super::access::{self, User};
+use super::{exit, reach};
 use crate::config::class::Class;
-use crate::config::problem::{Problems, Severity};
+use crate::config::problem::{Problem, Problems, Severity};
 use crate::config::settings::{CspChoice, Site};
 use crate::config::values::Networks;
 use crate::config::{self, Loaded};
 
 /// How `check` answers.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Ask nothing of the network. This version never does; kept so that scripts can say what they mean.
+    /// Ask nothing of the network: resolve no name, connect to no upstream.
     pub offline: bool,
+    /// Whether this user may read and write what the gateway must.
+    pub as_user: Option<User>,
     /// One JSON object in place of text.
     pub json: bool,
     /// Colours, for a terminal.
@@ -27,34 +30,74 @@ pub struct Options {
 /// Checks a config file, writes the outcome without colours, answers the exit code: 0 or 3 (1 when it cannot be
 /// written).
 pub fn check(path: &Path, offline: bool, json: bool, out: &mut dyn Write) -> u8 {
-    check_with(path, Options { offline, json, coloured: false }, out)
+    check_with(path, &Options { offline, json, ..Options::default() }, out)
 }
 
 /// As [`check`], with every choice.
-pub fn check_with(path: &Path, options: Options, out: &mut dyn Write) -> u8 {
-    let (result, code) = match config::load(path) {
-        Ok(loaded) if options.json => (write_json(&Problems::default(), Some(&loaded), out), exit::OK),
-        Ok(loaded) => (write_policy(&loaded, options.coloured, out), exit::OK),
-        Err(problems) if options.json => (write_json(&problems, None, out), exit::CONFIG),
-        Err(problems) => (write_problems(&problems, options.coloured, out), exit::CONFIG),
+pub fn check_with(path: &Path, options: &Options, out: &mut dyn Write) -> u8 {
+    let (problems, loaded) = match config::load(path) {
+        Ok(mut loaded) => (look_around(&mut loaded, options), Some(loaded)),
+        Err(problems) => (problems, None),
     };
-    if result.is_ok() { code } else { exit::ERROR }
-}
-
-fn write_problems(problems: &Problems, coloured: bool, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}\n", problems.render(Severity::Error, coloured))?;
-    match problems.0.len() {
-        1 => writeln!(out, "1 problem; nothing of this config would be taken over"),
-        many => writeln!(out, "{many} problems; nothing of this config would be taken over"),
+    let written = if options.json {
+        write_json(&problems, loaded.as_ref(), out)
+    } else {
+        write_text(&problems, loaded.as_ref(), options, out)
+    };
+    match (written, problems.is_empty()) {
+        (Err(_), _) => exit::ERROR,
+        (Ok(()), true) => exit::OK,
+        (Ok(()), false) => exit::CONFIG,
     }
 }
 
-fn write_policy(loaded: &Loaded, coloured: bool, out: &mut dyn Write) -> io::Result<()> {
+/// What the file alone does not say: what a user may do here, and whether somebody answers.
+fn look_around(loaded: &mut Loaded, options: &Options) -> Problems {
+    let file = loaded.settings.path.clone();
+    let problem = |found: access::Found| Problem::of_file(&file, found.message, found.help);
+    let mut problems = Problems::default();
+    if let Some(user) = &options.as_user {
+        let (forbidden, warnings) = access::look(user, &loaded.settings);
+        problems.0.extend(forbidden.into_iter().map(problem));
+        loaded.warnings.0.extend(warnings.into_iter().map(problem));
+    }
+    if !options.offline {
+        loaded.warnings.0.extend(reach::unreached(&loaded.settings).into_iter().map(problem));
+    }
+    problems
+}
+
+fn write_text(
+    problems: &Problems,
+    loaded: Option<&Loaded>,
+    options: &Options,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    if let Some(loaded) = loaded {
+        write_policy(loaded, problems.is_empty(), options.coloured, out)?;
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let consequence = match &options.as_user {
+        Some(user) if loaded.is_some() => format!("it would not run as `{}`", user.name()),
+        _ => "nothing of this config would be taken over".into(),
+    };
+    let gap = if loaded.is_some() { "\n" } else { "" };
+    writeln!(out, "{gap}{}\n", problems.render(Severity::Error, options.coloured))?;
+    match problems.0.len() {
+        1 => writeln!(out, "1 problem; {consequence}"),
+        many => writeln!(out, "{many} problems; {consequence}"),
+    }
+}
+
+fn write_policy(loaded: &Loaded, ok: bool, coloured: bool, out: &mut dyn Write) -> io::Result<()> {
     let settings = &loaded.settings;
     if !loaded.warnings.is_empty() {
         writeln!(out, "{}\n", loaded.warnings.render(Severity::Warning, coloured))?;
     }
-    writeln!(out, "ok: {}", settings.path.display())?;
+    let word = if ok { "ok" } else { "well written, but it would not run" };
+    writeln!(out, "{word}: {}", settings.path.display())?;
     for site in &settings.sites {
         writeln!(out)?;
         write_site(site, settings.listen.public_port, out)?;
@@ -135,14 +178,19 @@ fn per(refill: Duration) -> String {
 }
 
 fn paths(site: &Site, class: Class) -> Vec<String> {
-    let named = |method: &Option<http::Method>, pattern: &dyn ToString| match method {
-        Some(method) => format!("{method} {}", pattern.to_string()),
-        None => pattern.to_string(),
+    let named = |method: &Option<http::Method>, pattern: &dyn ToString, to: Option<String>| {
+        let method = method.as_ref().map(|method| format!("{method} ")).unwrap_or_default();
+        let to = to.map(|to| format!(" to {to}")).unwrap_or_default();
+        format!("{method}{}{to}", pattern.to_string())
     };
     let own = site.routes.iter().filter(|route| route.class == class);
-    let own = own.map(|route| named(&route.method, &route.pattern));
+    let own = own
+        .map(|route| named(&route.method, &route.pattern, route.upstream.as_ref().map(ToString::to_string)));
     let app = site.app.routes.iter().filter(|route| route.class == class);
-    own.chain(app.map(|route| named(&route.method, &route.pattern))).collect()
+    let app = app.map(|route| {
+        named(&route.method, &route.pattern, route.port.map(|port| site.upstream.at_port(port).to_string()))
+    });
+    own.chain(app).collect()
 }
 
 fn short(paths: &[String]) -> String {
@@ -178,11 +226,12 @@ fn write_policies(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()>
     match &site.headers.csp {
         CspChoice::Off => return writeln!(out, "    off: the application's own stays"),
         CspChoice::Own(policy) => return writeln!(out, "    all classes: {policy}"),
+        CspChoice::Variant(name) => writeln!(out, "    variant {name}")?,
         CspChoice::App => {}
     }
     let mut shown: Vec<(&str, Vec<&str>)> = Vec::new();
     for class in classes(site) {
-        let policy: &str = site.app.csp.get(class);
+        let policy = site.app_csp(class);
         match shown.iter_mut().find(|(known, _)| *known == policy) {
             Some((_, classes)) => classes.push(class.word()),
             None => shown.push((policy, vec![class.word()])),
@@ -230,7 +279,7 @@ fn class_json(site: &Site, class: Class) -> Value {
     let rate = site.rate.iter().find(|(named, _)| *named == class);
     let networks = |networks: Networks| networks.iter().map(ToString::to_string).collect::<Vec<_>>();
     let csp = match &site.headers.csp {
-        CspChoice::App => Some(&**site.app.csp.get(class)),
+        CspChoice::App | CspChoice::Variant(_) => Some(site.app_csp(class)),
         CspChoice::Own(policy) => Some(&**policy),
         CspChoice::Off => None,
     };

@@ -24,15 +24,24 @@ pub fn init(
     behind: Option<Behind>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    writeln!(out, "# Portcullis before {app}. All keys with their defaults: config/portcullis.toml.")?;
+    writeln!(
+        out,
+        "# Portcullis before {}. All keys with their defaults: config/portcullis.toml.",
+        one_line(app)
+    )?;
     writeln!(out, "# After each change: portcullis check\n")?;
     write!(out, "{}", listen(behind))?;
-    if behind != Some(Behind::Proxy) {
-        write!(out, "{TLS}")?;
+    match behind {
+        Some(Behind::Proxy) => {}
+        Some(Behind::Cloudflare) => write!(out, "{TLS_BEHIND_CLOUDFLARE}")?,
+        None | Some(Behind::Docker) => write!(out, "{TLS}")?,
     }
     writeln!(out, "[[site]]")?;
     writeln!(out, "hosts = [{}]", quoted(host))?;
     writeln!(out, "app = {}", quoted(app))?;
+    if behind == Some(Behind::Docker) {
+        write!(out, "{UPSTREAM_IN_DOCKER}")?;
+    }
     writeln!(out, "upstream = {}\n", quoted(upstream))?;
     write!(out, "{ALLOWED}")
 }
@@ -43,6 +52,19 @@ const TLS: &str = "\
 # certificates = [{ cert = \"/etc/portcullis/full.pem\", key = \"/etc/portcullis/key.pem\" }]
 self_signed = true
 
+";
+
+const TLS_BEHIND_CLOUDFLARE: &str = "\
+[tls]
+# Good enough for Cloudflare's mode `Full`. For `Full (strict)` name its origin certificate, or your own, in its place:
+# certificates = [{ cert = \"/etc/portcullis/origin.pem\", key = \"/etc/portcullis/origin.key\" }]
+self_signed = true
+
+";
+
+const UPSTREAM_IN_DOCKER: &str = "\
+# Inside a container 127.0.0.1 is the container itself: name the application's service, e.g. http://keepstack:8000, and
+# publish no port of it, or strangers walk round the gateway.
 ";
 
 const ALLOWED: &str = "\
@@ -72,20 +94,33 @@ trusted_proxies = [\"127.0.0.1/32\", \"::1/128\"]
 https = [\"[::]:8443\"]
 http = [\"[::]:8080\"]
 public_port = 443
+# A trap: where Docker maps ports through its userland proxy (IPv6 to a network without it, rootless Docker, connections
+# from the host itself) every client comes from the network's gateway, e.g. 172.17.0.1. Then all share one limit, and one
+# allowlist entry admits all. Look at `client` in the access log. The way out is `network_mode: host`, or
+# { \"userland-proxy\": false, \"ip6tables\": true } in Docker's daemon.json. Never name that address, or 172.16.0.0/12,
+# in trusted_proxies or only_from.
+
+# Mount a volume there, or each new container forgets the blocks.
+[state]
+dir = \"/var/lib/portcullis\"
 
 "
         .into(),
         Some(Behind::Cloudflare) => {
             let networks: Vec<_> = CLOUDFLARE.iter().map(|net| format!("    {}", quoted(net))).collect();
             format!(
-                "[listen]\n# Cloudflare's addresses, whose X-Forwarded-For is believed: compare them with \
-                 https://www.cloudflare.com/ips/\n# Let the firewall admit only them to port 443, or strangers walk round \
-                 Cloudflare.\ntrusted_proxies = [\n{},\n]\n\n",
+                "[listen]\n# Cloudflare's addresses, whose X-Forwarded-For is believed, by its list of {CLOUDFLARE_DATE}: \
+                 compare them with\n# https://www.cloudflare.com/ips/ now and then. Let the firewall admit only them to \
+                 port 443, or strangers walk\n# round Cloudflare and may claim any address.\n\
+                 trusted_proxies = [\n{},\n]\n\n",
                 networks.join(",\n")
             )
         }
     }
 }
+
+/// When Cloudflare last changed its list.
+const CLOUDFLARE_DATE: &str = "2023-09-28";
 
 /// Cloudflare's networks, which change rarely; the config that is printed says where to compare.
 const CLOUDFLARE: [&str; 22] = [
@@ -112,6 +147,11 @@ const CLOUDFLARE: [&str; 22] = [
     "2a06:98c0::/29",
     "2c0f:f248::/32",
 ];
+
+/// A comment ends with its line, whatever comes from the command line.
+fn one_line(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+}
 
 /// A basic string of TOML: what comes from the command line may hold anything.
 fn quoted(text: &str) -> String {

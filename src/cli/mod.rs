@@ -2,8 +2,11 @@
 //!
 //! A verb is a `clap::Args` of its own and a function that writes to a given place and answers an exit code of [`exit`].
 
+mod access;
+mod apps;
 pub mod block;
 pub mod blocks;
+mod cases;
 pub mod check;
 pub mod client;
 mod config_verbs;
@@ -13,6 +16,8 @@ pub mod exit;
 mod explain;
 mod healthcheck;
 pub mod init;
+mod papers;
+mod reach;
 pub mod reload;
 mod run;
 mod running;
@@ -24,7 +29,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use client::Gateway;
 use running::found;
@@ -50,6 +55,16 @@ enum Verb {
     Check(config_verbs::Check),
     /// Print a small config to begin with.
     Init(config_verbs::Init),
+    /// Prove a config or an app file: requests in, expected verdicts out.
+    Test(cases::Args),
+    /// List the built-in app files, or print one.
+    Apps(apps::Args),
+    /// Print the JSON Schema of the config, of app files or of cases, for editors.
+    Schema(papers::Schema),
+    /// Print completions for a shell.
+    Completions(papers::Completions),
+    /// Print the manual page.
+    Man,
     /// Say what would become of a request, and why.
     Explain(Asking<explain::Args>),
     /// Block a token, a user's sessions, a share link or an address, at once.
@@ -105,6 +120,11 @@ pub fn run() -> ExitCode {
         Verb::Demo(args) => demo::demo(&args, &mut out),
         Verb::Check(args) => args.run(&mut out),
         Verb::Init(args) => args.run(&mut out),
+        Verb::Test(args) => args.run(&mut out),
+        Verb::Apps(args) => args.run(&mut out),
+        Verb::Schema(args) => args.run(&mut out),
+        Verb::Completions(args) => args.run(Cli::command(), &mut out),
+        Verb::Man => papers::man(Cli::command(), &mut out),
         Verb::Explain(asking) => {
             let config = &asking.config.config;
             asking.ask(|args, gateway, out, err| explain::run(args, config, gateway, (out, err)))
@@ -128,8 +148,6 @@ pub(crate) fn complain(what: impl std::fmt::Display) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

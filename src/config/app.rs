@@ -24,8 +24,12 @@ pub struct App {
     pub tokens: Tokens,
     /// The Content-Security-Policy by class; `{origin}` stands for scheme, host and public port.
     pub csp: ClassMap<Box<str>>,
+    /// Other sets of policies, by the word in `csp = "app:strict"`; each is whole.
+    pub csp_variants: Vec<(Box<str>, ClassMap<Box<str>>)>,
     /// Bodies of denials in the application's own shape, by status; others get problem+json or a page.
     pub denials: Vec<DenialBody>,
+    /// Statuses whose answers are replaced by a denial's body: the application's own says too much.
+    pub replace: Vec<(Class, StatusCode)>,
     /// Rates of the application's classes, over the gateway's defaults.
     pub rate: Vec<(Class, Rate)>,
     /// Largest bodies of the application's classes, over the gateway's defaults.
@@ -41,9 +45,16 @@ pub struct AppRoute {
     pub pattern: PathPattern,
     /// What they are.
     pub class: Class,
+    /// Another port of the application, on the host of the site's upstream.
+    pub port: Option<u16>,
 }
 
 impl App {
+    /// The policies of a variant.
+    pub fn variant(&self, name: &str) -> Option<&ClassMap<Box<str>>> {
+        self.csp_variants.iter().find(|(known, _)| **known == *name).map(|(_, policies)| policies)
+    }
+
     /// What a path is, as one of its views spells it (DESIGN 4.3: ask for each view, the strictest answer counts).
     pub fn class_of(&self, method: &Method, path: &str) -> Class {
         self.route_of(method, path).map_or(self.default_class, |route| route.class)

@@ -1,11 +1,13 @@
 //! Text becomes [`settings::Settings`]: the only door is [`load`], for start, reload, `check` and tests alike.
 
 pub mod app;
+pub mod cases;
 pub mod class;
 pub mod defaults;
 pub mod path_pattern;
 pub mod problem;
 mod read;
+pub mod schema;
 pub mod settings;
 pub mod upstream;
 pub mod values;
@@ -65,6 +67,17 @@ pub fn builtin_apps() -> impl Iterator<Item = &'static str> {
 /// The text of a built-in app file.
 pub fn builtin_app(name: &str) -> Option<&'static str> {
     read::builtin_text(name)
+}
+
+/// The built-in app files, read.
+pub fn described_apps() -> impl Iterator<Item = app::App> {
+    builtin_apps().filter_map(|name| read::builtin(name, Now { mono: 0, wall: 0 }))
+}
+
+/// What to say to somebody who asked for an app file that is not built in.
+pub fn nearest_app(name: &str) -> String {
+    let names: Vec<_> = builtin_apps().collect();
+    read::suggestion(name, &names)
 }
 
 /// A config that holds, and what should be said of it.

@@ -273,6 +273,8 @@ pub struct Headers {
 pub enum CspChoice {
     /// The app file's, by class.
     App,
+    /// Another one of the app file's sets, by class.
+    Variant(Box<str>),
     /// None.
     Off,
     /// This one, for every class.
@@ -303,6 +305,15 @@ impl<T> ClassMap<T> {
 }
 
 impl Site {
+    /// The app file's Content-Security-Policy of a class, in the variant that is chosen.
+    pub fn app_csp(&self, class: Class) -> &str {
+        let variant = match &self.headers.csp {
+            CspChoice::Variant(name) => self.app.variant(name),
+            _ => None,
+        };
+        variant.unwrap_or(&self.app.csp).get(class)
+    }
+
     /// Who may reach a class; `None`: everybody.
     pub fn allowed(&self, class: Class) -> Option<Networks> {
         let own = self.only_from.iter().find(|(named, _)| *named == class);

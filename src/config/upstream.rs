@@ -54,6 +54,19 @@ pub struct UpstreamTls {
     pub fingerprint: [u8; 32],
 }
 
+impl Upstream {
+    /// Another port of the same host; a socket file has none.
+    #[must_use]
+    pub fn at_port(&self, port: u16) -> Self {
+        match &self.address {
+            Address::Tcp { host, .. } => {
+                Self { address: Address::Tcp { host: Arc::clone(host), port }, speaks: self.speaks.clone() }
+            }
+            Address::Unix(_) => self.clone(),
+        }
+    }
+}
+
 impl UpstreamTls {
     fn identity(&self) -> (&ServerName<'static>, &[u8; 32]) {
         (&self.name, &self.fingerprint)

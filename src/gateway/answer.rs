@@ -102,13 +102,21 @@ pub fn refused(refusal: Refusal, exchange: &mut Exchange, asked: &Asked) -> Resp
     }
 }
 
-/// The upstream has answered.
-pub fn permitted(mut answer: Response<Body>, exchange: &mut Exchange, asked: &Asked) -> Response<Body> {
+/// The upstream has answered. What the app file says of this class and status may not be what it answered.
+pub fn permitted(
+    mut answer: Response<Body>,
+    reading: &Reading<'_>,
+    exchange: &mut Exchange,
+    asked: &Asked,
+) -> Response<Body> {
     exchange.upstream_answered();
     if asked.is_rpc() {
         let (checked, wrong) = rpc::checked(answer);
         wrong.into_iter().for_each(|wrong| exchange.because(wrong));
         answer = checked;
+    } else if reading.site.replaces(reading.facts.class, answer.status()) {
+        exchange.because("the application's own answer was withheld: the app file replaces this status");
+        return respond::replaced(answer.status(), reading.site, asked.shape);
     }
     // An upstream's HTTP/1.0 is its own: our client gets the framing of its version.
     *answer.version_mut() = Version::HTTP_11;

@@ -10,6 +10,7 @@ use super::read::{self, Reading, Refusal, Surroundings};
 use super::{Link, decide};
 use crate::clock::Now;
 use crate::config::class::Class;
+use crate::guards::headers::HeaderSet;
 use crate::guards::{Denial, Verdict};
 use crate::policy::Snapshot;
 use crate::request::facts::Malformed;
@@ -50,6 +51,15 @@ pub struct Explanation {
     pub guards: Vec<Said>,
     /// `forward` or `refuse`.
     pub outcome: String,
+    /// As in the access log: `permit`, `would_deny`, `deny`, `malformed`; or `redirect`.
+    #[serde(default)]
+    pub verdict: String,
+    /// Who refuses.
+    #[serde(default)]
+    pub guard: Option<String>,
+    /// What the gateway puts on the answer.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
     /// The status of a refusal.
     pub status: Option<u16>,
     /// Why, in one word of the closed lists.
@@ -87,24 +97,35 @@ pub struct Means<'a> {
 /// # Errors
 /// When the question is no request, in words.
 pub fn explain(question: &Question, means: Means<'_>) -> Result<Explanation, String> {
+    ask(question, means, true)
+}
+
+/// The same of a request that is charged to the budgets of `means`, as if it had come.
+///
+/// # Errors
+/// When the question is no request, in words.
+pub fn charge(question: &Question, means: Means<'_>) -> Result<Explanation, String> {
+    ask(question, means, false)
+}
+
+fn ask(question: &Question, means: Means<'_>, rehearsal: bool) -> Result<Explanation, String> {
     let head = head_of(question)?;
     let link = Supposed { peer: question.from.to_canonical(), sni: head.uri.host().map(str::to_owned) };
     let client = read::client(&link, means.snapshot.policy(), &head);
     let mut told = Explanation::of(client.to_string());
-    let around = Surroundings {
-        snapshot: means.snapshot,
-        share_key: means.share_key,
-        now: means.now,
-        rehearsal: true,
-    };
+    let around =
+        Surroundings { snapshot: means.snapshot, share_key: means.share_key, now: means.now, rehearsal };
+    told.wear(&means.snapshot.policy().nowhere);
     match read::read(around, &link, client, &head, length(&head)) {
         Ok(reading) => told.judged(&reading, means.index),
-        Err(Refusal::Malformed(why)) => told.refused(
-            super::respond::malformed(why, super::respond::Shape::Problem).status().as_u16(),
-            why.word(),
-        ),
+        Err(Refusal::Malformed(why)) => {
+            told.verdict = "malformed".into();
+            let answer = super::respond::malformed(why, super::respond::Shape::Problem);
+            told.refused(answer.status().as_u16(), why.word());
+        }
         Err(Refusal::Denied(denial)) => told.denied(&denial),
         Err(Refusal::Redirect(location)) => {
+            told.verdict = "redirect".into();
             told.refused(308, "redirect");
             told.upstream = Some(location);
         }
@@ -124,6 +145,9 @@ impl Explanation {
             credentials: Vec::new(),
             guards: Vec::new(),
             outcome: "forward".into(),
+            verdict: "permit".into(),
+            guard: None,
+            headers: Vec::new(),
             status: None,
             reason: None,
             upstream: None,
@@ -148,7 +172,11 @@ impl Explanation {
                 )
             })
             .collect();
+        self.wear(reading.host.headers.get(route.class));
         let decided = decide(reading.site, route, index, &reading.facts, &mut |guard, verdict| {
+            if matches!(verdict, Verdict::WouldDeny(_)) {
+                self.verdict = "would_deny".into();
+            }
             self.guards.push(Said::of(guard, verdict));
         });
         match decided {
@@ -157,7 +185,14 @@ impl Explanation {
         }
     }
 
+    fn wear(&mut self, headers: &HeaderSet) {
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        self.headers = headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+    }
+
     fn denied(&mut self, denial: &Denial) {
+        self.verdict = "deny".into();
+        self.guard = Some(denial.guard.into());
         self.refused(denial.reason.status().as_u16(), denial.reason.word());
     }
 

@@ -280,7 +280,7 @@ where
         let forward = self.forward(permit, head, incoming, way);
         let answered = self.upstream.clone().oneshot(forward).await;
         let answer = match answered {
-            Ok(answer) => answer::permitted(answer, &mut exchange, &asked),
+            Ok(answer) => answer::permitted(answer, &reading, &mut exchange, &asked),
             Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
         };
         let answer = if strips { answer::expire_cookies(answer, reading.site) } else { answer };

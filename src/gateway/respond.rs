@@ -32,16 +32,7 @@ pub enum Shape {
 /// The answer to a denied request: in the application's own shape where the app file gives one.
 pub fn denied(denial: &Denial, site: Option<&Site>, shape: Shape) -> Response<Body> {
     let status = denial.reason.status();
-    let own = site.filter(|_| shape != Shape::Rpc).and_then(|site| site.denials.get(&status));
-    let mut answer = match own {
-        Some(own) => {
-            let mut answer = Response::new(Body::Full(own.body.clone()));
-            *answer.status_mut() = status;
-            answer.headers_mut().insert(header::CONTENT_TYPE, own.content_type.clone());
-            answer
-        }
-        None => plain(status, shape),
-    };
+    let mut answer = shaped(status, site, shape);
     if let Some(wait) = denial.retry_after {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
@@ -49,6 +40,21 @@ pub fn denied(denial: &Denial, site: Option<&Site>, shape: Shape) -> Response<Bo
         let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
+    answer
+}
+
+/// In place of an answer of the application that says too much: nothing of it is left but its status.
+pub fn replaced(status: StatusCode, site: &Site, shape: Shape) -> Response<Body> {
+    shaped(status, Some(site), shape)
+}
+
+/// In the application's own shape, or ours.
+fn shaped(status: StatusCode, site: Option<&Site>, shape: Shape) -> Response<Body> {
+    let own = site.filter(|_| shape != Shape::Rpc).and_then(|site| site.denials.get(&status));
+    let Some(own) = own else { return plain(status, shape) };
+    let mut answer = Response::new(Body::Full(own.body.clone()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, own.content_type.clone());
     answer
 }
 

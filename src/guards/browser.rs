@@ -4,9 +4,11 @@
 //!    object, embed and their kin are refused, so `<script src="/s/TOKEN/file">` stays dead even on a page without a policy.
 //! 2. A WebSocket, and all of `live`, wants an Origin that is absent or the site's own: cookies and tokens of a visitor are no
 //!    invitation to connect from elsewhere.
-//! 3. A login posted by another site's page is refused, uncounted.
+//! 3. A login posted by another site's page is refused, uncounted; a link to the login page may stand anywhere.
 //!
 //! Caveat: browsers tell the truth in these fields, others may not; that is enough, since it is browsers that are abused here.
+
+use http::Method;
 
 use super::{Denial, Guard, Reason, Verdict};
 use crate::config::class::Class;
@@ -31,7 +33,8 @@ impl Guard for Browser {
     fn check(&self, cx: &Facts) -> Verdict {
         let refused = match self.class {
             Class::Download | Class::Preview | Class::ShareDownload if cx.runs_as_code => true,
-            Class::Live | Class::Login => cx.origin == Origin::Foreign,
+            Class::Live => cx.origin == Origin::Foreign,
+            Class::Login if !matches!(cx.method, Method::GET | Method::HEAD) => cx.origin == Origin::Foreign,
             _ => cx.websocket && cx.origin == Origin::Foreign,
         };
         if refused { Verdict::Deny(Denial::new(Self::NAME, Reason::CrossOrigin)) } else { Verdict::Pass }
@@ -54,9 +57,12 @@ mod tests {
             (Class::Login, Origin::Foreign, false, false),
         ] {
             let guard = Browser::of(class);
-            let facts = Facts { class, origin, runs_as_code, ..Facts::example() };
+            let facts = Facts { class, origin, runs_as_code, method: Method::POST, ..Facts::example() };
             assert_eq!(guard.check(&facts) == Verdict::Pass, passes, "{class} {origin:?}");
         }
+        let link = Facts { class: Class::Login, origin: Origin::Foreign, ..Facts::example() };
+        assert_eq!(link.method, Method::GET);
+        assert_eq!(Browser::of(Class::Login).check(&link), Verdict::Pass, "a link to the login page");
         let script = Facts { class: Class::Asset, runs_as_code: true, ..Facts::example() };
         assert_eq!(
             Browser::of(Class::Asset).check(&script),

@@ -56,7 +56,7 @@ impl HeaderSet {
             (CORP, HeaderValue::from_static(resource_policy(class))),
         ];
         let csp = match &from.headers.csp {
-            CspChoice::App => Some(from.app_csp),
+            CspChoice::App | CspChoice::Variant(_) => Some(from.app_csp),
             CspChoice::Own(policy) => Some(&**policy),
             CspChoice::Off => None,
         };

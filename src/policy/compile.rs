@@ -72,7 +72,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, limits: &Arc<Limits>
         folded: fold(&route.pattern),
         own: false,
         class: route.class,
-        upstream: site.upstream.clone(),
+        upstream: route.port.map_or_else(|| site.upstream.clone(), |port| site.upstream.at_port(port)),
         keep_encoded_slash: false,
         guards: guards.get(route.class).clone(),
     }));
@@ -88,6 +88,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, limits: &Arc<Limits>
         token_lifetime: site.token_lifetime,
         hosts: site.hosts.iter().map(|host| compile_host(settings, site, host)).collect(),
         denials: denials.collect(),
+        replace: site.app.replace.clone(),
         index: RouteIndex::new(&routes),
         routes,
         observe: site.observe,
@@ -159,7 +160,7 @@ fn compile_host(settings: &Settings, site: &settings::Site, host: &HostPattern) 
         HeaderSet::build(Ingredients {
             class,
             headers: &site.headers,
-            app_csp: site.app.csp.get(class),
+            app_csp: site.app_csp(class),
             origin: &origin,
         })
     });

@@ -70,11 +70,20 @@ pub struct Site {
     pub hosts: Vec<SiteHost>,
     /// Denial bodies in the application's shape.
     pub denials: HashMap<StatusCode, AppDenial>,
+    /// Answers of the application that are replaced, by class and status.
+    pub replace: Vec<(Class, StatusCode)>,
     /// Its routes; the last one matches everything.
     pub routes: Vec<Route>,
     index: routes::RouteIndex,
     /// Judge only.
     pub observe: bool,
+}
+
+impl Site {
+    /// Whether the application's own answer of this status is kept from the client.
+    pub fn replaces(&self, class: Class, status: StatusCode) -> bool {
+        self.replace.contains(&(class, status))
+    }
 }
 
 /// One host of a site.

@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_index_finds_the_route_that_asking_all_of_them_finds() {
-        for app in ["keepstack", "arkeep", "generic"] {
+        for app in config::builtin_apps() {
             let policy = policy(app);
             let site = policy.site(0).unwrap();
             let patterns =

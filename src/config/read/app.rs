@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
-use super::site::{class_of_key, parse_class, rate_entry};
-use super::{Doc, Table, headers, read_file, route, suggestion};
+use super::site::{class_of, class_of_key, rate_entry};
+use super::{Doc, Keys, Sketch, Table, Value, headers, read_file, route, suggestion};
+use crate::clock::Now;
 use crate::config::app::{App, AppRoute, Carrier, DenialBody, TokenFormat, Tokens};
 use crate::config::class::Class;
 use crate::config::defaults;
 use crate::config::settings::ClassMap;
 use crate::config::values::{ByteSize, ValueError, parse_duration};
 
-const BUILTIN: [(&str, &str); 3] = [
+const BUILTIN: [(&str, &str); 6] = [
+    ("archipy", include_str!("../../../config/apps/archipy.toml")),
     ("arkeep", include_str!("../../../config/apps/arkeep.toml")),
+    ("coolify", include_str!("../../../config/apps/coolify.toml")),
+    ("dokploy", include_str!("../../../config/apps/dokploy.toml")),
     ("generic", include_str!("../../../config/apps/generic.toml")),
     ("keepstack", include_str!("../../../config/apps/keepstack.toml")),
 ];
@@ -36,6 +40,17 @@ pub(in crate::config) fn builtin_text(name: &str) -> Option<&'static str> {
     BUILTIN.into_iter().find(|(known, _)| *known == name).map(|(_, text)| text)
 }
 
+/// A built-in app file, read.
+pub(in crate::config) fn builtin(name: &str, now: Now) -> Option<App> {
+    let path = PathBuf::from(format!("<built-in>/{name}.toml"));
+    Doc::walk(&path, builtin_text(name)?, now, |_, root| app(root)).0
+}
+
+/// What the reader asks of an app file, by a specimen.
+pub(in crate::config) fn sketch(specimen: &str) -> Sketch {
+    Doc::sketch(specimen, |_, root| app(root))
+}
+
 /// Reads `site.app` and the file that it names.
 pub(super) fn of_site(table: &mut Table<'_>, cache: &mut Cache) -> Option<Arc<App>> {
     let Some(value) = table.get("app") else {
@@ -50,7 +65,8 @@ pub(super) fn of_site(table: &mut Table<'_>, cache: &mut Cache) -> Option<Arc<Ap
             Ok(text) => cache.text(&path, &text, value.doc),
             Err(why) => {
                 let message = format!("{} cannot be read: {why}", path.display());
-                let help = "name an app file, or a built-in one: arkeep, generic, keepstack".into();
+                let names: Vec<_> = builtin_names().collect();
+                let help = format!("name an app file, or a built-in one: {}", names.join(", "));
                 value.wrong(ValueError { message, help });
                 None
             }
@@ -87,17 +103,24 @@ fn app(mut root: Table<'_>) -> Option<App> {
     let name = required(&mut root, "name", "name = \"keepstack\"").and_then(|()| root.parse("name", name));
     let title = root.text("title").map(Box::from);
     let default_class = required(&mut root, "default_class", "default_class = \"page\"")
-        .and_then(|()| root.parse("default_class", parse_class));
+        .and_then(|()| class_of(&mut root, "default_class"));
     if let Some(class) = default_class.filter(|class| class.restricts()) {
         let message = format!("`{class}` restricts access: a default of it would close the application");
         root.doc.problem(root.span.clone(), message, "write default_class = \"page\" or \"api\"");
     }
+    let csp = policies(root.section("csp"));
+    let denials = root.section("denials");
+    let denials: Vec<_> =
+        denials.entries(Keys::Statuses).filter_map(|(key, value)| denial(key, &value)).collect();
+    let rate = root.section("rate");
     let app = App {
         routes: routes(&root.section("routes")),
         tokens: tokens(root.section("tokens")),
-        csp: policies(root.section("csp")),
-        denials: root.section("denials").entries().filter_map(|(key, value)| denial(key, &value)).collect(),
-        rate: root.section("rate").entries().filter_map(|(key, value)| rate_entry(key, &value)).collect(),
+        csp_variants: variants(&root.section("csp_variants"), &csp),
+        csp,
+        denials,
+        replace: replaced(&root.section("replace")),
+        rate: rate.entries(Keys::Classes).filter_map(|(key, value)| rate_entry(key, &value)).collect(),
         body: bodies(&root.section("body")),
         title: title.or_else(|| name.clone()).unwrap_or_default(),
         name: name.unwrap_or_default(),
@@ -108,7 +131,7 @@ fn app(mut root: Table<'_>) -> Option<App> {
 }
 
 fn schema(root: &mut Table<'_>) {
-    let Some(value) = root.get("schema") else {
+    let Some(value) = root.needs("schema") else {
         root.doc.missing(0..0, "the app file names no `schema`", "write schema = 1 in its first line");
         return;
     };
@@ -121,7 +144,7 @@ fn schema(root: &mut Table<'_>) {
 }
 
 fn required(root: &mut Table<'_>, key: &'static str, example: &str) -> Option<()> {
-    if root.get(key).is_none() {
+    if root.needs(key).is_none() {
         root.doc.missing(0..0, format!("the app file names no `{key}`"), format!("write e.g. {example}"));
         return None;
     }
@@ -139,16 +162,31 @@ fn name(text: &str) -> Result<Box<str>, ValueError> {
 
 fn routes(table: &Table<'_>) -> Vec<AppRoute> {
     let mut routes = Vec::new();
-    for (word, value) in table.entries() {
+    for (word, value) in table.entries(Keys::Classes) {
         let class = class_of_key(word, &value);
         for item in value.list().unwrap_or_default() {
-            let Some((method, pattern)) = route::route_match(&item, class) else { continue };
-            if let Some(class) = class {
-                routes.push(AppRoute { method, pattern, class });
-            }
+            routes.extend(app_route(&item, class));
         }
     }
     routes
+}
+
+/// `"GET /path"`, or `{ match = "/path", port = 6001 }` for another port of the same application.
+fn app_route(item: &Value<'_>, class: Option<Class>) -> Option<AppRoute> {
+    if !item.is_table() {
+        let (method, pattern) = route::route_match(item, class)?;
+        return Some(AppRoute { method, pattern, class: class?, port: None });
+    }
+    let mut table = item.table()?;
+    let matches = table.needs("match").and_then(|value| route::route_match(&value, class));
+    if table.get("match").is_none() {
+        let help = "write e.g. { match = \"/app/{key}\", port = 6001 }";
+        table.doc.missing(table.span.clone(), "the route names no `match`", help);
+    }
+    let port = table.number("port");
+    table.finish();
+    let (method, pattern) = matches?;
+    Some(AppRoute { method, pattern, class: class?, port })
 }
 
 fn tokens(mut table: Table<'_>) -> Tokens {
@@ -164,12 +202,25 @@ fn tokens(mut table: Table<'_>) -> Tokens {
         format,
         carriers,
         refresh_cookie: table.parse("refresh_cookie", field_name),
-        issuer: table.text("issuer").map(Box::from),
+        issuer: table.parse("issuer", issuer),
         lifetime: table.parse("lifetime", parse_duration).unwrap_or(defaults::TOKEN_LIFETIME),
         refresh_lifetime: table.parse("refresh_lifetime", parse_duration).unwrap_or_default(),
     };
     table.finish();
     tokens
+}
+
+/// An issuer that everybody can read in the documentation says nothing of who issued.
+fn issuer(text: &str) -> Result<Box<str>, ValueError> {
+    const PLACEHOLDERS: [&str; 2] = ["your-app-name", "your-app-audience"];
+    if PLACEHOLDERS.contains(&text) {
+        return Err(ValueError {
+            message: format!("`{text}` is the placeholder of ArchiPy's settings"),
+            help: "let the application name itself in its tokens (issuer and audience), and write that name"
+                .into(),
+        });
+    }
+    Ok(text.into())
 }
 
 fn carrier(text: &str) -> Result<Carrier, ValueError> {
@@ -198,18 +249,61 @@ fn field_name(text: &str) -> Result<Box<str>, ValueError> {
 fn policies(mut table: Table<'_>) -> ClassMap<Box<str>> {
     let default = table.parse("default", headers::csp).unwrap_or_else(|| defaults::CSP.into());
     let mut policies = ClassMap::from_fn(|_| default.clone());
-    for (word, value) in table.entries().filter(|(word, _)| *word != "default") {
+    by_class(table.entries(Keys::Classes).filter(|(word, _)| *word != "default"), &mut policies);
+    policies
+}
+
+fn by_class<'d>(entries: impl Iterator<Item = (&'d str, Value<'d>)>, policies: &mut ClassMap<Box<str>>) {
+    for (word, value) in entries {
         let policy = value.parse(headers::csp);
         if let Some((class, policy)) = class_of_key(word, &value).zip(policy) {
             *policies.get_mut(class) = policy;
         }
     }
-    policies
 }
 
-fn denial(key: &str, value: &super::Value<'_>) -> Option<DenialBody> {
-    let status = key.parse().ok().and_then(|code: u16| StatusCode::from_u16(code).ok());
-    let status = status.filter(|status| status.is_client_error() || status.is_server_error());
+/// Each variant names the classes in which it differs from `[csp]`.
+fn variants(table: &Table<'_>, csp: &ClassMap<Box<str>>) -> Vec<(Box<str>, ClassMap<Box<str>>)> {
+    let mut variants = Vec::new();
+    for (word, value) in table.entries(Keys::Any) {
+        let named =
+            name(word).map_err(|error| value.doc.problem(value.key_span.clone(), error.message, error.help));
+        let mut policies = csp.clone();
+        if let Some(table) = value.table() {
+            by_class(table.entries(Keys::Classes), &mut policies);
+        }
+        variants.extend(named.map(|named| (named, policies)));
+    }
+    variants
+}
+
+/// `CLASS = [STATUS, …]`: answers of the application that say too much.
+fn replaced(table: &Table<'_>) -> Vec<(Class, StatusCode)> {
+    let mut replaced = Vec::new();
+    for (word, value) in table.entries(Keys::Classes) {
+        let class = class_of_key(word, &value);
+        for item in value.list().unwrap_or_default() {
+            let Some(number) = item.number::<u16>() else { continue };
+            match (class, error_status(number)) {
+                (Some(class), Some(status)) => replaced.push((class, status)),
+                (_, None) => item.wrong(ValueError {
+                    message: format!("{number} is no status of an error"),
+                    help: "name statuses from 400 to 599, e.g. login = [422]".into(),
+                }),
+                (None, _) => {}
+            }
+        }
+    }
+    replaced
+}
+
+fn error_status(code: u16) -> Option<StatusCode> {
+    let status = StatusCode::from_u16(code).ok()?;
+    (status.is_client_error() || status.is_server_error()).then_some(status)
+}
+
+fn denial(key: &str, value: &Value<'_>) -> Option<DenialBody> {
+    let status = key.parse().ok().and_then(error_status);
     if status.is_none() {
         let help = "write the number of an error, e.g. [denials.401]";
         value.doc.problem(value.key_span.clone(), format!("`{key}` is no status of a denial"), help);
@@ -222,7 +316,7 @@ fn denial(key: &str, value: &super::Value<'_>) -> Option<DenialBody> {
         })
     });
     let body = table.text("body");
-    if table.get("body").is_none() {
+    if table.needs("body").is_none() {
         let message = format!("`{}` names no `body`", value.name);
         table.doc.missing(value.key_span.clone(), message, "write what the application would answer");
     }
@@ -232,6 +326,6 @@ fn denial(key: &str, value: &super::Value<'_>) -> Option<DenialBody> {
 }
 
 fn bodies(table: &Table<'_>) -> Vec<(Class, ByteSize)> {
-    let entries = table.entries();
+    let entries = table.entries(Keys::Classes);
     entries.filter_map(|(word, value)| class_of_key(word, &value).zip(value.parse(str::parse))).collect()
 }

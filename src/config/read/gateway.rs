@@ -45,6 +45,7 @@ pub(super) fn read(doc: &Doc, mut root: Table<'_>) -> Option<Settings> {
 
 fn sites(doc: &Doc, root: &mut Table<'_>, around: &site::Around<'_>, hosts: &mut hosts::Hosts) -> Vec<Site> {
     let mut apps = super::app::Cache::default();
+    root.needs("site");
     let tables = root.tables("site");
     if tables.is_empty() {
         let help = "add [[site]] with hosts, app and upstream; `portcullis init` prints one";
@@ -75,7 +76,7 @@ pub(super) fn acme(mut table: Table<'_>) -> Option<Acme> {
         Some((user, host)) if !user.is_empty() && !host.is_empty() => Ok(text.into()),
         _ => Err(value_error(format!("`{text}` is no mail address"), "write e.g. \"me@example.com\"")),
     });
-    if table.get("email").is_none() {
+    if table.needs("email").is_none() {
         let help = "add email = \"me@example.com\": the authority warns there before a certificate ends";
         table.doc.missing(table.span.clone(), "`acme` names no email", help);
     }

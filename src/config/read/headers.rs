@@ -2,7 +2,8 @@
 
 use http::{HeaderName, HeaderValue, header};
 
-use super::{Table, nearest};
+use super::{Keys, Table, nearest, suggestion};
+use crate::config::app::App;
 use crate::config::defaults;
 use crate::config::settings::{CspChoice, Headers};
 use crate::config::values::ValueError;
@@ -43,7 +44,11 @@ pub(super) fn headers(mut table: Table<'_>, self_signed: bool) -> Headers {
     let csp_observe = table.choice("csp_mode", &modes).unwrap_or(false);
     let hsts = table.parse("hsts", hsts);
     let hsts = hsts.unwrap_or_else(|| Some(HeaderValue::from_static(defaults::HSTS)));
-    let set = table.section("set").entries().filter_map(|(name, value)| own_header(name, &value)).collect();
+    let set = table
+        .section("set")
+        .entries(Keys::Any)
+        .filter_map(|(name, value)| own_header(name, &value))
+        .collect();
     table.finish();
     // A browser that remembers HSTS of a throw-away certificate would lock its owner out.
     Headers { csp, csp_observe, hsts: hsts.filter(|_| !self_signed), set }
@@ -53,7 +58,29 @@ fn csp_choice(text: &str) -> Result<CspChoice, ValueError> {
     match text {
         "app" => Ok(CspChoice::App),
         "off" => Ok(CspChoice::Off),
-        _ => csp(text).map(CspChoice::Own),
+        _ => match text.strip_prefix("app:") {
+            Some(variant) => Ok(CspChoice::Variant(variant.into())),
+            None => csp(text).map(CspChoice::Own),
+        },
+    }
+}
+
+/// Which variant is meant only the app file knows.
+pub(super) fn check_variant(mut table: Table<'_>, choice: &CspChoice, app: &App) {
+    let CspChoice::Variant(name) = choice else { return };
+    if app.variant(name).is_some() {
+        return;
+    }
+    let names: Vec<_> = app.csp_variants.iter().map(|(name, _)| &**name).collect();
+    let help = match names.is_empty() {
+        true => "write \"app\", \"off\" or a policy of your own: this app file has no variants".into(),
+        false => suggestion(name, &names),
+    };
+    if let Some(value) = table.get("csp") {
+        value.wrong(ValueError {
+            message: format!("`{name}` is no variant of app file `{}`", app.name),
+            help,
+        });
     }
 }
 

@@ -109,7 +109,7 @@ fn tls(mut table: Table<'_>) -> (Tls, Vec<Names>) {
     let mut files = Vec::new();
     let mut names = Vec::new();
     for mut entry in table.tables("certificates") {
-        let (cert, key) = (entry.get("cert"), entry.get("key"));
+        let (cert, key) = (entry.needs("cert"), entry.needs("key"));
         for (word, absent) in [("cert", cert.is_none()), ("key", key.is_none())] {
             if absent {
                 let help = "write { cert = \"full.pem\", key = \"key.pem\" }";

@@ -3,6 +3,7 @@
 
 mod app;
 mod blocks_file;
+mod cases;
 mod certificates;
 mod gateway;
 mod headers;
@@ -10,6 +11,7 @@ mod hosts;
 mod listen;
 mod route;
 mod site;
+mod sketch;
 mod table;
 mod upstream;
 mod upstream_tls;
@@ -22,11 +24,13 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
+use super::cases::Cases;
 use super::problem::{Problem, Problems};
 use super::settings::Settings;
 use crate::clock::Now;
 
-pub(super) use app::{builtin_names, builtin_text};
+pub(super) use app::{builtin, builtin_names, builtin_text};
+pub(super) use sketch::{Asked, Keys, Kind, Sketch};
 pub(super) use table::Table;
 pub(super) use value::Value;
 
@@ -54,6 +58,8 @@ pub(super) struct Doc {
     broken: bool,
     pub now: Now,
     found: RefCell<Found>,
+    /// What is asked is written down: no message counts, only names.
+    sketch: Option<RefCell<Sketch>>,
 }
 
 impl Doc {
@@ -64,16 +70,52 @@ impl Doc {
         now: Now,
         walk: impl FnOnce(&Self, Table<'_>) -> T,
     ) -> (T, Found) {
+        let (result, doc) = Self::read(file, text, now, None, walk);
+        (result, doc.found.into_inner())
+    }
+
+    /// Writes down what a walk asks of a file, on a specimen that has every table and list at least once.
+    pub fn sketch<T>(text: &str, walk: impl FnOnce(&Self, Table<'_>) -> T) -> Sketch {
+        let now = Now { mono: 0, wall: 0 };
+        let (_, doc) = Self::read(Path::new("/"), text, now, Some(RefCell::default()), walk);
+        doc.sketch.map(RefCell::into_inner).unwrap_or_default()
+    }
+
+    fn read<T>(
+        file: &Path,
+        text: &str,
+        now: Now,
+        sketch: Option<RefCell<Sketch>>,
+        walk: impl FnOnce(&Self, Table<'_>) -> T,
+    ) -> (T, Self) {
         let (root, errors) = DeTable::parse_recoverable(text);
         let source = blank_secrets(text, root.get_ref()).into();
         let broken = !errors.is_empty();
-        let doc = Self { file: file.into(), source, broken, now, found: RefCell::default() };
+        let doc = Self { file: file.into(), source, broken, now, found: RefCell::default(), sketch };
         for error in errors {
             let at = error.span().unwrap_or(0..0);
             doc.problem(at, error.message(), "the file is TOML: see https://toml.io for its grammar");
         }
         let result = walk(&doc, Table::new(&doc, String::new(), 0..0, root.get_ref()));
-        (result, doc.found.into_inner())
+        (result, doc)
+    }
+
+    /// Writes down what is asked of a place, where that is wanted.
+    pub fn asked(&self, name: &str, note: impl FnOnce(&mut Asked, &str)) {
+        if let Some(sketch) = &self.sketch {
+            note(sketch.borrow_mut().entry(name.to_owned()).or_default(), &self.source);
+        }
+    }
+
+    /// The name of a place below: in a sketch all items of a list, and all free keys of a table, are one place.
+    pub fn name_below(&self, name: &str, key: &str, any: &str) -> String {
+        match (self.sketch.is_some(), any, name) {
+            (true, "[]", _) => format!("{name}[]"),
+            (true, "*", _) => format!("{name}.*"),
+            (_, "[]", _) => name.to_owned(),
+            (_, _, "") => key.to_owned(),
+            _ => format!("{name}.{key}"),
+        }
     }
 
     /// Notes what is wrong at a place.
@@ -101,6 +143,11 @@ impl Doc {
         found.problems.0.extend(other.problems.0);
         found.warnings.0.extend(other.warnings.0);
         found.files.extend(other.files);
+    }
+
+    /// What snippets show.
+    pub fn source(&self) -> Arc<str> {
+        Arc::clone(&self.source)
     }
 
     /// The line of a place, from 1.
@@ -137,6 +184,16 @@ impl Doc {
             help: help.into(),
         }
     }
+}
+
+/// What is asked of a config, an app file and a file of cases, by specimens of them.
+pub(super) fn sketches(config: &str, app: &str, cases: &str) -> [Sketch; 3] {
+    [Doc::sketch(config, gateway::read), app::sketch(app), cases::sketch(cases)]
+}
+
+/// The cases of a text.
+pub(super) fn cases(path: &Path, text: &str) -> (Option<Cases>, Found) {
+    Doc::walk(path, text, Now { mono: 0, wall: 0 }, cases::read)
 }
 
 /// The settings of a text.

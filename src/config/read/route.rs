@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::hosts::Hosts;
-use super::site::parse_class;
+use super::site::class_of;
 use super::upstream_tls::Trust;
 use super::{Table, Value, upstream};
 use crate::config::class::Class;
@@ -19,12 +19,12 @@ pub(super) fn route(
     seen: &mut Hosts,
 ) -> Option<SiteRoute> {
     for (key, example) in [("match", "match = \"/internal/*\""), ("class", "class = \"admin\"")] {
-        if table.get(key).is_none() {
+        if table.needs(key).is_none() {
             let message = format!("the route names no `{key}`");
             table.doc.missing(table.span.clone(), message, format!("write e.g. {example}"));
         }
     }
-    let class = table.parse("class", parse_class);
+    let class = class_of(&mut table, "class");
     let matches = table.get("match").and_then(|value| route_match(&value, class));
     let upstream = upstream::of_route(&mut table, trust, seen);
     let observe_rate = observes_rate(&mut table);

@@ -8,10 +8,11 @@ use super::gateway::Bodies;
 use super::hosts::Hosts;
 use super::listen::Public;
 use super::upstream_tls::Trust;
-use super::{Table, Value, app, headers, nearest, route, upstream};
+use super::{Keys, Table, Value, app, headers, nearest, route, upstream};
 use crate::config::app::App;
 use crate::config::class::Class;
 use crate::config::defaults;
+use crate::config::upstream::Address;
 use crate::config::settings::{ClassMap, Site, SiteRoute};
 use crate::config::values::{
     ByteSize, HostPattern, Networks, Rate, ValueError, parse_duration, parse_network, parse_refill,
@@ -44,11 +45,23 @@ pub(super) fn site(
     limits.finish();
     let headers = headers::headers(table.section("headers"), around.public.tls.self_signed);
     let lifetimes = lifetimes(table.section("tokens"));
+    if let Some(app) = &app {
+        headers::check_variant(table.section("headers"), &headers.csp, app);
+    }
     let routes = routes(&mut table, &only_from, &trust, seen);
     trust.finish();
+    let (doc, span) = (table.doc, table.span.clone());
     not_yet(&mut table);
     table.finish();
     let app = app?;
+    let upstream = upstream?;
+    for port in app.routes.iter().filter_map(|route| route.port) {
+        if matches!(upstream.address, Address::Unix(_)) {
+            let message = format!("`{}` listens on port {port} too, which a socket file does not lead to", app.name);
+            doc.problem(span.clone(), message, "write upstream = \"http://127.0.0.1:PORT\", as the application does");
+        }
+        seen.add_upstream(&upstream.at_port(port), span.clone());
+    }
     Some(Site {
         rate: merged_rates(own_rates, &app),
         body: merged_bodies(bodies, around.bodies, &app),
@@ -58,7 +71,7 @@ pub(super) fn site(
         redirect_hosts,
         download_host: None,
         app,
-        upstream: upstream?,
+        upstream,
         observe,
         only_from,
         headers,
@@ -74,7 +87,7 @@ fn not_yet(table: &mut Table<'_>) {
 
 fn hosts(table: &mut Table<'_>, seen: &mut Hosts) -> Vec<HostPattern> {
     let help = "write hosts = [\"files.example.com\"]";
-    let Some(value) = table.get("hosts") else {
+    let Some(value) = table.needs("hosts") else {
         table.doc.missing(table.span.clone(), "the site names no `hosts`", help);
         return Vec::new();
     };
@@ -109,7 +122,7 @@ fn host_list(items: &[Value<'_>], seen: &mut Hosts) -> Vec<HostPattern> {
 
 fn only_from(table: &Table<'_>) -> Vec<(Class, Networks)> {
     let mut rules = Vec::new();
-    for (word, value) in table.entries() {
+    for (word, value) in table.entries(Keys::Classes) {
         let class = class_of_key(word, &value);
         let Some(items) = value.list() else { continue };
         let networks: Vec<_> = items.iter().filter_map(|item| item.parse(parse_network)).collect();
@@ -128,7 +141,7 @@ fn only_from(table: &Table<'_>) -> Vec<(Class, Networks)> {
 }
 
 fn rates(table: &Table<'_>) -> Vec<(Class, Rate)> {
-    table.entries().filter_map(|(word, value)| rate_entry(word, &value)).collect()
+    table.entries(Keys::Classes).filter_map(|(word, value)| rate_entry(word, &value)).collect()
 }
 
 /// Reads `CLASS = { refill = …, burst = … }`.
@@ -137,7 +150,8 @@ pub(super) fn rate_entry(word: &str, value: &Value<'_>) -> Option<(Class, Rate)>
     let mut table = value.table()?;
     let refill = table.parse("refill", parse_refill);
     let burst = table.number::<u32>("burst");
-    for (key, absent) in [("refill", table.get("refill").is_none()), ("burst", table.get("burst").is_none())]
+    for (key, absent) in
+        [("refill", table.needs("refill").is_none()), ("burst", table.needs("burst").is_none())]
     {
         if absent {
             let help = "write e.g. refill = \"20/min\" (long-run rate) and burst = 10 (most at once)";
@@ -153,6 +167,14 @@ pub(super) fn class_of_key(word: &str, value: &Value<'_>) -> Option<Class> {
     parse_class(word)
         .map_err(|error| value.doc.problem(value.key_span.clone(), error.message, error.help))
         .ok()
+}
+
+/// A class as the value of a key.
+pub(super) fn class_of(table: &mut Table<'_>, key: &'static str) -> Option<Class> {
+    let words = Class::ALL.map(|class| (class.word(), class));
+    let value = table.needs(key)?;
+    value.may_be_one_of(words.iter().map(|(word, _)| *word));
+    value.parse(parse_class)
 }
 
 /// Parses the word of a class.

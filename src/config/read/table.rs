@@ -1,8 +1,8 @@
 //! A table being read: remembers which keys it was asked for, so that the others can be named.
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
-use super::{Doc, Span, Value, suggestion};
+use super::{Doc, Keys, Kind, Span, Value, suggestion};
 use crate::config::values::ValueError;
 
 /// A table being read. End with [`Table::finish`], or unknown keys pass in silence.
@@ -28,8 +28,21 @@ impl<'d> Table<'d> {
         if !self.known.contains(&key) {
             self.known.push(key);
         }
-        let (found, value) = self.table?.get_key_value(key)?;
-        Some(self.value(found.span(), key, value.span(), value.get_ref()))
+        let name = self.name_of(key);
+        let found = self.table.and_then(|table| table.get_key_value(key));
+        self.doc.asked(&name, |asked, source| {
+            if let Some((key, value)) = found {
+                asked.show(source, &key.span(), &value.span(), value.get_ref());
+            }
+        });
+        let (key, value) = found?;
+        Some(Value { doc: self.doc, name, key_span: key.span(), span: value.span(), inner: value.get_ref() })
+    }
+
+    /// The value of a key without which the file is refused.
+    pub fn needs(&mut self, key: &'static str) -> Option<Value<'d>> {
+        self.doc.asked(&self.name_of(key), |asked, _| asked.needed = true);
+        self.get(key)
     }
 
     /// A string that parses itself.
@@ -38,11 +51,13 @@ impl<'d> Table<'d> {
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, ValueError>,
     ) -> Option<T> {
+        self.may_be(key, Kind::Text);
         self.get(key)?.parse(parse)
     }
 
     /// A string.
     pub fn text(&mut self, key: &'static str) -> Option<&'d str> {
+        self.may_be(key, Kind::Text);
         self.get(key)?.text()
     }
 
@@ -52,26 +67,34 @@ impl<'d> Table<'d> {
         key: &'static str,
         parse: impl Fn(&str) -> Result<T, ValueError>,
     ) -> Option<Vec<T>> {
+        self.may_be(key, Kind::List);
+        self.doc.asked(&format!("{}[]", self.name_of(key)), |asked, _| asked.may_be(Kind::Text));
         Some(self.get(key)?.list()?.iter().filter_map(|item| item.parse(&parse)).collect())
     }
 
     /// One of some words.
     pub fn choice<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+        self.may_be(key, Kind::Text);
+        let known = || words.iter().map(|(word, _)| (*word).to_owned());
+        self.doc.asked(&self.name_of(key), |asked, _| asked.words = known().collect());
         self.get(key)?.choice(words)
     }
 
     /// A boolean.
     pub fn flag(&mut self, key: &'static str) -> Option<bool> {
+        self.may_be(key, Kind::Flag);
         self.get(key)?.flag()
     }
 
     /// A whole number from 1 that fits.
     pub fn number<T: TryFrom<u64>>(&mut self, key: &'static str) -> Option<T> {
+        self.may_be(key, Kind::Number);
         self.get(key)?.number()
     }
 
     /// A table of this table, if it is there.
     pub fn table(&mut self, key: &'static str) -> Option<Table<'d>> {
+        self.may_be(key, Kind::Table);
         self.get(key)?.table()
     }
 
@@ -91,15 +114,19 @@ impl<'d> Table<'d> {
 
     /// A list of tables; empty when the key is absent.
     pub fn tables(&mut self, key: &'static str) -> Vec<Table<'d>> {
+        self.may_be(key, Kind::List);
         let items = self.get(key).and_then(|value| value.list()).unwrap_or_default();
         items.iter().filter_map(Value::table).collect()
     }
 
-    /// Every entry of a table whose keys are free.
-    pub fn entries(&self) -> impl Iterator<Item = (&'d str, Value<'d>)> + '_ {
+    /// Every entry of a table whose keys are free, or classes, or statuses.
+    pub fn entries(&self, keys: Keys) -> impl Iterator<Item = (&'d str, Value<'d>)> + '_ {
+        self.doc.asked(&self.doc.name_below(&self.name, "", "*"), |asked, _| asked.keys = keys);
         self.table.into_iter().flat_map(|table| table.iter()).map(|(key, value)| {
-            let name: &'d str = key.get_ref();
-            (name, self.value(key.span(), name, value.span(), value.get_ref()))
+            let word: &'d str = key.get_ref();
+            let name = self.doc.name_below(&self.name, word, "*");
+            let (key_span, span, inner) = (key.span(), value.span(), value.get_ref());
+            (word, Value { doc: self.doc, name, key_span, span, inner })
         })
     }
 
@@ -107,7 +134,8 @@ impl<'d> Table<'d> {
     pub fn later(&mut self, key: &'static str, meanwhile: &str) {
         self.later.push(key);
         if let Some((found, value)) = self.table.and_then(|table| table.get_key_value(key)) {
-            self.value(found.span(), key, value.span(), value.get_ref()).later(meanwhile);
+            let (name, key_span, span) = (self.name_of(key), found.span(), value.span());
+            Value { doc: self.doc, name, key_span, span, inner: value.get_ref() }.later(meanwhile);
         }
     }
 
@@ -126,11 +154,11 @@ impl<'d> Table<'d> {
         }
     }
 
-    fn value(&self, key_span: Span, key: &str, span: Span, inner: &'d DeValue<'d>) -> Value<'d> {
-        Value { doc: self.doc, name: self.name_of(key), key_span, span, inner }
+    fn may_be(&self, key: &str, kind: Kind) {
+        self.doc.asked(&self.name_of(key), |asked, _| asked.may_be(kind));
     }
 
     fn name_of(&self, key: &str) -> String {
-        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+        self.doc.name_below(&self.name, key, "")
     }
 }

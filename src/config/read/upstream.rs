@@ -18,12 +18,12 @@ const HELP: &str = "write scheme, host and port, e.g. \"http://127.0.0.1:8000\";
 
 /// Reads where a site's requests go.
 pub(super) fn of_site(table: &mut Table<'_>, trust: &Trust<'_>, seen: &mut Hosts) -> Option<Upstream> {
-    let Some(value) = table.get("upstream") else {
+    let Some(value) = table.needs("upstream") else {
         let help = "write e.g. upstream = \"http://127.0.0.1:8000\"";
         table.doc.missing(table.span.clone(), "the site names no `upstream`", help);
         return None;
     };
-    if value.inner.is_array() {
+    if value.is_list() {
         let items = value.list()?;
         return match items.as_slice() {
             [only] => read(only, trust, seen),

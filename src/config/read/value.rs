@@ -2,7 +2,7 @@
 
 use toml::de::{DeInteger, DeValue};
 
-use super::{Doc, Span, Table, suggestion};
+use super::{Doc, Kind, Span, Table, suggestion};
 use crate::config::values::ValueError;
 
 /// A value and where it stands.
@@ -29,6 +29,7 @@ impl<'d> Value<'d> {
 
     /// A string.
     pub fn text(&self) -> Option<&'d str> {
+        self.may_be(Kind::Text);
         match self.inner {
             DeValue::String(text) => Some(text),
             _ => self.expected("a string in quotes"),
@@ -42,6 +43,8 @@ impl<'d> Value<'d> {
 
     /// One of some words.
     pub fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+        let known = || words.iter().map(|(word, _)| (*word).to_owned());
+        self.doc.asked(&self.name, |asked, _| asked.words = known().collect());
         let text = self.text()?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
@@ -54,8 +57,14 @@ impl<'d> Value<'d> {
         found
     }
 
+    /// The words that a string here may be; what else it is, its own parser says.
+    pub fn may_be_one_of<'w>(&self, words: impl Iterator<Item = &'w str>) {
+        self.doc.asked(&self.name, |asked, _| asked.words = words.map(str::to_owned).collect());
+    }
+
     /// A boolean.
     pub fn flag(&self) -> Option<bool> {
+        self.may_be(Kind::Flag);
         match self.inner {
             DeValue::Boolean(flag) => Some(*flag),
             _ => self.expected("true or false, without quotes"),
@@ -64,6 +73,7 @@ impl<'d> Value<'d> {
 
     /// A whole number from 1 that fits.
     pub fn number<T: TryFrom<u64>>(&self) -> Option<T> {
+        self.may_be(Kind::Number);
         let DeValue::Integer(number) = self.inner else {
             return self.expected("a whole number");
         };
@@ -79,6 +89,7 @@ impl<'d> Value<'d> {
 
     /// The items of a list.
     pub fn list(&self) -> Option<Vec<Value<'d>>> {
+        self.may_be(Kind::List);
         let DeValue::Array(items) = self.inner else {
             return self.expected("a list in brackets");
         };
@@ -87,7 +98,7 @@ impl<'d> Value<'d> {
                 .iter()
                 .map(|item| Value {
                     doc: self.doc,
-                    name: self.name.clone(),
+                    name: self.doc.name_below(&self.name, "", "[]"),
                     key_span: self.key_span.clone(),
                     span: item.span(),
                     inner: item.get_ref(),
@@ -96,12 +107,30 @@ impl<'d> Value<'d> {
         )
     }
 
+    /// Whether it is a list, where both a string and a list of strings may stand.
+    pub fn is_list(&self) -> bool {
+        self.may_be(Kind::List);
+        self.doc.asked(&self.doc.name_below(&self.name, "", "[]"), |asked, _| asked.may_be(Kind::Text));
+        self.inner.is_array()
+    }
+
+    /// Whether it is a table, where both a string and a table may stand.
+    pub fn is_table(&self) -> bool {
+        self.may_be(Kind::Table);
+        matches!(self.inner, DeValue::Table(_))
+    }
+
     /// A table.
     pub fn table(&self) -> Option<Table<'d>> {
+        self.may_be(Kind::Table);
         match self.inner {
             DeValue::Table(table) => Some(Table::new(self.doc, self.name.clone(), self.span.clone(), table)),
             _ => self.expected("a table"),
         }
+    }
+
+    fn may_be(&self, kind: Kind) {
+        self.doc.asked(&self.name, |asked, _| asked.may_be(kind));
     }
 
     fn expected<T>(&self, what: &str) -> Option<T> {
