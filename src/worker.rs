@@ -18,6 +18,7 @@ use tokio::task::{AbortHandle, JoinSet, LocalSet};
 
 use crate::clock::Clock;
 use crate::config::class::Class;
+use crate::gateway::recent::Recents;
 use crate::gateway::view::Views;
 use crate::gateway::{Arrival, Gateway, Link};
 use crate::listener::accept::{Context, Events, Listener, Refusal};
@@ -106,6 +107,7 @@ impl Worker {
             blocks: BlocksReader::new(setup.blocks),
             streams: Rc::clone(&streams),
             lane: Rc::new(setup.lane),
+            recent: Rc::new(Recents::new(setup.share_key.clone())),
             clock: setup.clock.clone(),
             share_key: setup.share_key,
             id_base: setup.id_base,
@@ -191,6 +193,9 @@ impl Worker {
                 self.gateway.views.metrics().streams_cut(cut);
                 // The control thread may have given up waiting; the sweep is done all the same.
                 let _ = answer.send(cut);
+            }
+            Command::Recall(query, answer) => {
+                let _ = answer.send(self.gateway.recent.recall(&query, &self.streams));
             }
             Command::Listen { open, close } => {
                 self.open.retain(|(kind, address, task)| {

@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::read::{self, Reading, Refusal, Surroundings};
+use super::causes::{self, Told};
 use super::{Link, decide};
 use crate::clock::Now;
 use crate::config::class::Class;
@@ -54,6 +55,12 @@ pub struct Explanation {
     pub status: Option<u16>,
     /// Why, in one word of the closed lists.
     pub reason: Option<String>,
+    /// What the reason means.
+    #[serde(default)]
+    pub cause: Option<String>,
+    /// What to do about it.
+    #[serde(default)]
+    pub remedy: Option<String>,
     /// Where it would go.
     pub upstream: Option<String>,
 }
@@ -100,7 +107,8 @@ pub fn explain(question: &Question, means: Means<'_>) -> Result<Explanation, Str
     match read::read(around, &link, client, &head, length(&head)) {
         Ok(reading) => told.judged(&reading, means.index),
         Err(Refusal::Malformed(why)) => {
-            told.refused(super::respond::malformed(why).status().as_u16(), why.word())
+            told.refused(super::respond::malformed(why).status().as_u16(), why.word());
+            told.meaning(causes::malformed(why));
         }
         Err(Refusal::Denied(denial)) => told.denied(&denial),
         Err(Refusal::Redirect(location)) => {
@@ -125,6 +133,8 @@ impl Explanation {
             outcome: "forward".into(),
             status: None,
             reason: None,
+            cause: None,
+            remedy: None,
             upstream: None,
         }
     }
@@ -160,6 +170,12 @@ impl Explanation {
 
     fn denied(&mut self, denial: &Denial) {
         self.refused(denial.reason.status().as_u16(), denial.reason.word());
+        self.meaning(causes::denied(denial.reason));
+    }
+
+    fn meaning(&mut self, told: Told) {
+        self.cause = Some(told.cause.into());
+        self.remedy = Some(told.remedy.into());
     }
 
     fn refused(&mut self, status: u16, reason: &str) {

@@ -5,10 +5,12 @@
 //! without one.
 
 mod answer;
+pub mod causes;
 pub mod exchange;
 pub mod explain;
 pub mod hops;
 pub mod read;
+pub mod recent;
 pub mod respond;
 pub mod upload;
 pub mod view;
@@ -28,6 +30,7 @@ use self::answer::{Asked, Dress};
 use self::exchange::{Beginning, Exchange};
 use self::hops::Identity;
 use self::read::{Reading, Surroundings};
+use self::recent::Recents;
 use self::upload::Upload;
 use self::view::{View, Views};
 use crate::clock::{Clock, Now};
@@ -75,7 +78,8 @@ pub fn decide(
     // No `..` here: a new guard does not compile until it has been given its place.
     let RouteGuards { allowlist, browser, size, rate } = &route.guards;
     // Cheapest, and hides the endpoint. It and the blocks enforce always; the others may only observe.
-    pass(crate::guards::allowlist::Allowlist::NAME, allowlist.check(cx), false, on)?;
+    let reached = crate::guards::allowlist::check(allowlist.as_ref(), index, cx);
+    pass(crate::guards::allowlist::Allowlist::NAME, reached, false, on)?;
     // Emergency blocks: before anything that costs or counts.
     let judged = blocks::check(index, cx);
     pass(blocks::NAME, judged.verdict, false, on)?;
@@ -192,6 +196,8 @@ pub struct Gateway<U> {
     pub streams: Rc<Streams>,
     /// The access log.
     pub lane: Rc<Lane>,
+    /// What is remembered of the latest requests.
+    pub recent: Rc<Recents>,
     /// The time.
     pub clock: Clock,
     /// Hashes share tokens.
@@ -278,6 +284,7 @@ where
         self.count.set(count);
         Box::new(Exchange::begin(Beginning {
             lane: Rc::clone(&self.lane),
+            recent: Rc::clone(&self.recent),
             clock: self.clock.clone(),
             view: Rc::clone(view),
             start: self.clock.now(),

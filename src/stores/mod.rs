@@ -4,5 +4,7 @@ pub mod blocks;
 pub mod cached;
 pub mod descriptors;
 pub mod durable;
+pub mod holes;
 pub mod limits;
+pub mod recent;
 pub mod streams;

@@ -7,12 +7,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::listener::Kind;
 use crate::listener::accept::Listener;
+use crate::stores::recent::{Query, Record};
 
 /// What the control thread asks of a worker.
 #[derive(Debug)]
 pub enum Command {
     /// Read the block index anew, cut every live stream that it means, and say how many.
     Sweep(oneshot::Sender<usize>),
+    /// Say what is remembered of the latest requests.
+    Recall(Query, oneshot::Sender<Vec<Record>>),
     /// A new policy for connections too, and other sockets: open these, close those (their connections live on).
     Listen {
         /// To serve from now on, each with the address that the config names.
@@ -77,6 +80,24 @@ impl Workers {
             confirmed = false;
         }
         Swept { cut, confirmed }
+    }
+
+    /// Asks every worker's memory, and waits for all answers, at most `limit`. `None`: not all have answered.
+    pub async fn recall(&self, query: &Query, limit: Duration) -> Option<Vec<Record>> {
+        let mut answers = Vec::with_capacity(self.senders.len());
+        for sender in &self.senders {
+            let (answer, told) = oneshot::channel();
+            sender.try_send(Command::Recall(query.clone(), answer)).ok()?;
+            answers.push(told);
+        }
+        let all = async {
+            let mut records = Vec::new();
+            for told in answers {
+                records.extend(told.await.ok()?);
+            }
+            Some(records)
+        };
+        tokio::time::timeout(limit, all).await.ok()?
     }
 
     /// Gives each worker its sockets to open, in their order, and tells all which to close. `false`: one did not take it.

@@ -1,0 +1,177 @@
+//! What happened lately, in a ring with shares: a fixed number of entries, of which no client can push out those of
+//! others.
+
+pub mod record;
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+
+use crate::request::client::Client;
+
+pub use record::{Query, Record, Token};
+
+/// Shares of a ring. A client's share is found by a hash that strangers cannot foresee; an IPv6 client is its /64. Two
+/// clients that fall into one share push out each other only.
+const SHARES: usize = 1024;
+/// No entry.
+const NONE: usize = usize::MAX;
+
+/// A ring of at most so many entries. When it is full, the share that holds most gives its oldest entry up: a client
+/// alone may fill it, and a flood from one pushes out that one's own.
+#[derive(Debug)]
+pub struct Ring<T> {
+    capacity: usize,
+    slots: Vec<Slot<T>>,
+    /// Oldest and newest slot of each share.
+    ends: Vec<(usize, usize)>,
+    /// How many slots each share holds: apart from `ends`, because the largest is looked for.
+    counts: Vec<u16>,
+    /// Of shares that hold as many the next one gives, so that all give in turn.
+    hand: usize,
+    hasher: RandomState,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    value: T,
+    /// The next newer slot of the same share.
+    newer: usize,
+}
+
+impl<T> Ring<T> {
+    /// An empty ring; it takes memory as it fills.
+    pub fn new(capacity: u16) -> Self {
+        Self {
+            capacity: usize::from(capacity),
+            slots: Vec::new(),
+            ends: vec![(NONE, NONE); SHARES],
+            counts: vec![0; SHARES],
+            hand: 0,
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Puts an entry of this client in.
+    pub fn push(&mut self, client: Client, value: T) {
+        let share = self.share_of(client);
+        let slot = Slot { value, newer: NONE };
+        let place = if self.slots.len() < self.capacity {
+            self.slots.push(slot);
+            self.slots.len() - 1
+        } else {
+            let place = self.give_up();
+            let Some(old) = self.slots.get_mut(place) else { return };
+            *old = slot;
+            place
+        };
+        self.append(share, place);
+    }
+
+    /// All entries, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().map(|slot| &slot.value)
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    fn share_of(&self, client: Client) -> usize {
+        let key: [u64; 2] = match client {
+            Client::Unknown => [0, 0],
+            Client::Address(IpAddr::V4(v4)) => [4, u64::from(v4.to_bits())],
+            Client::Address(IpAddr::V6(v6)) => [6, u64::try_from(v6.to_bits() >> 64).unwrap_or_default()],
+        };
+        usize::try_from(self.hasher.hash_one(key)).unwrap_or_default() % SHARES
+    }
+
+    /// Takes the oldest slot from the share that holds most.
+    fn give_up(&mut self) -> usize {
+        let most = self.counts.iter().copied().max().unwrap_or_default();
+        let mut turn = (self.hand..SHARES).chain(0..self.hand);
+        let share = turn.find(|share| self.counts.get(*share) == Some(&most)).unwrap_or_default();
+        self.hand = (share + 1) % SHARES;
+        let Some((ends, count)) = self.ends.get_mut(share).zip(self.counts.get_mut(share)) else { return NONE };
+        let place = ends.0;
+        ends.0 = self.slots.get(place).map_or(NONE, |slot| slot.newer);
+        if ends.0 == NONE {
+            ends.1 = NONE;
+        }
+        *count = count.saturating_sub(1);
+        place
+    }
+
+    fn append(&mut self, share: usize, place: usize) {
+        let Some((ends, count)) = self.ends.get_mut(share).zip(self.counts.get_mut(share)) else { return };
+        match self.slots.get_mut(ends.1) {
+            Some(newest) => newest.newer = place,
+            None => ends.0 = place,
+        }
+        ends.1 = place;
+        *count = count.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(number: u32) -> Client {
+        Client::Address(IpAddr::from(number.to_be_bytes()))
+    }
+
+    fn of(ring: &Ring<(Client, u32)>, client: Client) -> Vec<u32> {
+        let mut own: Vec<u32> = ring.iter().filter(|(who, _)| *who == client).map(|(_, what)| *what).collect();
+        own.sort_unstable();
+        own
+    }
+
+    #[test]
+    fn a_client_alone_fills_the_ring_and_its_oldest_entries_go_first() {
+        let mut ring = Ring::new(100);
+        (0..250).for_each(|number| ring.push(v4(7), (v4(7), number)));
+        assert_eq!(of(&ring, v4(7)), (150..250).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_flood_from_one_client_pushes_out_its_own_entries_only() {
+        let mut ring = Ring::new(1000);
+        let quiet: Vec<Client> = (1..100).map(v4).collect();
+        for client in &quiet {
+            (0..3).for_each(|number| ring.push(*client, (*client, number)));
+        }
+        let flood = v4(1_000_000);
+        (0..100_000).for_each(|number| ring.push(flood, (flood, number)));
+        // Who shares its share by chance is alone in it with the flood.
+        let kept = quiet.iter().filter(|client| of(&ring, **client) == [0, 1, 2]).count();
+        assert!(kept >= 97, "{kept} of 99 clients still have all their entries");
+        assert_eq!(ring.len(), 1000);
+        assert!(of(&ring, flood).contains(&99_999));
+    }
+
+    #[test]
+    fn many_clients_have_equal_parts_and_all_is_counted_right() {
+        let mut ring = Ring::new(512);
+        for round in 0..50 {
+            (0..256).for_each(|client| ring.push(v4(client), (v4(client), round)));
+        }
+        let counted: usize = ring.counts.iter().map(|count| usize::from(*count)).sum();
+        assert_eq!((ring.len(), counted), (512, 512));
+        let newest = (0..256).filter(|client| of(&ring, v4(*client)).contains(&49)).count();
+        assert!(newest > 200, "only {newest} of 256 clients are there with their last");
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_client_and_so_is_everybody_unknown() {
+        let ring = Ring::<u8>::new(4);
+        let share = |text: &str| ring.share_of(Client::Address(text.parse().unwrap()));
+        assert_eq!(share("2001:db8::1"), share("2001:db8::ffff:1"));
+        assert_eq!(ring.share_of(Client::Unknown), ring.share_of(Client::Unknown));
+    }
+}
