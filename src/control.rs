@@ -2,9 +2,12 @@
 //!
 //! It answers the admin socket one command after the other; READ [`blocking`] for the promise of an emergency block.
 
+mod allow;
 mod block_file;
 pub mod blocking;
 pub mod defaults;
+mod learned;
+mod recall;
 pub mod reload;
 #[cfg(test)]
 mod tests;
@@ -22,10 +25,12 @@ use crate::admin::api::{Ask, BlockList, Command, LastReload, SCHEMA, Status, Sta
 use crate::admin::readiness::Readiness;
 use crate::clock::{Clock, Now};
 use crate::config::Loaded;
-use crate::config::settings::FileBlock;
+use crate::config::settings::{FileBlock, LogTarget};
+use crate::stores::accounts::Accounts;
 use crate::stores::blocks::{Blocks, Held, Index};
 use crate::stores::durable::directory::StateDir;
 use crate::stores::durable::{OpenError, Store};
+use crate::stores::holes::Hole;
 use crate::telemetry::audit::{Audit, Say};
 use crate::worker::Workers;
 use defaults::SiteFacts;
@@ -58,6 +63,11 @@ pub struct Control {
     file: Option<Vec<FileBlock>>,
     shown: Arc<Vitals>,
     readiness: Option<Readiness>,
+    /// Open holes in allowlists.
+    holes: Vec<Hole>,
+    accounts: Arc<Accounts>,
+    /// Where the access log goes, to tell who looks for an old request.
+    log: LogTarget,
 }
 
 /// What the control thread is made of.
@@ -137,8 +147,12 @@ impl Control {
             last: LastReload { successful: true, loaded: now.wall, tried: now.wall, problems: Vec::new() },
             shown: Arc::new(Vitals::default()),
             readiness: None,
+            holes: Vec::new(),
+            accounts: Arc::default(),
+            log: loaded.settings.log.access,
             clock,
         };
+        control.take_in_accounts();
         control.take_in_spool()?;
         control.take_in_file();
         control.rebuild();
@@ -154,6 +168,11 @@ impl Control {
     /// Whether requests are taken, for `status`.
     pub fn set_readiness(&mut self, readiness: Readiness) {
         self.readiness = Some(readiness);
+    }
+
+    /// What logins teach.
+    pub fn accounts(&self) -> Arc<Accounts> {
+        Arc::clone(&self.accounts)
     }
 
     /// For the metrics.
@@ -211,6 +230,10 @@ impl Control {
                 self.follow_file().await;
                 drop(reply.send(answer));
             }
+            Ask::Denials(wanted, reply) => drop(reply.send(self.denials(wanted).await)),
+            Ask::Request(id, reply) => drop(reply.send(self.request(id).await)),
+            Ask::Find(hand, reply) => drop(reply.send(self.find(hand).await)),
+            Ask::Allow(order, reply) => drop(reply.send(self.allow(order, by).await)),
         }
     }
 
@@ -238,6 +261,7 @@ impl Control {
             unwritten: self.unwritten.len(),
             ready: self.readiness.as_ref().is_some_and(Readiness::is_ready),
             blocks,
+            holes: self.open_holes(now),
             reload: self.last.clone(),
             warnings: self.warnings(now),
         };
@@ -275,7 +299,8 @@ impl Control {
 
     fn rebuild(&self) {
         let now = self.clock.now();
-        self.blocks.publish(Index::new(self.held.values().filter(|held| !held.is_over(now))));
+        let index = Index::new(self.held.values().filter(|held| !held.is_over(now)));
+        self.blocks.publish(index.with_holes(self.holes.clone().into()));
     }
 
     fn show(&self) {

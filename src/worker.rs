@@ -31,6 +31,7 @@ use crate::request::body::Body;
 use crate::request::facts::Malformed;
 use crate::request::share_key::ShareKey;
 use crate::request::target::Host;
+use crate::stores::accounts::Accounts;
 use crate::stores::blocks::Blocks;
 use crate::stores::cached::BlocksReader;
 use crate::stores::descriptors::Descriptors;
@@ -51,6 +52,8 @@ pub struct Setup {
     pub policy: Arc<PolicyCell>,
     /// The emergency blocks.
     pub blocks: Arc<Blocks>,
+    /// What logins have taught.
+    pub accounts: Arc<Accounts>,
     /// Hashes share tokens.
     pub share_key: ShareKey,
     /// TLS of the public side.
@@ -108,6 +111,7 @@ impl Worker {
             streams: Rc::clone(&streams),
             lane: Rc::new(setup.lane),
             recent: Rc::new(Recents::new(setup.share_key.clone())),
+            accounts: setup.accounts,
             clock: setup.clock.clone(),
             share_key: setup.share_key,
             id_base: setup.id_base,

@@ -7,6 +7,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode, Version};
 
 use super::exchange::Exchange;
+use super::login::Lesson;
 use super::read::{Reading, Refusal};
 use super::upload::Upload;
 use super::view::View;
@@ -90,15 +91,22 @@ pub fn refused(refusal: Refusal, exchange: &mut Exchange, asked: &Asked) -> Resp
     }
 }
 
-/// The upstream has answered.
-pub fn permitted(mut answer: Response<Body>, exchange: &mut Exchange) -> Response<Body> {
+/// The upstream has answered; a login's answer teaches.
+pub fn permitted(
+    mut answer: Response<Body>,
+    exchange: &mut Exchange,
+    lesson: Option<Rc<Lesson>>,
+) -> Response<Body> {
     exchange.upstream_answered();
     // An upstream's HTTP/1.0 is its own: our client gets the framing of its version.
     *answer.version_mut() = Version::HTTP_11;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         hops::incoming(answer.headers_mut());
     }
-    answer
+    match lesson {
+        Some(lesson) => lesson.hear(answer),
+        None => answer,
+    }
 }
 
 /// The upstream has not: because of the client's body, or of itself.

@@ -9,6 +9,7 @@ pub mod causes;
 pub mod exchange;
 pub mod explain;
 pub mod hops;
+pub mod login;
 pub mod read;
 pub mod recent;
 pub mod respond;
@@ -18,7 +19,9 @@ pub mod view;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
@@ -29,6 +32,7 @@ use tower::{Service, ServiceExt};
 use self::answer::{Asked, Dress};
 use self::exchange::{Beginning, Exchange};
 use self::hops::Identity;
+use self::login::Lesson;
 use self::read::{Reading, Surroundings};
 use self::recent::Recents;
 use self::upload::Upload;
@@ -42,6 +46,7 @@ use crate::request::body::Body;
 use crate::request::client::Client;
 use crate::request::facts::{Facts, Malformed};
 use crate::request::share_key::ShareKey;
+use crate::stores::accounts::Accounts;
 use crate::stores::blocks::Index;
 use crate::stores::cached::BlocksReader;
 use crate::stores::streams::{Kill, Streams};
@@ -198,6 +203,8 @@ pub struct Gateway<U> {
     pub lane: Rc<Lane>,
     /// What is remembered of the latest requests.
     pub recent: Rc<Recents>,
+    /// What logins have taught.
+    pub accounts: Arc<Accounts>,
     /// The time.
     pub clock: Clock,
     /// Hashes share tokens.
@@ -262,13 +269,15 @@ where
             // What is left out does not end this stream when another block comes.
             live = self.streams.register(Rc::clone(&facts), from.kill);
         }
-        let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link));
+        let lesson = Lesson::begin(&reading, &head.headers, &self.accounts);
+        let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link))
+            .read_aside(lesson.as_ref().map(|lesson| Rc::clone(&lesson.body)));
         let slot = Rc::default();
         let way = Way { reading: &reading, facts, upload: &upload, id: &exchange.id, slot: &slot };
         let forward = self.forward(permit, head, incoming, way);
         let answered = self.upstream.clone().oneshot(forward).await;
         let answer = match answered {
-            Ok(answer) => answer::permitted(answer, &mut exchange),
+            Ok(answer) => answer::permitted(answer, &mut exchange, lesson),
             Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
         };
         let answer = if strips { answer::expire_cookies(answer, reading.site) } else { answer };
@@ -316,6 +325,10 @@ where
                 exchange: Rc::clone(slot),
             })
         });
+        if matches!(reading.facts.class, Class::Login | Class::Refresh | Class::Oidc) {
+            // Their answers are read: see `login`.
+            head.headers.remove(ACCEPT_ENCODING);
+        }
         if permit.strip_cookies {
             answer::strip_cookies(&mut head.headers, reading.site);
         }

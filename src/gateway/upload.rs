@@ -10,6 +10,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::Link;
+use super::login::Aside;
 use super::read::Reading;
 use crate::config::class::Class;
 use crate::request::body::{Body, BodyError, Tail};
@@ -26,6 +27,7 @@ pub struct Upload {
     count: Rc<Cell<u64>>,
     whole: Rc<Cell<bool>>,
     state: Rc<Cell<State>>,
+    aside: Option<Rc<Aside>>,
 }
 
 /// How far a body is.
@@ -42,7 +44,13 @@ impl Upload {
     pub fn new(reading: &Reading<'_>, count: Rc<Cell<u64>>, link: Rc<dyn Link>) -> Self {
         let limit = if reading.site.observe { u64::MAX } else { reading.found.route.guards.size.limit() };
         let paced = !matches!(reading.facts.class, Class::Live | Class::Rpc);
-        Self { link, paced, limit, count, whole: Rc::default(), state: Rc::default() }
+        Self { link, paced, limit, count, whole: Rc::default(), state: Rc::default(), aside: None }
+    }
+
+    /// Lets the body be read beside as it passes.
+    #[must_use]
+    pub fn read_aside(self, aside: Option<Rc<Aside>>) -> Self {
+        Self { aside, ..self }
     }
 
     /// The body to forward.
@@ -59,6 +67,7 @@ impl Upload {
             count: Rc::clone(&self.count),
             whole: Rc::clone(&self.whole),
             state: Rc::clone(&self.state),
+            aside: self.aside.clone(),
         };
         Body::stream(incoming, Box::new(meter))
     }
@@ -113,6 +122,7 @@ struct Meter {
     count: Rc<Cell<u64>>,
     whole: Rc<Cell<bool>>,
     state: Rc<Cell<State>>,
+    aside: Option<Rc<Aside>>,
 }
 
 impl Tail for Meter {
@@ -124,6 +134,9 @@ impl Tail for Meter {
             return Err(BodyError::TooLarge);
         };
         self.left = left;
+        if let Some(aside) = &self.aside {
+            aside.take(piece);
+        }
         Ok(())
     }
 

@@ -206,6 +206,7 @@ impl Parted {
                 clock: self.clock.clone(),
                 policy: Arc::clone(&self.policy),
                 blocks: Arc::clone(&self.blocks),
+                accounts: self.control.accounts(),
                 share_key: self.share_key.clone(),
                 tls: Arc::clone(&tls),
                 caps: Arc::clone(&caps),

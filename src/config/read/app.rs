@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 
 use super::site::{class_of_key, parse_class, rate_entry};
-use super::{Doc, Table, headers, read_file, route, suggestion};
+use super::{Doc, Table, headers, login, read_file, route, suggestion};
 use crate::config::app::{App, AppRoute, Carrier, DenialBody, TokenFormat, Tokens};
 use crate::config::class::Class;
 use crate::config::defaults;
@@ -92,9 +92,11 @@ fn app(mut root: Table<'_>) -> Option<App> {
         let message = format!("`{class}` restricts access: a default of it would close the application");
         root.doc.problem(root.span.clone(), message, "write default_class = \"page\" or \"api\"");
     }
+    let tokens = tokens(root.section("tokens"));
     let app = App {
         routes: routes(&root.section("routes")),
-        tokens: tokens(root.section("tokens")),
+        login: login::read(&mut root, tokens.account_claim.is_some()),
+        tokens,
         csp: policies(root.section("csp")),
         denials: root.section("denials").entries().filter_map(|(key, value)| denial(key, &value)).collect(),
         rate: root.section("rate").entries().filter_map(|(key, value)| rate_entry(key, &value)).collect(),
@@ -164,6 +166,7 @@ fn tokens(mut table: Table<'_>) -> Tokens {
         format,
         carriers,
         refresh_cookie: table.parse("refresh_cookie", field_name),
+        account_claim: table.parse("account_claim", login::field),
         issuer: table.text("issuer").map(Box::from),
         lifetime: table.parse("lifetime", parse_duration).unwrap_or(defaults::TOKEN_LIFETIME),
         refresh_lifetime: table.parse("refresh_lifetime", parse_duration).unwrap_or_default(),

@@ -8,6 +8,7 @@ mod gateway;
 mod headers;
 mod hosts;
 mod listen;
+mod login;
 mod route;
 mod site;
 mod table;
