@@ -2,6 +2,7 @@
 //!
 //! A verb is a `clap::Args` of its own and a function that writes to a given place and answers an exit code of [`exit`].
 
+pub mod allow;
 pub mod block;
 pub mod blocks;
 pub mod check;
@@ -9,11 +10,13 @@ pub mod client;
 mod config_verbs;
 mod demo;
 mod demo_text;
+pub mod denials;
 pub mod exit;
 mod explain;
 mod healthcheck;
 pub mod init;
 pub mod reload;
+mod request;
 mod run;
 mod running;
 pub mod status;
@@ -58,6 +61,10 @@ enum Verb {
     Blocks(Asking<blocks::BlocksArgs>),
     /// Lift a block.
     Unblock(Asking<blocks::UnblockArgs>),
+    /// List what was refused lately, or would have been.
+    Denials(Asking<denials::DenialsArgs>),
+    /// Let one network reach class `setup` for a while.
+    Allow(Asking<allow::AllowArgs>),
     /// Show how the running gateway is.
     Status(Asking<status::StatusArgs>),
     /// Exit with 0 if the running gateway takes requests, else with 1; for containers and supervisors.
@@ -112,6 +119,8 @@ pub fn run() -> ExitCode {
         Verb::Block(asking) => asking.ask(block::run),
         Verb::Blocks(asking) => asking.ask(blocks::list),
         Verb::Unblock(asking) => asking.ask(blocks::unblock),
+        Verb::Denials(asking) => asking.ask(denials::run),
+        Verb::Allow(asking) => asking.ask(allow::run),
         Verb::Status(asking) => asking.ask(status::run),
         Verb::Healthcheck(asking) => asking.ask(healthcheck::run),
         Verb::Reload(asking) => asking.ask(reload::run),
