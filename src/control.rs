@@ -2,6 +2,7 @@
 //!
 //! It answers the admin socket one command after the other; READ [`blocking`] for the promise of an emergency block.
 
+mod advice;
 mod allow;
 mod block_file;
 pub mod blocking;
@@ -25,7 +26,7 @@ use crate::admin::api::{Ask, BlockList, Command, LastReload, SCHEMA, Status, Sta
 use crate::admin::readiness::Readiness;
 use crate::clock::{Clock, Now};
 use crate::config::Loaded;
-use crate::config::settings::{FileBlock, LogTarget};
+use crate::config::settings::{FileBlock, Settings};
 use crate::stores::accounts::Accounts;
 use crate::stores::blocks::{Blocks, Held, Index};
 use crate::stores::durable::directory::StateDir;
@@ -66,8 +67,10 @@ pub struct Control {
     /// Open holes in allowlists.
     holes: Vec<Hole>,
     accounts: Arc<Accounts>,
-    /// Where the access log goes, to tell who looks for an old request.
-    log: LogTarget,
+    /// The state was new at the start.
+    fresh: bool,
+    /// What is served, without the block file's list.
+    settings: Settings,
 }
 
 /// What the control thread is made of.
@@ -121,14 +124,9 @@ impl Control {
     /// # Errors
     /// When the list of blocks cannot be had whole.
     pub fn open(parts: Parts) -> Result<Self, StateError> {
-        let Parts { clock, blocks, state, loaded, reloader, say } = parts;
+        let Parts { clock, blocks, state, mut loaded, reloader, say } = parts;
+        let file = loaded.settings.blocks.take();
         let opened = Store::open(&state.store())?;
-        if opened.fresh {
-            say(&format!(
-                "the state in {} is new: no block of earlier days is known (on a volatile directory none survives)",
-                state.path().display()
-            ));
-        }
         let now = clock.now();
         let mut control = Self {
             started: now,
@@ -141,18 +139,20 @@ impl Control {
             state,
             say,
             sites: SiteFacts::of(&loaded.settings),
-            file: loaded.settings.blocks,
-            config: loaded.settings.path,
+            file,
+            config: loaded.settings.path.clone(),
             reloader,
             last: LastReload { successful: true, loaded: now.wall, tried: now.wall, problems: Vec::new() },
             shown: Arc::new(Vitals::default()),
             readiness: None,
             holes: Vec::new(),
             accounts: Arc::default(),
-            log: loaded.settings.log.access,
+            fresh: opened.fresh,
+            settings: loaded.settings,
             clock,
         };
         control.take_in_accounts();
+        control.warn();
         control.take_in_spool()?;
         control.take_in_file();
         control.rebuild();
@@ -224,7 +224,7 @@ impl Control {
             Ask::Block(..) => {}
             Ask::Unblock(id, reply) => drop(reply.send(self.unblock(id, by))),
             Ask::List(all, reply) => drop(reply.send(Ok(self.list(all)))),
-            Ask::Status(reply) => drop(reply.send(Ok(self.status()))),
+            Ask::Status(reply) => drop(reply.send(Ok(self.status().await))),
             Ask::Reload(reply) => {
                 let answer = self.reload(by);
                 self.follow_file().await;
@@ -243,7 +243,7 @@ impl Control {
         BlockList { schema: SCHEMA, blocks: shown.map(|held| held.block.clone()).collect() }
     }
 
-    fn status(&self) -> StatusAnswer {
+    async fn status(&self) -> StatusAnswer {
         let now = self.clock.now();
         let standing = self.held.values().filter(|held| !held.is_over(now));
         let mut blocks = BTreeMap::new();
@@ -263,7 +263,7 @@ impl Control {
             blocks,
             holes: self.open_holes(now),
             reload: self.last.clone(),
-            warnings: self.warnings(now),
+            warnings: self.warnings(now).await,
         };
         StatusAnswer { schema: SCHEMA, status }
     }
@@ -272,8 +272,9 @@ impl Control {
         self.sites.iter().map(|site| site.name.clone()).collect()
     }
 
-    fn warnings(&self, now: Now) -> Vec<String> {
+    async fn warnings(&self, now: Now) -> Vec<String> {
         let mut warnings = self.orphans(now);
+        warnings.extend(self.advice().await.iter().map(ToString::to_string));
         if !self.unwritten.is_empty() {
             warnings.push(format!(
                 "{} is not written: blocks hold until a restart; make room on the disk, it is tried again each {} s",

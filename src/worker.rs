@@ -44,6 +44,9 @@ use crate::upstream::health::Health;
 
 pub use workers::{Command, Swept, Workers};
 
+/// Clients that a worker names when asked whose requests it has seen: two say already that it was not one.
+const CLIENTS: usize = 2;
+
 /// What a worker is made of; everything in it may go to another thread.
 pub struct Setup {
     /// The clocks.
@@ -200,6 +203,9 @@ impl Worker {
             }
             Command::Recall(query, answer) => {
                 let _ = answer.send(self.gateway.recent.recall(&query, &self.streams));
+            }
+            Command::Clients(answer) => {
+                let _ = answer.send(self.gateway.recent.clients(CLIENTS));
             }
             Command::Listen { open, close } => {
                 self.open.retain(|(kind, address, task)| {

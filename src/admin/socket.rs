@@ -137,11 +137,7 @@ fn routes(side: Side) -> Router {
 /// A body, or why it is none.
 type Read<T> = Result<Json<T>, axum::extract::rejection::JsonRejection>;
 
-async fn block(
-    State(side): State<Side>,
-    Extension(peer): Extension<Peer>,
-    order: Read<Order>,
-) -> Response {
+async fn block(State(side): State<Side>, Extension(peer): Extension<Peer>, order: Read<Order>) -> Response {
     side.ask_with(peer, order, Ask::Block).await
 }
 

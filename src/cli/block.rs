@@ -166,7 +166,9 @@ fn whats(what: &BlockWhat, gateway: &Gateway) -> Result<(Vec<What>, Option<u64>)
     let one = |what| Ok((vec![what], None));
     match what {
         // Asked of the gateway: see `hand`.
-        BlockWhat::Log { .. } | BlockWhat::Request { .. } | BlockWhat::Account { .. } => Ok((Vec::new(), None)),
+        BlockWhat::Log { .. } | BlockWhat::Request { .. } | BlockWhat::Account { .. } => {
+            Ok((Vec::new(), None))
+        }
         BlockWhat::Token { source } => tokens(source, gateway),
         BlockWhat::Fingerprint { fingerprint } => {
             let text = if fingerprint == "-" { line("Fingerprint: ")? } else { fingerprint.clone() };

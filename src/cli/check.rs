@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::exit;
 use crate::config::class::Class;
-use crate::config::problem::{Problems, Severity};
+use crate::config::problem::{Problem, Problems, Severity};
 use crate::config::settings::{CspChoice, Site};
 use crate::config::values::Networks;
 use crate::config::{self, Loaded};
+use crate::warnings::{self, Machine};
 
 /// How `check` answers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,23 +23,36 @@ pub struct Options {
     pub json: bool,
     /// Colours, for a terminal.
     pub coloured: bool,
+    /// Look at this machine too: who listens where, what the state directory is on.
+    pub machine: bool,
 }
 
 /// Checks a config file, writes the outcome without colours, answers the exit code: 0 or 3 (1 when it cannot be
 /// written).
 pub fn check(path: &Path, offline: bool, json: bool, out: &mut dyn Write) -> u8 {
-    check_with(path, Options { offline, json, coloured: false }, out)
+    check_with(path, Options { offline, json, ..Options::default() }, out)
 }
 
 /// As [`check`], with every choice.
 pub fn check_with(path: &Path, options: Options, out: &mut dyn Write) -> u8 {
-    let (result, code) = match config::load(path) {
+    let (result, code) = match config::load(path).map(|loaded| advised(loaded, options)) {
         Ok(loaded) if options.json => (write_json(&Problems::default(), Some(&loaded), out), exit::OK),
         Ok(loaded) => (write_policy(&loaded, options.coloured, out), exit::OK),
         Err(problems) if options.json => (write_json(&problems, None, out), exit::CONFIG),
         Err(problems) => (write_problems(&problems, options.coloured, out), exit::CONFIG),
     };
     if result.is_ok() { code } else { exit::ERROR }
+}
+
+/// With what is not wrong and yet will hurt.
+fn advised(mut loaded: Loaded, options: Options) -> Loaded {
+    let settings = &loaded.settings;
+    let machine = if options.machine { Machine::look(settings) } else { Machine::default() };
+    let advice = warnings::all(settings, &machine, None).into_iter();
+    let advice: Vec<Problem> =
+        advice.map(|one| Problem::of_file(&settings.path, one.what, one.remedy)).collect();
+    loaded.warnings.0.extend(advice);
+    loaded
 }
 
 fn write_problems(problems: &Problems, coloured: bool, out: &mut dyn Write) -> io::Result<()> {

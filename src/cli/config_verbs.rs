@@ -48,7 +48,8 @@ enum BehindWord {
 impl Check {
     pub(super) fn run(&self, out: &mut dyn Write) -> u8 {
         let coloured = io::stdout().is_terminal();
-        check::check_with(&self.file, Options { offline: self.offline, json: self.json, coloured }, out)
+        let options = Options { offline: self.offline, json: self.json, coloured, machine: true };
+        check::check_with(&self.file, options, out)
     }
 }
 

@@ -17,7 +17,8 @@ use crate::telemetry::audit::{plain, timestamp};
 pub(super) fn ask(id: &str, gateway: &Gateway) -> Result<RequestAnswer, Failure> {
     let id = id.trim().to_ascii_lowercase();
     if !(16..=32).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        let message = "that is no id of a request: those are 16 hex digits, as in X-Request-Id and the access log";
+        let message =
+            "that is no id of a request: those are 16 hex digits, as in X-Request-Id and the access log";
         return Err(Failure::Usage(message.into()));
     }
     gateway.ask::<RequestAnswer>(Method::GET, &format!("/v1/request?id={id}"), None::<&()>)

@@ -42,7 +42,9 @@ impl Control {
             !old.is_over(now) && (&old.site, old.class, old.network) != (&hole.site, hole.class, hole.network)
         });
         if self.holes.len() >= MOST {
-            let message = format!("{MOST} holes are open already; wait until one ends, or write the network into [site.only_from]");
+            let message = format!(
+                "{MOST} holes are open already; wait until one ends, or write the network into [site.only_from]"
+            );
             return Err(Refusal::new(RefusalKind::Refused, message));
         }
         self.holes.push(hole.clone());
@@ -72,7 +74,13 @@ impl Control {
         self.publish_holes();
         for hole in over {
             let what = HoleShown::from(&hole);
-            self.audit(&Entry { action: "allow ended", by: "time", what: &what, reason: "", outcome: "closed" });
+            self.audit(&Entry {
+                action: "allow ended",
+                by: "time",
+                what: &what,
+                reason: "",
+                outcome: "closed",
+            });
         }
     }
 
@@ -84,7 +92,8 @@ impl Control {
     fn about(&self, hole: &Hole) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.sites.iter().any(|facts| facts.name == hole.site && !facts.sets_up) {
-            warnings.push(format!("no route of {} is of class {}: this opens nothing", hole.site, hole.class));
+            warnings
+                .push(format!("no route of {} is of class {}: this opens nothing", hole.site, hole.class));
         }
         if hole.network.addr().is_loopback() {
             warnings.push("this machine may reach it anyway".to_owned());

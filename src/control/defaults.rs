@@ -113,7 +113,9 @@ fn on(order: Order, site: Option<String>, by: &str, sites: &[SiteFacts], now: No
 /// The site's own name. What names a person or a token only within one application wants a site when there are several.
 fn site_of(order: &Order, sites: &[SiteFacts]) -> Result<Option<String>, Refusal> {
     match (&order.what, &order.site, sites) {
-        (What::Fingerprint { .. } | What::Share { .. } | What::Address { .. }, None, _) | (_, None, []) => Ok(None),
+        (What::Fingerprint { .. } | What::Share { .. } | What::Address { .. }, None, _) | (_, None, []) => {
+            Ok(None)
+        }
         _ => one_site(order.site.as_deref(), sites).map(Some),
     }
 }

@@ -9,7 +9,9 @@ impl Control {
         match self.store.accounts() {
             Ok(accounts) => self.accounts.take_in(accounts),
             Err(error) => {
-                (self.say)(&format!("the accounts that logins have taught are not known: {error}; they are learned again"));
+                (self.say)(&format!(
+                    "the accounts that logins have taught are not known: {error}; they are learned again"
+                ));
             }
         }
     }

@@ -49,7 +49,8 @@ impl Control {
             }
             Hand::Log(hash) => self.of_hash(&hash).await?,
             Hand::Account { name, site, and_logins } => {
-                let site = site.map(|site| super::defaults::one_site(Some(&site), &self.sites)).transpose()?;
+                let site =
+                    site.map(|site| super::defaults::one_site(Some(&site), &self.sites)).transpose()?;
                 vec![of_account(&name, self.accounts.find(&name, site.as_deref()), and_logins)?]
             }
         };
@@ -57,7 +58,8 @@ impl Control {
     }
 
     async fn recall(&self, query: &Query) -> Result<Vec<Record>, Refusal> {
-        let busy = || Refusal::new(RefusalKind::Unavailable, "not every worker has answered in time; say it again");
+        let busy =
+            || Refusal::new(RefusalKind::Unavailable, "not every worker has answered in time; say it again");
         self.workers.recall(query, SWEEP).await.ok_or_else(busy)
     }
 
@@ -81,7 +83,9 @@ impl Control {
             0 => Err(self.unseen(&hash)),
             1 => Ok(found.into_values().collect()),
             several => {
-                let message = format!("{hash} is the hash of {several} tokens or links seen lately; block the one by its request: `portcullis block request ID`");
+                let message = format!(
+                    "{hash} is the hash of {several} tokens or links seen lately; block the one by its request: `portcullis block request ID`"
+                );
                 Err(Refusal::new(RefusalKind::Refused, message))
             }
         }
@@ -101,9 +105,11 @@ impl Control {
     }
 
     fn forgotten(&self, id: &str) -> Refusal {
-        let log = match &self.log {
+        let log = match &self.settings.log.access {
             LogTarget::Stdout => {
-                format!("its line is in the access log, on standard output (`journalctl -u portcullis | grep {id}`, or `docker logs`)")
+                format!(
+                    "its line is in the access log, on standard output (`journalctl -u portcullis | grep {id}`, or `docker logs`)"
+                )
             }
             LogTarget::File(path) => format!("its line is in the access log: `grep {id} {}`", path.display()),
             LogTarget::Off => "and the access log is off (log.access), so nothing more is known".to_owned(),
@@ -164,9 +170,15 @@ fn of_account(name: &str, mut accounts: Vec<Account>, and_logins: bool) -> Resul
     let Some(account) = accounts.pop() else { return Err(unlearned(name)) };
     if let Some(other) = accounts.pop() {
         let message = if other.site == account.site {
-            format!("`{name}` could be `{}` or `{}`: say it as it is typed at the login", other.name, account.name)
+            format!(
+                "`{name}` could be `{}` or `{}`: say it as it is typed at the login",
+                other.name, account.name
+            )
         } else {
-            format!("`{name}` is an account on several sites; say which with --site: {}, {}", other.site, account.site)
+            format!(
+                "`{name}` is an account on several sites; say which with --site: {}, {}",
+                other.site, account.site
+            )
         };
         return Err(Refusal::new(RefusalKind::Refused, message));
     }

@@ -18,7 +18,8 @@ const fn told(cause: &'static str, remedy: &'static str) -> Told {
 
 /// Of a request that was no request.
 pub const fn malformed(why: Malformed) -> Told {
-    const BROKEN: &str = "no browser sends this; if a program of yours does, mend it there. Nothing in the config admits it";
+    const BROKEN: &str =
+        "no browser sends this; if a program of yours does, mend it there. Nothing in the config admits it";
     match why {
         Malformed::RequestLine => told("the first line is no request line of HTTP/1.1", BROKEN),
         Malformed::Version => told(
@@ -52,10 +53,9 @@ pub const fn malformed(why: Malformed) -> Told {
             "the Host is missing, stands twice, or is no host name",
             "scanners do this; a program of yours must send one Host that is in the site's `hosts`",
         ),
-        Malformed::ContentLength => told(
-            "Content-Length is no single plain number, or stands beside Transfer-Encoding",
-            BROKEN,
-        ),
+        Malformed::ContentLength => {
+            told("Content-Length is no single plain number, or stands beside Transfer-Encoding", BROKEN)
+        }
         Malformed::TransferEncoding => {
             told("Transfer-Encoding is something other than one `chunked` in HTTP/1.1", BROKEN)
         }

@@ -6,8 +6,8 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use serde::{Deserialize, Serialize};
 
-use super::read::{self, Reading, Refusal, Surroundings};
 use super::causes::{self, Told};
+use super::read::{self, Reading, Refusal, Surroundings};
 use super::{Link, decide};
 use crate::clock::Now;
 use crate::config::class::Class;

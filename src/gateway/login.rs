@@ -107,7 +107,8 @@ impl Lesson {
     /// Reads the answer beside its bytes, if it is one that teaches.
     pub fn hear(self: Rc<Self>, answer: Response<Body>) -> Response<Body> {
         let headers = answer.headers();
-        let readable = !headers.contains_key(header::CONTENT_ENCODING) && Form::of(headers) == Some(Form::Json);
+        let readable =
+            !headers.contains_key(header::CONTENT_ENCODING) && Form::of(headers) == Some(Form::Json);
         // 206 and the like are no answers to a login.
         if !readable || !matches!(answer.status(), StatusCode::OK | StatusCode::CREATED) {
             return answer;
@@ -186,7 +187,9 @@ fn form_field(body: &[u8], key: &str) -> Option<String> {
 /// `None`: an escape that is none, or no UTF-8.
 fn form_decoded(text: &str) -> Option<String> {
     let escapes = text.match_indices('%');
-    let hex = |at: usize| text.get(at + 1..at + 3).is_some_and(|two| two.bytes().all(|one| one.is_ascii_hexdigit()));
+    let hex = |at: usize| {
+        text.get(at + 1..at + 3).is_some_and(|two| two.bytes().all(|one| one.is_ascii_hexdigit()))
+    };
     if !escapes.into_iter().all(|(at, _)| hex(at)) {
         return None;
     }
@@ -333,7 +336,16 @@ mod tests {
         ] {
             assert_eq!(json(body), None, "{body}");
         }
-        for body in ["email=a&email=b", "email=a&Email=b", "email", "email=%4", "email=%zz", "email=%ff", "mail=a", ""] {
+        for body in [
+            "email=a&email=b",
+            "email=a&Email=b",
+            "email",
+            "email=%4",
+            "email=%zz",
+            "email=%ff",
+            "mail=a",
+            "",
+        ] {
             assert_eq!(form(body), None, "{body}");
         }
     }
@@ -349,7 +361,10 @@ mod tests {
         };
         assert_eq!(of(&["Application/JSON; charset=utf-8"]), Some(Form::Json));
         assert_eq!(of(&["application/x-www-form-urlencoded"]), Some(Form::Urlencoded));
-        assert_eq!((of(&[]), of(&["text/json"]), of(&["application/json", "application/json"])), (None, None, None));
+        assert_eq!(
+            (of(&[]), of(&["text/json"]), of(&["application/json", "application/json"])),
+            (None, None, None)
+        );
     }
 
     #[test]

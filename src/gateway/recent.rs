@@ -104,15 +104,36 @@ impl Recents {
         }
     }
 
+    /// The clients of all that is remembered, each once with its number of requests, but no more than so many clients.
+    pub fn clients(&self, most: usize) -> Vec<(Client, usize)> {
+        let mut clients: Vec<(Client, usize)> = Vec::new();
+        for entry in self.refused.borrow().iter().chain(self.permitted.borrow().iter()) {
+            if let Some((_, count)) = clients.iter_mut().find(|(known, _)| *known == entry.client) {
+                *count += 1;
+            } else if clients.len() < most {
+                clients.push((entry.client, 1));
+            } else {
+                break;
+            }
+        }
+        clients
+    }
+
     fn records(&self, meant: impl Fn(&Entry) -> bool) -> Vec<Record> {
         let (refused, permitted) = (self.refused.borrow(), self.permitted.borrow());
-        refused.iter().chain(permitted.iter()).filter(|entry| meant(entry)).map(|entry| self.record(entry)).collect()
+        refused
+            .iter()
+            .chain(permitted.iter())
+            .filter(|entry| meant(entry))
+            .map(|entry| self.record(entry))
+            .collect()
     }
 
     /// Whether a token or share link of the request has a keyed hash that begins so.
     fn has(&self, facts: &Facts, hash: &str) -> bool {
         let share = facts.share.is_some_and(|share| format!("{share:?}").starts_with(hash));
-        share || (hash.len() <= SHORT && facts.credentials.iter().any(|one| self.short(one).starts_with(hash)))
+        share
+            || (hash.len() <= SHORT && facts.credentials.iter().any(|one| self.short(one).starts_with(hash)))
     }
 
     fn short(&self, credential: &Credential) -> String {

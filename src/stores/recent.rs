@@ -97,7 +97,9 @@ impl<T> Ring<T> {
         let mut turn = (self.hand..SHARES).chain(0..self.hand);
         let share = turn.find(|share| self.counts.get(*share) == Some(&most)).unwrap_or_default();
         self.hand = (share + 1) % SHARES;
-        let Some((ends, count)) = self.ends.get_mut(share).zip(self.counts.get_mut(share)) else { return NONE };
+        let Some((ends, count)) = self.ends.get_mut(share).zip(self.counts.get_mut(share)) else {
+            return NONE;
+        };
         let place = ends.0;
         ends.0 = self.slots.get(place).map_or(NONE, |slot| slot.newer);
         if ends.0 == NONE {
@@ -127,7 +129,8 @@ mod tests {
     }
 
     fn of(ring: &Ring<(Client, u32)>, client: Client) -> Vec<u32> {
-        let mut own: Vec<u32> = ring.iter().filter(|(who, _)| *who == client).map(|(_, what)| *what).collect();
+        let mut own: Vec<u32> =
+            ring.iter().filter(|(who, _)| *who == client).map(|(_, what)| *what).collect();
         own.sort_unstable();
         own
     }

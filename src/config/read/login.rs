@@ -12,7 +12,11 @@ pub(super) fn read(root: &mut Table<'_>, claim: bool) -> Option<Login> {
     let (has_account, has_token) = (table.get("account").is_some(), table.get("token").is_some());
     if !has_token {
         let message = "`login` names no `token`";
-        table.doc.missing(table.span.clone(), message, "write where the answer has it, e.g. token = \"data.token\"");
+        table.doc.missing(
+            table.span.clone(),
+            message,
+            "write where the answer has it, e.g. token = \"data.token\"",
+        );
     }
     if !has_account && !claim {
         let message = "`login` names no `account`";
