@@ -142,7 +142,12 @@ impl Control {
             file,
             config: loaded.settings.path.clone(),
             reloader,
-            last: LastReload { successful: true, loaded: now.wall, tried: now.wall, problems: Vec::new() },
+            last: LastReload {
+                successful: loaded.unread.is_empty(),
+                loaded: now.wall,
+                tried: now.wall,
+                problems: reload::lines(&loaded.unread),
+            },
             shown: Arc::new(Vitals::default()),
             readiness: None,
             holes: Vec::new(),

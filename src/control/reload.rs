@@ -95,7 +95,7 @@ impl Control {
 }
 
 /// Each problem in one line with its place.
-fn lines(problems: &Problems) -> Vec<String> {
+pub(super) fn lines(problems: &Problems) -> Vec<String> {
     problems.0.iter().map(line).collect()
 }
 

@@ -58,7 +58,7 @@ fn settings(folder: &Path) -> Settings {
 }
 
 fn loaded(folder: &Path) -> Loaded {
-    Loaded { settings: settings(folder), warnings: Problems::default() }
+    Loaded { settings: settings(folder), warnings: Problems::default(), unread: Problems::default() }
 }
 
 #[derive(Clone, Default)]

@@ -54,7 +54,8 @@ pub fn run(settings: &Settings) -> Result<(), Fault> {
     let clock = Clock::system();
     // Read once more, after what it held was noted: no change can slip in between.
     let seen = Contents::of(&settings.files);
-    let loaded = config::load(&settings.path).map_err(|problems| problems.to_string())?;
+    let loaded = config::load_to_start(&settings.path, directory::has_store);
+    let loaded = loaded.map_err(|problems| problems.to_string())?;
     let gateway = Parted::open(loaded, clock, seen)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(gateway.serve())
