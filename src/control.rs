@@ -33,6 +33,7 @@ use crate::stores::durable::directory::StateDir;
 use crate::stores::durable::{OpenError, Store};
 use crate::stores::holes::Hole;
 use crate::telemetry::audit::{Audit, Say};
+use crate::warnings::Machine;
 use crate::worker::Workers;
 use defaults::SiteFacts;
 use reload::Reloader;
@@ -71,6 +72,8 @@ pub struct Control {
     fresh: bool,
     /// What is served, without the block file's list.
     settings: Settings,
+    /// What was seen of the machine, and when, in nanoseconds of the monotonic clock.
+    machine: (u64, Machine),
 }
 
 /// What the control thread is made of.
@@ -153,6 +156,7 @@ impl Control {
             holes: Vec::new(),
             accounts: Arc::default(),
             fresh: opened.fresh,
+            machine: (now.mono, Machine::look(&loaded.settings)),
             settings: loaded.settings,
             clock,
         };
@@ -248,8 +252,9 @@ impl Control {
         BlockList { schema: SCHEMA, blocks: shown.map(|held| held.block.clone()).collect() }
     }
 
-    async fn status(&self) -> StatusAnswer {
+    async fn status(&mut self) -> StatusAnswer {
         let now = self.clock.now();
+        self.look_again(now);
         let standing = self.held.values().filter(|held| !held.is_over(now));
         let mut blocks = BTreeMap::new();
         for held in standing {

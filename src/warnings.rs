@@ -41,7 +41,7 @@ pub struct Running {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.remedy)
+        write!(f, "{}; {}", self.what, self.remedy)
     }
 }
 
@@ -49,7 +49,9 @@ impl fmt::Display for Warning {
 pub fn all(settings: &Settings, machine: &Machine, running: Option<&Running>) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for site in &settings.sites {
-        warnings.extend(upstreams(site).into_iter().filter_map(|(host, port)| exposed(site, &host, port, machine)));
+        warnings.extend(
+            upstreams(site).into_iter().filter_map(|(host, port)| exposed(site, &host, port, machine)),
+        );
         warnings.extend(short_lifetime(site));
     }
     warnings.extend(machine.volatile.map(|kind| volatile(settings, kind)));
@@ -83,7 +85,7 @@ fn exposed(site: &Site, host: &str, port: u16, machine: &Machine) -> Option<Warn
         return Some(Warning {
             word: "upstream_public",
             what: format!(
-                "the upstream of {name} is reached on a public address in plain HTTP ({host}:{port}): others can reach \
+                "the upstream of {name} is reached on a public address in plain HTTP ({host}:{port}), so that others can reach \
                  it too, past every guard, and read passwords and tokens on the way"
             ),
             remedy: "let it listen on a private network or on this machine only, and name that address as `upstream`"
@@ -136,7 +138,7 @@ fn volatile(settings: &Settings, kind: &str) -> Warning {
     Warning {
         word: "state_volatile",
         what: format!(
-            "the state directory {} is on {kind}: emergency blocks do not survive a restart of it",
+            "the state directory {} is on {kind}, so emergency blocks do not survive its restart",
             settings.state_dir.display()
         ),
         remedy: "put `state.dir` on a disk or a mounted volume".into(),
@@ -147,7 +149,7 @@ fn fresh(settings: &Settings) -> Warning {
     Warning {
         word: "state_fresh",
         what: format!(
-            "the state in {} was new at the start: no block of earlier days is known",
+            "the state in {} was new at the start, so no block of earlier days is known",
             settings.state_dir.display()
         ),
         remedy: "at a first start that is right; else look whether `state.dir` or its volume has changed, put the old \
@@ -174,7 +176,7 @@ fn one_client(clients: &[(Client, usize)]) -> Option<Warning> {
 fn root() -> Warning {
     Warning {
         word: "root",
-        what: "the gateway runs as root: a flaw in it would give away the whole machine".into(),
+        what: "the gateway runs as root, so a flaw in it would give away the whole machine".into(),
         remedy: "run it as a user of its own; ports below 1024 want only CAP_NET_BIND_SERVICE".into(),
     }
 }

@@ -26,7 +26,18 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ),
     (
         "control",
-        &["clock", "config", "telemetry", "request", "stores", "warnings", "policy", "admin", "listener", "worker"],
+        &[
+            "clock",
+            "config",
+            "telemetry",
+            "request",
+            "stores",
+            "warnings",
+            "policy",
+            "admin",
+            "listener",
+            "worker",
+        ],
     ),
     (
         "serve",

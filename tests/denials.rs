@@ -311,6 +311,30 @@ async fn only_a_login_that_succeeded_teaches_and_nobody_is_learned_as_somebody_e
 }
 
 #[tokio::test]
+async fn an_account_is_learned_from_the_claim_of_a_refreshed_token_too() {
+    let token = tokens::jwt(&format!(
+        r#"{{"sub":"0b5e","email":"bob@a.test","jti":"j1","iat":{},"exp":{}}}"#,
+        tokens::now() - 5,
+        tokens::now() + 900
+    ));
+    let body = format!(r#"{{"data":{{"access_token":"{token}","expires_in":899}}}}"#);
+    let upstream = Upstream::by_request(move |request| match &*request.target {
+        "/api/v1/auth/refresh" => format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes(),
+        _ => OK.to_vec(),
+    });
+    let gate = Config { app: "arkeep".into(), ..Config::default() }.start(upstream.address);
+    assert_eq!(told(&gate, &["block", "account", "bob@a.test"]).0, 1);
+    let cookie = "Cookie: arkeep_refresh_token=00ff\r\n";
+    assert_eq!(gate.ask("POST /api/v1/auth/refresh", cookie, b"").await.status, 200);
+    let blocked = done(&gate, &["block", "account", "bob@a.test"]);
+    assert!(blocked.contains("bob@a.test is subject 0b5e") && blocked.contains("--and-logins"), "{blocked}");
+}
+
+#[tokio::test]
 async fn allow_opens_setup_for_one_network_for_a_while_on_all_workers_and_no_longer() {
     let upstream = Upstream::answering(OK);
     let config = Config { app: "arkeep".into(), listen: PROXY.into(), ..Config::default() };

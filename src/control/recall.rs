@@ -70,18 +70,17 @@ impl Control {
             let message = "that is no hash of the access log: those are 12 hex digits. For a `jti` say `portcullis block jti`, for a request's id `portcullis block request`";
             return Err(Refusal::new(RefusalKind::Usage, message));
         }
-        let mut found: BTreeMap<String, Meant> = BTreeMap::new();
-        for record in self.recall(&Query::Hash(hash.clone())).await? {
-            if let Some(share) = record.share.filter(|share| format!("{share:?}").starts_with(&hash)) {
-                found.insert(format!("{share:?}"), of_share(share));
-            }
-            for token in record.tokens.iter().filter(|token| token.log == hash) {
-                found.insert(token.fingerprint.to_string(), of_token(token));
-            }
-        }
+        let records = self.recall(&Query::Hash(hash.clone())).await?;
+        let found = by_hash(&hash, &records);
         match found.len() {
-            0 => Err(self.unseen(&hash)),
-            1 => Ok(found.into_values().collect()),
+            0 if records.is_empty() => Err(self.unseen(&hash)),
+            0 => {
+                let message = format!(
+                    "{hash} is the hash of a word that is perhaps no token but the name of a subprotocol or the like, which others send too; is it a token after all, give it to `portcullis block token -`"
+                );
+                Err(Refusal::new(RefusalKind::Refused, message))
+            }
+            1 => Ok(found),
             several => {
                 let message = format!(
                     "{hash} is the hash of {several} tokens or links seen lately; block the one by its request: `portcullis block request ID`"
@@ -133,6 +132,20 @@ fn who(client: &str) -> Result<Who, Refusal> {
         Refusal::new(RefusalKind::Usage, message)
     })?;
     Ok(Who::Network(network))
+}
+
+/// What these requests carried that has this hash, each once.
+fn by_hash(hash: &str, records: &[Record]) -> Vec<Meant> {
+    let mut found: BTreeMap<String, Meant> = BTreeMap::new();
+    for record in records {
+        if let Some(share) = record.share.filter(|share| format!("{share:?}").starts_with(hash)) {
+            found.insert(format!("{share:?}"), of_share(share));
+        }
+        for token in record.blockable().filter(|token| token.log == hash) {
+            found.insert(token.fingerprint.to_string(), of_token(token));
+        }
+    }
+    found.into_values().collect()
 }
 
 /// Its own credentials; else its share link.
@@ -198,4 +211,67 @@ fn unlearned(name: &str) -> Refusal {
 fn is_of(record: &Record, account: &Account) -> bool {
     record.site.as_deref() == Some(&account.site)
         && record.tokens.iter().any(|token| token.subject.as_deref() == Some(&account.subject))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::credential::{Fingerprint, Key};
+
+    const HASH: &str = "0101010101ab";
+
+    fn with_token(byte: u8, guessed: bool) -> Record {
+        let token = Token {
+            fingerprint: Fingerprint([byte; 32]),
+            log: HASH.into(),
+            jti: None,
+            subject: None,
+            expires: Some(9),
+            guessed,
+        };
+        Record { id: "id".into(), client: "203.0.113.7".into(), tokens: vec![token], ..Record::default() }
+    }
+
+    #[test]
+    fn a_hash_that_several_things_share_is_refused_and_one_seen_often_is_one() {
+        let seen_twice = [with_token(1, false), with_token(1, false)];
+        let meant = by_hash(HASH, &seen_twice);
+        assert_eq!(meant.len(), 1);
+        assert_eq!(meant[0].what, What::Fingerprint { fingerprint: Fingerprint([1; 32]) });
+        assert_eq!(meant[0].expires, Some(9));
+        assert_eq!(by_hash(HASH, &[with_token(1, false), with_token(2, false)]).len(), 2);
+        let link = Record { share: Some(Key([1; 16])), ..Record::default() };
+        assert_eq!(by_hash("010101010101", std::slice::from_ref(&link)).len(), 1);
+        assert!(by_hash("010101010102", &[link]).is_empty());
+        assert!(by_hash(HASH, &[with_token(1, true)]).is_empty(), "a subprotocol's name");
+    }
+
+    #[test]
+    fn what_is_perhaps_no_token_is_not_blocked_by_itself() {
+        let refusal = of_request(&with_token(1, true)).unwrap_err();
+        assert_eq!(refusal.error, RefusalKind::Refused);
+        assert!(refusal.message.contains("block address 203.0.113.7"), "{}", refusal.message);
+        assert_eq!(of_request(&with_token(1, false)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_account_that_is_not_clear_is_not_guessed() {
+        let account = |site: &str, name: &str| Account {
+            site: site.into(),
+            name: name.into(),
+            subject: "7".into(),
+            seen: 0,
+        };
+        let one = of_account("a", vec![account("x", "a")], true).unwrap();
+        assert_eq!((one.site.as_deref(), one.said.contains("subject 7")), (Some("x"), true));
+        assert!(matches!(one.what, What::Subject { and_logins: true, .. }));
+        for (accounts, kind, words) in [
+            (vec![account("x", "a"), account("y", "a")], RefusalKind::Refused, "--site"),
+            (vec![account("x", "A"), account("x", "a")], RefusalKind::Refused, "as it is typed"),
+            (vec![], RefusalKind::Unknown, "block subject"),
+        ] {
+            let refusal = of_account("a", accounts, false).unwrap_err();
+            assert!(refusal.error == kind && refusal.message.contains(words), "{refusal:?}");
+        }
+    }
 }

@@ -256,7 +256,7 @@ fn a_block_that_cannot_be_written_holds_in_memory_and_is_written_later() {
         let blocked = give(&mut control, order(address())).await.unwrap();
         assert!(blocked.confirmed && !blocked.durable);
         assert_eq!(standing(&bench.blocks), 2);
-        assert_eq!(control.status().status.unwritten, 1);
+        assert_eq!(control.status().await.status.unwritten, 1);
         assert!(!control.vitals().durable.load(Ordering::Relaxed));
 
         let refused = control.unblock(1, "uid 0").unwrap_err();
@@ -267,7 +267,7 @@ fn a_block_that_cannot_be_written_holds_in_memory_and_is_written_later() {
 
         std::fs::rename(&away, &store).unwrap();
         control.tend().await;
-        assert_eq!(control.status().status.unwritten, 0);
+        assert_eq!(control.status().await.status.unwritten, 0);
     });
     drop(control);
     let control = bench.control();
@@ -353,11 +353,11 @@ fn a_broken_config_changes_nothing_and_is_shown() {
     let place = bench.folder.path().join("portcullis.toml");
     assert_eq!(refusal.problems, [format!("{}:2:2: no such key (write `b`)", place.display())]);
     assert_eq!(bench.fake.applied.load(Ordering::Relaxed), 0);
-    let last = control.status().status.reload;
+    let last = runtime().block_on(control.status()).status.reload;
     assert!(!last.successful && last.problems == refusal.problems);
     bench.fake.broken.store(false, Ordering::Relaxed);
     control.reload("uid 0").unwrap();
-    assert!(control.status().status.reload.successful);
+    assert!(runtime().block_on(control.status()).status.reload.successful);
     assert_eq!(bench.fake.applied.load(Ordering::Relaxed), 1);
 }
 

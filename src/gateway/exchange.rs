@@ -33,7 +33,7 @@ pub struct Exchange {
     /// When the head had come.
     pub start: Now,
     /// The request's id.
-    pub id: Box<str>,
+    pub id: Rc<str>,
     method: Method,
     target: Option<PathAndQuery>,
     version: Version,
@@ -74,7 +74,7 @@ pub struct Beginning<'a> {
     /// When the head had come.
     pub start: Now,
     /// The request's id.
-    pub id: Box<str>,
+    pub id: Rc<str>,
     /// The head.
     pub head: &'a http::request::Parts,
 }
@@ -185,7 +185,7 @@ impl Exchange {
         };
         let failed = self.cause.as_ref().map(|_| causes::failed(self.status));
         self.recent.note(recent::Entry {
-            id: self.id.clone(),
+            id: Rc::clone(&self.id),
             wall: self.start.wall,
             client: self.client,
             site: self.site.map(|_| Rc::clone(&site.name)),

@@ -363,16 +363,15 @@ where
 }
 
 /// Sixteen hexadecimal digits, more after four thousand million requests.
-fn request_id(base: u32, count: u64) -> Box<str> {
+fn request_id(base: u32, count: u64) -> Rc<str> {
     let Ok(low) = u32::try_from(count) else { return format!("{base:08x}{count:08x}").into() };
     let word = (u64::from(base) << 32 | u64::from(low)).to_be_bytes();
-    let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'a' + half - 10 });
-    let mut text = String::with_capacity(16);
-    for byte in word {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
+    let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
+    let mut text = [0; 16];
+    for (place, byte) in text.chunks_exact_mut(2).zip(word) {
+        place.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
     }
-    text.into()
+    std::str::from_utf8(&text).unwrap_or_default().into()
 }
 
 /// How a request came.

@@ -30,7 +30,7 @@ const SHORT: usize = 12;
 /// One request.
 pub struct Entry {
     /// Its id.
-    pub id: Box<str>,
+    pub id: Rc<str>,
     /// Unix milliseconds.
     pub wall: u64,
     /// Who asked.

@@ -26,9 +26,13 @@ pub struct Machine {
 impl Machine {
     /// Looks.
     pub fn look(settings: &Settings) -> Self {
-        let read = |path: &str| fs::read_to_string(path).ok().filter(|text| text.len() <= MOST).unwrap_or_default();
+        let read =
+            |path: &str| fs::read_to_string(path).ok().filter(|text| text.len() <= MOST).unwrap_or_default();
         Self {
-            listening: ["/proc/net/tcp", "/proc/net/tcp6"].iter().flat_map(|path| listening(&read(path))).collect(),
+            listening: ["/proc/net/tcp", "/proc/net/tcp6"]
+                .iter()
+                .flat_map(|path| listening(&read(path)))
+                .collect(),
             volatile: volatile(&read("/proc/self/mountinfo"), &existing(&settings.state_dir)),
             root: rustix::process::geteuid().is_root(),
         }
@@ -73,7 +77,8 @@ fn volatile(mounts: &str, path: &Path) -> Option<&'static str> {
     let of_line = |line: &'_ str| -> Option<(usize, String)> {
         let (before, after) = line.split_once(" - ")?;
         let place = PathBuf::from(unescaped(before.split(' ').nth(4)?));
-        path.starts_with(&place).then(|| (place.components().count(), after.split(' ').next().unwrap_or_default().to_owned()))
+        path.starts_with(&place)
+            .then(|| (place.components().count(), after.split(' ').next().unwrap_or_default().to_owned()))
     };
     // Of two at one place the later one lies above.
     let (_, kind) = mounts.lines().filter_map(of_line).max_by_key(|(depth, _)| *depth)?;
@@ -113,7 +118,8 @@ mod tests {
         let to_all: Vec<u16> = (8000..8004).filter(|port| machine.listens_to_all(*port)).collect();
         assert_eq!(to_all, [8001, 8002]);
         assert!(!machine.listens_to_all(0xa1b2), "a connection is no listener");
-        let both = Machine { listening: vec![("::".parse().unwrap(), 1), ("::1".parse().unwrap(), 1)], ..machine };
+        let both =
+            Machine { listening: vec![("::".parse().unwrap(), 1), ("::1".parse().unwrap(), 1)], ..machine };
         assert!(!both.listens_to_all(1), "the one on loopback is the application");
     }
 

@@ -34,7 +34,8 @@ pub(super) fn read(value: &Value<'_>) -> Option<Vec<FileBlock>> {
             list.filter(|_| sound)
         }
         Err(why) => {
-            let problem = Problem::of_file(&path, format!("the block file cannot be read: {why}"), "mend the file");
+            let problem =
+                Problem::of_file(&path, format!("the block file cannot be read: {why}"), "mend the file");
             value.doc.absorb(Found { block_file: Problems(vec![problem]), ..Found::default() });
             None
         }
