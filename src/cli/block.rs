@@ -253,21 +253,38 @@ fn give_all(
     err: &mut dyn Write,
 ) -> Result<u8, Failure> {
     let mut worst = exit::OK;
+    let mut several: Vec<Blocked> = Vec::new();
+    let mut failed = None;
     for Given { order, said } in given {
         let code = match gateway.ask::<Blocked>(Method::POST, "/v1/block", Some(order)) {
+            Ok(blocked) if args.json && given.len() > 1 => {
+                let code = code_of(&blocked);
+                several.push(blocked);
+                code
+            }
             Ok(blocked) => tell(&blocked, said.as_deref(), args.json, out)?,
             Err(Failure::NotReached(crate::admin::client::CallError::Down(cause))) => {
                 leave(order, args.json, gateway, &cause, err)?
             }
-            Err(failure) => return Err(failure),
+            Err(failure) => {
+                failed = Some(failure);
+                break;
+            }
         };
         worst = worst.max(code);
     }
-    Ok(worst)
+    if !several.is_empty() {
+        print_json(&serde_json::json!({ "schema": 1, "blocked": several }), out)?;
+    }
+    failed.map_or(Ok(worst), Err)
+}
+
+fn code_of(blocked: &Blocked) -> u8 {
+    if blocked.confirmed && blocked.durable { exit::OK } else { exit::ERROR }
 }
 
 fn tell(blocked: &Blocked, said: Option<&str>, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
-    let code = if blocked.confirmed && blocked.durable { exit::OK } else { exit::ERROR };
+    let code = code_of(blocked);
     if json {
         print_json(blocked, out)?;
         return Ok(code);
