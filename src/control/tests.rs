@@ -481,3 +481,44 @@ fn a_stale_socket_is_taken_over_and_a_live_one_is_not() {
     });
     assert!(!path.exists());
 }
+
+#[test]
+fn a_hole_outlives_a_rebuilt_index_and_ends_by_the_clock() {
+    use crate::admin::allow::AllowOrder;
+    use crate::config::class::Class;
+    use crate::request::facts::{Facts, scope_of};
+
+    let text = "[tls]\nself_signed = true\n[[site]]\nhosts = [\"a.test\"]\napp = \"arkeep\"\nupstream = \"http://127.0.0.1:1\"\n";
+    let bench = Bench::new();
+    let config = crate::config::parse(Path::new("/etc/portcullis.toml"), text, bench.clock.now()).unwrap();
+    runtime().block_on(async {
+        let mut control = bench.control();
+        control.sites = SiteFacts::of(&config.settings);
+        let order = |lasting| AllowOrder {
+            class: "setup".into(),
+            from: "203.0.113.7/32".parse().unwrap(),
+            lasting,
+            site: None,
+            reason: String::new(),
+            yes: false,
+        };
+        let opened = control.allow(order(60_000), "me").await.unwrap();
+        assert!(opened.confirmed && opened.warnings.is_empty(), "{:?}", opened.warnings);
+        control.rebuild();
+        let lets = || {
+            let scopes = std::rc::Rc::new([scope_of("a.test")]);
+            let facts = Facts { class: Class::Setup, scopes, now: bench.clock.now(), ..Facts::example() };
+            bench.blocks.load().lets(&facts)
+        };
+        assert!(lets());
+        bench.hand.advance(Duration::from_millis(59_999));
+        assert!(lets());
+        bench.hand.advance(Duration::from_millis(1));
+        assert!(!lets(), "it ends without anybody's doing");
+        control.tend().await;
+        assert!(control.status().await.status.holes.is_empty() && bench.has_said("allow ended"));
+        for lasting in [0, 24 * 3_600_000 + 1] {
+            assert_eq!(control.allow(order(lasting), "me").await.unwrap_err().error, RefusalKind::Usage);
+        }
+    });
+}

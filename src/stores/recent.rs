@@ -25,9 +25,13 @@ pub struct Ring<T> {
     slots: Vec<Slot<T>>,
     /// Oldest and newest slot of each share.
     ends: Vec<(usize, usize)>,
-    /// How many slots each share holds: apart from `ends`, because the largest is looked for.
+    /// How many slots each share holds.
     counts: Vec<u16>,
-    /// Of shares that hold as many the next one gives, so that all give in turn.
+    /// How many shares hold so many slots, so that the most need not be looked for.
+    holding: Vec<usize>,
+    /// The most slots that a share holds.
+    most: u16,
+    /// The share that gave last; of shares that hold as many the next one gives, so that all give in turn.
     hand: usize,
     hasher: RandomState,
 }
@@ -49,6 +53,8 @@ impl<T> Ring<T> {
             slots: Vec::new(),
             ends: vec![(NONE, NONE); SHARES],
             counts: vec![0; SHARES],
+            holding: [SHARES].into_iter().chain(std::iter::repeat_n(0, usize::from(capacity))).collect(),
+            most: 0,
             hand: 0,
             hasher: RandomState::new(),
         }
@@ -98,10 +104,9 @@ impl<T> Ring<T> {
     /// Takes a slot from the share that holds most: the oldest of the client that wrote there last. Who shares a share
     /// with a flood by chance is passed over, and stands as new.
     fn give_up(&mut self) -> usize {
-        let most = self.counts.iter().copied().max().unwrap_or_default();
         let mut turn = (self.hand..SHARES).chain(0..self.hand);
-        let share = turn.find(|share| self.counts.get(*share) == Some(&most)).unwrap_or_default();
-        self.hand = (share + 1) % SHARES;
+        let share = turn.find(|share| self.counts.get(*share) == Some(&self.most)).unwrap_or_default();
+        self.hand = share;
         let key = |place: usize| self.slots.get(place).map(|slot| slot.key);
         let writer = self.ends.get(share).and_then(|ends| key(ends.1));
         for _ in 0..PASSED_OVER {
@@ -116,9 +121,7 @@ impl<T> Ring<T> {
     }
 
     fn take_oldest(&mut self, share: usize) -> usize {
-        let Some((ends, count)) = self.ends.get_mut(share).zip(self.counts.get_mut(share)) else {
-            return NONE;
-        };
+        let Some(ends) = self.ends.get_mut(share) else { return NONE };
         let place = ends.0;
         ends.0 = match self.slots.get_mut(place) {
             Some(slot) => std::mem::replace(&mut slot.newer, NONE),
@@ -127,18 +130,34 @@ impl<T> Ring<T> {
         if ends.0 == NONE {
             ends.1 = NONE;
         }
-        *count = count.saturating_sub(1);
+        self.count(share, |count| count.saturating_sub(1));
         place
     }
 
     fn append(&mut self, share: usize, place: usize) {
-        let Some((ends, count)) = self.ends.get_mut(share).zip(self.counts.get_mut(share)) else { return };
+        let Some(ends) = self.ends.get_mut(share) else { return };
         match self.slots.get_mut(ends.1) {
             Some(newest) => newest.newer = place,
             None => ends.0 = place,
         }
         ends.1 = place;
-        *count = count.saturating_add(1);
+        self.count(share, |count| count.saturating_add(1));
+    }
+
+    fn count(&mut self, share: usize, change: impl Fn(u16) -> u16) {
+        let Some(count) = self.counts.get_mut(share) else { return };
+        let old = std::mem::replace(count, change(*count));
+        let new = *count;
+        for (size, shares) in [(old, -1), (new, 1)] {
+            if let Some(holding) = self.holding.get_mut(usize::from(size)) {
+                *holding = holding.saturating_add_signed(shares);
+            }
+        }
+        self.most = self.most.max(new);
+        if self.holding.get(usize::from(self.most)) == Some(&0) {
+            // One slot at a time: the next smaller number is held by the share that has just given.
+            self.most = self.most.saturating_sub(1);
+        }
     }
 }
 
@@ -206,6 +225,8 @@ mod tests {
         }
         let counted: usize = ring.counts.iter().map(|count| usize::from(*count)).sum();
         assert_eq!((ring.len(), counted), (512, 512));
+        assert_eq!(ring.counts.iter().max(), Some(&ring.most));
+        assert_eq!(ring.holding.iter().sum::<usize>(), SHARES);
         let newest = (0..256).filter(|client| of(&ring, v4(*client)).contains(&49)).count();
         assert!(newest > 200, "only {newest} of 256 clients are there with their last");
     }
