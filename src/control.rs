@@ -2,9 +2,13 @@
 //!
 //! It answers the admin socket one command after the other; READ [`blocking`] for the promise of an emergency block.
 
+mod advice;
+mod allow;
 mod block_file;
 pub mod blocking;
 pub mod defaults;
+mod learned;
+mod recall;
 pub mod reload;
 #[cfg(test)]
 mod tests;
@@ -22,11 +26,14 @@ use crate::admin::api::{Ask, BlockList, Command, LastReload, SCHEMA, Status, Sta
 use crate::admin::readiness::{Readiness, State};
 use crate::clock::{Clock, Now};
 use crate::config::Loaded;
-use crate::config::settings::FileBlock;
+use crate::config::settings::{FileBlock, Settings};
+use crate::stores::accounts::Accounts;
 use crate::stores::blocks::{Blocks, Held, Index};
 use crate::stores::durable::directory::StateDir;
 use crate::stores::durable::{OpenError, Store};
+use crate::stores::holes::Hole;
 use crate::telemetry::audit::{Audit, Say};
+use crate::warnings::Machine;
 use crate::worker::Workers;
 use defaults::SiteFacts;
 use reload::Reloader;
@@ -58,6 +65,15 @@ pub struct Control {
     file: Option<Vec<FileBlock>>,
     shown: Arc<Vitals>,
     readiness: Option<Readiness>,
+    /// Open holes in allowlists.
+    holes: Vec<Hole>,
+    accounts: Arc<Accounts>,
+    /// The state was new at the start.
+    fresh: bool,
+    /// What is served, without the block file's list.
+    settings: Settings,
+    /// What was seen of the machine, and when, in nanoseconds of the monotonic clock.
+    machine: (u64, Machine),
 }
 
 /// What the control thread is made of.
@@ -111,14 +127,9 @@ impl Control {
     /// # Errors
     /// When the list of blocks cannot be had whole.
     pub fn open(parts: Parts) -> Result<Self, StateError> {
-        let Parts { clock, blocks, state, loaded, reloader, say } = parts;
+        let Parts { clock, blocks, state, mut loaded, reloader, say } = parts;
+        let file = loaded.settings.blocks.take();
         let opened = Store::open(&state.store())?;
-        if opened.fresh {
-            say(&format!(
-                "the state in {} is new: no block of earlier days is known (on a volatile directory none survives)",
-                state.path().display()
-            ));
-        }
         let now = clock.now();
         let mut control = Self {
             started: now,
@@ -131,14 +142,26 @@ impl Control {
             state,
             say,
             sites: SiteFacts::of(&loaded.settings),
-            file: loaded.settings.blocks,
-            config: loaded.settings.path,
+            file,
+            config: loaded.settings.path.clone(),
             reloader,
-            last: LastReload { successful: true, loaded: now.wall, tried: now.wall, problems: Vec::new() },
+            last: LastReload {
+                successful: loaded.unread.is_empty(),
+                loaded: now.wall,
+                tried: now.wall,
+                problems: reload::lines(&loaded.unread),
+            },
             shown: Arc::new(Vitals::default()),
             readiness: None,
+            holes: Vec::new(),
+            accounts: Arc::default(),
+            fresh: opened.fresh,
+            machine: (now.mono, Machine::look(&loaded.settings)),
+            settings: loaded.settings,
             clock,
         };
+        control.take_in_accounts();
+        control.warn();
         control.take_in_spool()?;
         control.take_in_file();
         control.rebuild();
@@ -154,6 +177,11 @@ impl Control {
     /// Whether requests are taken, for `status`.
     pub fn set_readiness(&mut self, readiness: Readiness) {
         self.readiness = Some(readiness);
+    }
+
+    /// What logins teach.
+    pub fn accounts(&self) -> Arc<Accounts> {
+        Arc::clone(&self.accounts)
     }
 
     /// For the metrics.
@@ -205,12 +233,16 @@ impl Control {
             Ask::Block(..) => {}
             Ask::Unblock(id, reply) => drop(reply.send(self.unblock(id, by))),
             Ask::List(all, reply) => drop(reply.send(Ok(self.list(all)))),
-            Ask::Status(reply) => drop(reply.send(Ok(self.status()))),
+            Ask::Status(reply) => drop(reply.send(Ok(self.status().await))),
             Ask::Reload(reply) => {
                 let answer = self.reload(by);
                 self.follow_file().await;
                 drop(reply.send(answer));
             }
+            Ask::Denials(wanted, reply) => drop(reply.send(self.denials(wanted).await)),
+            Ask::Request(id, reply) => drop(reply.send(self.request(id).await)),
+            Ask::Find(hand, reply) => drop(reply.send(self.find(hand).await)),
+            Ask::Allow(order, reply) => drop(reply.send(self.allow(order, by).await)),
         }
     }
 
@@ -220,8 +252,9 @@ impl Control {
         BlockList { schema: SCHEMA, blocks: shown.map(|held| held.block.clone()).collect() }
     }
 
-    fn status(&self) -> StatusAnswer {
+    async fn status(&mut self) -> StatusAnswer {
         let now = self.clock.now();
+        self.look_again(now);
         let standing = self.held.values().filter(|held| !held.is_over(now));
         let mut blocks = BTreeMap::new();
         for held in standing {
@@ -239,8 +272,9 @@ impl Control {
             ready: self.readiness.as_ref().is_some_and(Readiness::is_ready),
             draining: self.readiness.as_ref().is_some_and(|of| of.state() == State::Draining),
             blocks,
+            holes: self.open_holes(now),
             reload: self.last.clone(),
-            warnings: self.warnings(now),
+            warnings: self.warnings(now).await,
         };
         StatusAnswer { schema: SCHEMA, status }
     }
@@ -249,8 +283,9 @@ impl Control {
         self.sites.iter().map(|site| site.name.clone()).collect()
     }
 
-    fn warnings(&self, now: Now) -> Vec<String> {
+    async fn warnings(&self, now: Now) -> Vec<String> {
         let mut warnings = self.orphans(now);
+        warnings.extend(self.advice().await.iter().map(ToString::to_string));
         if !self.unwritten.is_empty() {
             warnings.push(format!(
                 "{} is not written: blocks hold until a restart; make room on the disk, it is tried again each {} s",
@@ -276,7 +311,8 @@ impl Control {
 
     fn rebuild(&self) {
         let now = self.clock.now();
-        self.blocks.publish(Index::new(self.held.values().filter(|held| !held.is_over(now))));
+        let index = Index::new(self.held.values().filter(|held| !held.is_over(now)));
+        self.blocks.publish(index.with_holes(self.holes.clone().into()));
     }
 
     fn show(&self) {

@@ -8,6 +8,7 @@ pub mod config;
 pub mod telemetry;
 pub mod request;
 pub mod stores;
+pub mod warnings;
 pub mod guards;
 pub mod policy;
 pub mod gateway;

@@ -18,6 +18,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::clock::Clock;
 use crate::config::class::Class;
+use crate::gateway::recent::Recents;
 use crate::gateway::view::Views;
 use crate::gateway::{Arrival, Gateway, Link};
 use crate::listener::accept::{Context, Events, Listener, Refusal};
@@ -30,6 +31,7 @@ use crate::request::body::Body;
 use crate::request::facts::Malformed;
 use crate::request::share_key::ShareKey;
 use crate::request::target::Host;
+use crate::stores::accounts::Accounts;
 use crate::stores::blocks::Blocks;
 use crate::stores::cached::BlocksReader;
 use crate::stores::descriptors::Descriptors;
@@ -42,6 +44,9 @@ use crate::upstream::health::Health;
 
 pub use workers::{Command, Swept, Workers};
 
+/// Clients that a worker names when asked whose requests it has seen: two say already that it was not one.
+const CLIENTS: usize = 2;
+
 /// What a worker is made of; everything in it may go to another thread.
 pub struct Setup {
     /// The clocks.
@@ -50,6 +55,8 @@ pub struct Setup {
     pub policy: Arc<PolicyCell>,
     /// The emergency blocks.
     pub blocks: Arc<Blocks>,
+    /// What logins have taught.
+    pub accounts: Arc<Accounts>,
     /// Hashes share tokens.
     pub share_key: ShareKey,
     /// TLS of the public side.
@@ -107,6 +114,8 @@ impl Worker {
             blocks: BlocksReader::new(setup.blocks),
             streams: Rc::clone(&streams),
             lane: Rc::new(setup.lane),
+            recent: Rc::new(Recents::new(setup.share_key.clone())),
+            accounts: setup.accounts,
             clock: setup.clock.clone(),
             share_key: setup.share_key,
             id_base: setup.id_base,
@@ -192,6 +201,12 @@ impl Worker {
                 self.gateway.views.metrics().streams_cut(cut);
                 // The control thread may have given up waiting; the sweep is done all the same.
                 let _ = answer.send(cut);
+            }
+            Command::Recall(query, answer) => {
+                let _ = answer.send(self.gateway.recent.recall(&query, &self.streams));
+            }
+            Command::Clients(answer) => {
+                let _ = answer.send(self.gateway.recent.clients(CLIENTS));
             }
             Command::Listen { open, close } => {
                 self.open.retain(|(kind, address, _)| !close.contains(&(*kind, *address)));

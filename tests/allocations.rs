@@ -1,14 +1,24 @@
 //! Promises about the decision's cost: no allocation, at most two microseconds, with 100,000 blocks.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests measure real time")]
+#![allow(clippy::print_stdout, reason = "measured figures are shown")]
 
 #[path = "common/decision.rs"]
 mod decision;
 
 use std::hint::black_box;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use decision::{Bench, asked};
+use portcullis::config::class::Class;
+use portcullis::gateway::causes;
 use portcullis::gateway::read::Reading;
+use portcullis::gateway::recent::{Entry, Recents};
+use portcullis::request::client::Client;
+use portcullis::request::credential::{Claims, Credential, Fingerprint};
+use portcullis::request::facts::{Facts, Malformed};
+use portcullis::request::share_key::ShareKey;
+use portcullis::telemetry::line::Verdict;
 
 /// Rounds of which the fastest counts: other programs may disturb all but one of them.
 const ROUNDS: usize = 200;
@@ -61,5 +71,53 @@ fn a_decision_takes_at_most_two_microseconds() {
         let reading = bench.read(&asked);
         let took = fastest(&bench, &reading);
         assert!(took <= Duration::from_micros(2), "{}: {took:?}", asked.name);
+    }
+}
+
+/// A request with so many tokens, each with texts of this length.
+fn entry(number: u32, tokens: usize, length: usize, verdict: Verdict) -> Entry {
+    let text = || Some("x".repeat(length).into_boxed_str());
+    let claims = || Claims { jti_text: text(), subject_text: text(), ..Claims::default() };
+    let credential = || Credential {
+        fingerprint: Fingerprint([1; 32]),
+        claims: Some(claims()),
+        in_cookie: false,
+        guessed: false,
+    };
+    let client = Client::Address(std::net::IpAddr::from(number.to_be_bytes()));
+    let credentials = (0..tokens).map(|_| credential()).collect();
+    Entry {
+        id: "0123456789abcdef".into(),
+        wall: 0,
+        client,
+        site: Some("files.example.com".into()),
+        route: Some("/api/*".into()),
+        class: Some(Class::Api),
+        method: http::Method::GET,
+        facts: Some(Rc::new(Facts { client, credentials, ..Facts::example() })),
+        verdict,
+        told: Some(causes::malformed(Malformed::Path)),
+        status: 404,
+        path: (verdict != Verdict::Permitted).then(|| "/x".repeat(8 * length).into()),
+        failure: None,
+    }
+}
+
+#[test]
+fn what_is_remembered_of_requests_takes_bounded_memory() {
+    const DENIED: Verdict = Verdict::Denied { guard: "rate", reason: "rate_limited" };
+    // A token with its own number and subject; and what strangers can do at worst.
+    for (tokens, length, most) in [(1, 36, 3 << 20), (16, 128, 18 << 20)] {
+        let mut kept = None;
+        let spent = allocation_counter::measure(|| {
+            let recents = Recents::new(ShareKey::new(&[7; 32]));
+            for number in 0..4000 {
+                recents.note(entry(number, tokens, length, DENIED));
+                recents.note(entry(number, tokens, length, Verdict::Permitted));
+            }
+            kept = Some(recents);
+        });
+        println!("{tokens} tokens of {length} bytes: {} KiB", spent.bytes_current >> 10);
+        assert!(spent.bytes_current > 0 && spent.bytes_current < most, "{tokens} tokens: {spent:?}");
     }
 }

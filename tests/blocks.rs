@@ -672,3 +672,53 @@ async fn refusals_look_as_the_applications_own() {
         assert!(!log.contains(secret) && !gate.errors().contains(secret), "{log}{}", gate.errors());
     }
 }
+
+#[tokio::test]
+async fn the_last_good_copy_of_the_block_file_holds_over_a_restart_with_a_broken_or_missing_one() {
+    let upstream = Upstream::answering(OK);
+    let app = App::everywhere("jwt");
+    let (listed, other) = (login("a", "listed", tokens::now()), login("b", "other", tokens::now()));
+    let good = "[[blocks]]\njti = \"listed\"\nreason = \"in git\"\n";
+    let site = "[blocks]\nfile = \"blocks.toml\"\n".into();
+    let files = vec![("blocks.toml", good.to_owned())];
+    let mut gate = Config { app: app.path(), site, files, ..Config::default() }.start(upstream.address);
+    let file = gate.config().with_file_name("blocks.toml");
+    let blocked = async |gate: &Gate| {
+        assert_eq!(status(gate, "/api/x", &other).await, 200);
+        status(gate, "/api/x", &listed).await == 401
+    };
+    assert!(blocked(&gate).await);
+    for broken in [Some("[[blocks]]\njti = \"listed\"\nfingerprint = \"short\"\n"), Some(""), None] {
+        match broken {
+            Some(text) => common::gate::place(&file, text),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        gate.kill();
+        gate.start_again();
+        assert!(blocked(&gate).await, "lifted by {broken:?}");
+        let told = done(&gate, &["status"], "");
+        let wrong = broken.is_some_and(|text| !text.is_empty());
+        assert_eq!(told.contains("was refused") && told.contains("64 hex digits"), wrong, "{told}");
+        assert_eq!(
+            gate.metric("portcullis_config_last_reload_successful"),
+            Some(f64::from(u8::from(!wrong)))
+        );
+        if wrong {
+            assert!(gate.errors().contains("THE BLOCK FILE IS NOT TAKEN"), "{}", gate.errors());
+        }
+    }
+    common::gate::place(&file, good);
+    done(&gate, &["reload"], "");
+    assert_eq!(done(&gate, &["blocks"], "").matches("in git").count(), 1, "the same entry is the same block");
+    // Mended while it runs: an empty list, and only that, lifts all.
+    common::gate::place(&file, "blocks = []\n");
+    assert!(wait_until_async(|| done(&gate, &["blocks"], "").contains("No block stands")).await);
+    assert!(!blocked(&gate).await);
+
+    // Without a state there is no last good copy: a broken list is no start.
+    common::gate::place(&file, "[[blocks]]\n");
+    gate.kill();
+    std::fs::remove_file(gate.state().join("blocks.redb")).unwrap();
+    let told = gate.cli(["run"]);
+    assert_eq!(told.status.code(), Some(3), "{}", String::from_utf8_lossy(&told.stderr));
+}

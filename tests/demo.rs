@@ -48,6 +48,7 @@ fn every_line_that_the_demo_prints_does_what_it_says() {
         // One of the five was the login itself.
         "401\n401\n401\n401\n429\n429\n429\n",
         "404\n404\n404\n",
+        "allowlist: not_allowlisted",
         "content-security-policy: default-src 'none'; script-src https://localhost",
         "content-security-policy: default-src 'none'; frame-ancestors 'none'; sandbox",
         "tick 1",

@@ -6,6 +6,8 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::allow::{AllowOrder, Allowed, HoleShown};
+use super::recent::{DenialList, Found, Hand, RequestAnswer, Wanted};
 use crate::stores::blocks::{Block, Order};
 
 /// The number in every answer's `schema`.
@@ -33,6 +35,14 @@ pub enum Ask {
     Status(Reply<StatusAnswer>),
     /// `POST /v1/reload`.
     Reload(Reply<Reloaded>),
+    /// `POST /v1/denials`.
+    Denials(Wanted, Reply<DenialList>),
+    /// `GET /v1/request?id=`.
+    Request(String, Reply<RequestAnswer>),
+    /// `POST /v1/find`.
+    Find(Hand, Reply<Found>),
+    /// `POST /v1/allow`.
+    Allow(AllowOrder, Reply<Allowed>),
 }
 
 /// Where one answer goes.
@@ -118,6 +128,9 @@ pub struct Status {
     pub draining: bool,
     /// Standing blocks by kind.
     pub blocks: BTreeMap<String, usize>,
+    /// Holes in allowlists that are open now.
+    #[serde(default)]
+    pub holes: Vec<HoleShown>,
     /// The last reload.
     pub reload: LastReload,
     /// What is wrong now, and what to do.

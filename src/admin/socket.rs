@@ -18,7 +18,9 @@ use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::allow::AllowOrder;
 use super::api::{Ask, Command, Refusal, RefusalKind, Reply, UnblockOrder};
+use super::recent::{Hand, Wanted};
 use super::serve;
 use crate::stores::blocks::Order;
 use crate::stores::durable::directory::private_directory;
@@ -124,30 +126,60 @@ fn routes(side: Side) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
         .route("/v1/explain", post(explain))
+        .route("/v1/denials", post(denials))
+        .route("/v1/request", get(request))
+        .route("/v1/find", post(find))
+        .route("/v1/allow", post(allow))
         .layer(DefaultBodyLimit::max(BODY))
         .with_state(side)
 }
 
-async fn block(
-    State(side): State<Side>,
-    Extension(peer): Extension<Peer>,
-    order: Result<Json<Order>, axum::extract::rejection::JsonRejection>,
-) -> Response {
-    match order {
-        Ok(Json(order)) => side.ask(peer, |reply| Ask::Block(order, reply)).await,
-        Err(wrong) => misread(&wrong.body_text()),
-    }
+/// A body, or why it is none.
+type Read<T> = Result<Json<T>, axum::extract::rejection::JsonRejection>;
+
+async fn block(State(side): State<Side>, Extension(peer): Extension<Peer>, order: Read<Order>) -> Response {
+    side.ask_with(peer, order, Ask::Block).await
 }
 
 async fn unblock(
     State(side): State<Side>,
     Extension(peer): Extension<Peer>,
-    order: Result<Json<UnblockOrder>, axum::extract::rejection::JsonRejection>,
+    order: Read<UnblockOrder>,
 ) -> Response {
-    match order {
-        Ok(Json(order)) => side.ask(peer, |reply| Ask::Unblock(order.id, reply)).await,
-        Err(wrong) => misread(&wrong.body_text()),
-    }
+    side.ask_with(peer, order, |order, reply| Ask::Unblock(order.id, reply)).await
+}
+
+async fn denials(
+    State(side): State<Side>,
+    Extension(peer): Extension<Peer>,
+    wanted: Read<Wanted>,
+) -> Response {
+    side.ask_with(peer, wanted, Ask::Denials).await
+}
+
+async fn find(State(side): State<Side>, Extension(peer): Extension<Peer>, hand: Read<Hand>) -> Response {
+    side.ask_with(peer, hand, Ask::Find).await
+}
+
+async fn allow(
+    State(side): State<Side>,
+    Extension(peer): Extension<Peer>,
+    order: Read<AllowOrder>,
+) -> Response {
+    side.ask_with(peer, order, Ask::Allow).await
+}
+
+#[derive(Debug, Deserialize)]
+struct RequestQuery {
+    id: String,
+}
+
+async fn request(
+    State(side): State<Side>,
+    Extension(peer): Extension<Peer>,
+    Query(query): Query<RequestQuery>,
+) -> Response {
+    side.ask(peer, |reply| Ask::Request(query.id, reply)).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -177,6 +209,18 @@ async fn explain(State(side): State<Side>, Json(question): Json<Value>) -> Respo
 }
 
 impl Side {
+    async fn ask_with<A, T: Serialize>(
+        &self,
+        peer: Peer,
+        body: Read<A>,
+        ask: impl FnOnce(A, Reply<T>) -> Ask,
+    ) -> Response {
+        match body {
+            Ok(Json(body)) => self.ask(peer, |reply| ask(body, reply)).await,
+            Err(wrong) => misread(&wrong.body_text()),
+        }
+    }
+
     async fn ask<T: Serialize>(&self, peer: Peer, ask: impl FnOnce(Reply<T>) -> Ask) -> Response {
         let (reply, answered) = oneshot::channel();
         let command = Command { by: peer.0, ask: ask(reply) };

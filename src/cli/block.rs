@@ -10,6 +10,7 @@ use super::client::{Failure, Gateway, print_json};
 use super::exit;
 use super::token::{bare, look};
 use crate::admin::api::{Blocked, Refusal, RefusalKind};
+use crate::admin::recent::{Found, Hand, Meant};
 use crate::clock::Clock;
 use crate::config::values::{parse_duration, parse_network};
 use crate::request::credential::Fingerprint;
@@ -57,6 +58,16 @@ pub enum BlockWhat {
         #[arg(allow_hyphen_values = true)]
         fingerprint: String,
     },
+    /// The token or share link of which the access log shows this hash (12 hex digits).
+    Log {
+        /// The hash.
+        hash: String,
+    },
+    /// What one request carried: its credentials, or else its share link.
+    Request {
+        /// Its id, as in `X-Request-Id` and the access log.
+        id: String,
+    },
     /// One token by its `jti` claim.
     Jti {
         /// The claim.
@@ -69,6 +80,14 @@ pub enum BlockWhat {
         /// Only tokens of this issuer.
         #[arg(long)]
         issuer: Option<String>,
+        /// Refuse later logins of that user too.
+        #[arg(long)]
+        and_logins: bool,
+    },
+    /// All sessions of one account begun until now, by the name that is typed at the login.
+    Account {
+        /// The name.
+        name: String,
         /// Refuse later logins of that user too.
         #[arg(long)]
         and_logins: bool,
@@ -100,24 +119,56 @@ pub fn run(args: &BlockArgs, gateway: &Gateway, out: &mut dyn Write, err: &mut d
     }
 }
 
-fn orders(args: &BlockArgs, gateway: &Gateway) -> Result<Vec<Order>, Failure> {
+/// An order, and what it means where that is not plain from the command.
+struct Given {
+    order: Order,
+    said: Option<String>,
+}
+
+fn orders(args: &BlockArgs, gateway: &Gateway) -> Result<Vec<Given>, Failure> {
     let usage = |error: &dyn ToString| Failure::Usage(error.to_string());
     let lasting = args.lasting.as_deref().map(parse_duration).transpose().map_err(|error| usage(&error))?;
-    let (whats, expires) = whats(&args.what, gateway)?;
-    let order = |what| Order {
-        what,
-        site: args.site.clone(),
-        lasting: lasting.map(|lasting: Duration| u64::try_from(lasting.as_millis()).unwrap_or(u64::MAX)),
-        expires,
+    let lasting = lasting.map(|lasting: Duration| u64::try_from(lasting.as_millis()).unwrap_or(u64::MAX));
+    let order = |meant: Meant| Order {
+        what: meant.what,
+        site: args.site.clone().or(meant.site),
+        lasting,
+        expires: meant.expires,
         reason: args.reason.clone(),
         yes: args.yes,
     };
-    Ok(whats.into_iter().map(order).collect())
+    if let Some(hand) = hand(args) {
+        let found: Found = gateway.ask(Method::POST, "/v1/find", Some(&hand))?;
+        let given = |meant: Meant| Given { said: Some(meant.said.clone()), order: order(meant) };
+        return Ok(found.meant.into_iter().map(given).collect());
+    }
+    let (whats, expires) = whats(&args.what, gateway)?;
+    let given = |what| {
+        let meant = Meant { what, site: None, expires, said: String::new() };
+        Given { order: order(meant), said: None }
+    };
+    Ok(whats.into_iter().map(given).collect())
+}
+
+/// What only the running gateway can say the meaning of.
+fn hand(args: &BlockArgs) -> Option<Hand> {
+    match &args.what {
+        BlockWhat::Log { hash } => Some(Hand::Log(hash.clone())),
+        BlockWhat::Request { id } => Some(Hand::Request(id.trim().to_ascii_lowercase())),
+        BlockWhat::Account { name, and_logins } => {
+            Some(Hand::Account { name: name.clone(), site: args.site.clone(), and_logins: *and_logins })
+        }
+        _ => None,
+    }
 }
 
 fn whats(what: &BlockWhat, gateway: &Gateway) -> Result<(Vec<What>, Option<u64>), Failure> {
     let one = |what| Ok((vec![what], None));
     match what {
+        // Asked of the gateway: see `hand`.
+        BlockWhat::Log { .. } | BlockWhat::Request { .. } | BlockWhat::Account { .. } => {
+            Ok((Vec::new(), None))
+        }
         BlockWhat::Token { source } => tokens(source, gateway),
         BlockWhat::Fingerprint { fingerprint } => {
             let text = if fingerprint == "-" { line("Fingerprint: ")? } else { fingerprint.clone() };
@@ -195,28 +246,45 @@ fn unreadable(gateway: &Gateway, error: &io::Error) -> Failure {
 }
 
 fn give_all(
-    orders: &[Order],
+    given: &[Given],
     args: &BlockArgs,
     gateway: &Gateway,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<u8, Failure> {
     let mut worst = exit::OK;
-    for order in orders {
+    let mut several: Vec<Blocked> = Vec::new();
+    let mut failed = None;
+    for Given { order, said } in given {
         let code = match gateway.ask::<Blocked>(Method::POST, "/v1/block", Some(order)) {
-            Ok(blocked) => tell(&blocked, args.json, out)?,
+            Ok(blocked) if args.json && given.len() > 1 => {
+                let code = code_of(&blocked);
+                several.push(blocked);
+                code
+            }
+            Ok(blocked) => tell(&blocked, said.as_deref(), args.json, out)?,
             Err(Failure::NotReached(crate::admin::client::CallError::Down(cause))) => {
                 leave(order, args.json, gateway, &cause, err)?
             }
-            Err(failure) => return Err(failure),
+            Err(failure) => {
+                failed = Some(failure);
+                break;
+            }
         };
         worst = worst.max(code);
     }
-    Ok(worst)
+    if !several.is_empty() {
+        print_json(&serde_json::json!({ "schema": 1, "blocked": several }), out)?;
+    }
+    failed.map_or(Ok(worst), Err)
 }
 
-fn tell(blocked: &Blocked, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
-    let code = if blocked.confirmed && blocked.durable { exit::OK } else { exit::ERROR };
+fn code_of(blocked: &Blocked) -> u8 {
+    if blocked.confirmed && blocked.durable { exit::OK } else { exit::ERROR }
+}
+
+fn tell(blocked: &Blocked, said: Option<&str>, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
+    let code = code_of(blocked);
     if json {
         print_json(blocked, out)?;
         return Ok(code);
@@ -229,6 +297,9 @@ fn tell(blocked: &Blocked, json: bool, out: &mut dyn Write) -> Result<u8, Failur
         (false, false) => "NOT CONFIRMED AND NOT DURABLE",
     };
     writeln!(out, "{word}: {} {}", block.what.kind().word(), plain(&block.what.phrase()))?;
+    if let Some(said) = said {
+        writeln!(out, "  that is {}", plain(said))?;
+    }
     writeln!(out, "  number  {} (lift it with `portcullis unblock {}`)", block.id, block.id)?;
     writeln!(out, "  site    {}", plain(block.site.as_deref().unwrap_or("all sites")))?;
     writeln!(out, "  until   {}", timestamp(block.until))?;

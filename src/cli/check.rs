@@ -13,6 +13,7 @@ use crate::config::problem::{Problem, Problems, Severity};
 use crate::config::settings::{CspChoice, Site};
 use crate::config::values::Networks;
 use crate::config::{self, Loaded};
+use crate::warnings::{self, Machine};
 
 /// How `check` answers.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +26,8 @@ pub struct Options {
     pub json: bool,
     /// Colours, for a terminal.
     pub coloured: bool,
+    /// Look at this machine too: who listens where, what the state directory is on.
+    pub machine: bool,
 }
 
 /// Checks a config file, writes the outcome without colours, answers the exit code: 0 or 3 (1 when it cannot be
@@ -56,6 +59,9 @@ fn look_around(loaded: &mut Loaded, options: &Options) -> Problems {
     let file = loaded.settings.path.clone();
     let problem = |found: access::Found| Problem::of_file(&file, found.message, found.help);
     let mut problems = Problems::default();
+    let machine = if options.machine { Machine::look(&loaded.settings) } else { Machine::default() };
+    let advice = warnings::all(&loaded.settings, &machine, None).into_iter();
+    loaded.warnings.0.extend(advice.map(|one| Problem::of_file(&file, one.what, one.remedy)));
     if let Some(user) = &options.as_user {
         let (forbidden, warnings) = access::look(user, &loaded.settings);
         problems.0.extend(forbidden.into_iter().map(problem));

@@ -61,7 +61,7 @@ impl Check {
             }
         };
         let coloured = io::stdout().is_terminal();
-        let options = Options { offline: self.offline, as_user, json: self.json, coloured };
+        let options = Options { offline: self.offline, as_user, json: self.json, coloured, machine: true };
         check::check_with(&self.file, &options, out)
     }
 }

@@ -102,6 +102,10 @@ Allowlist: the application's metrics are not there for strangers, however the pa
 
   for P in /metrics /%6detrics //METRICS/x; do ask --path-as-is -o /dev/null -w '%{{http_code}}\n' "$U$P"; done
 
+What was refused, and why; with an id from there `portcullis explain --id ID` says what it means and what to do
+
+  portcullis denials
+
 Security headers: the page's Content-Security-Policy and friends, which the application does not send
 
   ask -o /dev/null -D - $U/

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::client::{Failure, Gateway, print_json};
-use super::exit;
+use super::{exit, request};
 use crate::clock::Clock;
 use crate::gateway::explain::{Explanation, Means, Question, explain};
 use crate::policy::{Snapshot, compile};
@@ -27,7 +27,11 @@ const MOST: u64 = 64 << 10;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The request, e.g. 'POST https://files.example.com/api/auth/login'; without a method it is GET.
-    request: String,
+    #[arg(required_unless_present = "id")]
+    request: Option<String>,
+    /// Say instead what was decided of the request with this id (`X-Request-Id`, access log).
+    #[arg(long, value_name = "REQUEST_ID", conflicts_with_all = ["request", "headers"])]
+    id: Option<String>,
     /// The address that it comes from.
     #[arg(long, value_name = "ADDRESS", default_value = "203.0.113.7")]
     from: IpAddr,
@@ -46,11 +50,20 @@ pub(super) fn run(
     gateway: &Gateway,
     (out, err): (&mut dyn Write, &mut dyn Write),
 ) -> u8 {
+    let Some(request) = &args.request else {
+        return of_id(args, gateway, (out, err));
+    };
     let told = headers(&args.headers, &mut std::io::stdin()).and_then(|headers| {
-        let question = Question { request: args.request.clone(), from: args.from, headers };
+        let question = Question { request: request.clone(), from: args.from, headers };
         ask(&question, config, gateway, err)
     });
     let told = told.and_then(|told| if args.json { print_json(&told, out) } else { print(&told, out) });
+    told.map_or_else(|failure| failure.tell(gateway, "explain", args.json, err), |()| exit::OK)
+}
+
+fn of_id(args: &Args, gateway: &Gateway, (out, err): (&mut dyn Write, &mut dyn Write)) -> u8 {
+    let told = request::ask(args.id.as_deref().unwrap_or_default(), gateway)
+        .and_then(|told| if args.json { print_json(&told, out) } else { request::print(&told.request, out) });
     told.map_or_else(|failure| failure.tell(gateway, "explain", args.json, err), |()| exit::OK)
 }
 
@@ -133,6 +146,11 @@ fn print(told: &Explanation, out: &mut dyn Write) -> Result<(), Failure> {
     match (told.status, &told.reason, &told.upstream) {
         (Some(status), reason, _) => {
             writeln!(out, "refused with {status}: {}", plain(reason.as_deref().unwrap_or("-")))?;
+            for (name, text) in [("meaning", &told.cause), ("remedy", &told.remedy)] {
+                if let Some(text) = text {
+                    writeln!(out, "  {name:<10}{}", plain(text))?;
+                }
+            }
         }
         (None, _, upstream) => writeln!(out, "forwarded to {}", plain(upstream.as_deref().unwrap_or("-")))?,
     }

@@ -3,6 +3,7 @@
 //! A verb is a `clap::Args` of its own and a function that writes to a given place and answers an exit code of [`exit`].
 
 mod access;
+pub mod allow;
 mod apps;
 pub mod block;
 pub mod blocks;
@@ -12,6 +13,7 @@ pub mod client;
 mod config_verbs;
 mod demo;
 mod demo_text;
+pub mod denials;
 pub mod exit;
 mod explain;
 mod healthcheck;
@@ -19,6 +21,7 @@ pub mod init;
 mod papers;
 mod reach;
 pub mod reload;
+mod request;
 mod run;
 mod running;
 pub mod status;
@@ -73,6 +76,10 @@ enum Verb {
     Blocks(Asking<blocks::BlocksArgs>),
     /// Lift a block.
     Unblock(Asking<blocks::UnblockArgs>),
+    /// List what was refused lately, or would have been.
+    Denials(Asking<denials::DenialsArgs>),
+    /// Let one network reach class `setup` for a while.
+    Allow(Asking<allow::AllowArgs>),
     /// Show how the running gateway is.
     Status(Asking<status::StatusArgs>),
     /// Exit with 0 if the running gateway takes requests, else with 1; for containers and supervisors.
@@ -132,6 +139,8 @@ pub fn run() -> ExitCode {
         Verb::Block(asking) => asking.ask(block::run),
         Verb::Blocks(asking) => asking.ask(blocks::list),
         Verb::Unblock(asking) => asking.ask(blocks::unblock),
+        Verb::Denials(asking) => asking.ask(denials::run),
+        Verb::Allow(asking) => asking.ask(allow::run),
         Verb::Status(asking) => asking.ask(status::run),
         Verb::Healthcheck(asking) => asking.ask(healthcheck::run),
         Verb::Reload(asking) => asking.ask(reload::run),

@@ -20,10 +20,7 @@ const ADDRESSES: usize = 3;
 pub(super) fn unreached(settings: &Settings) -> Vec<Found> {
     let mut upstreams: Vec<Upstream> = Vec::new();
     for site in &settings.sites {
-        let ports =
-            site.app.routes.iter().filter_map(|route| route.port).map(|port| site.upstream.at_port(port));
-        let own = site.routes.iter().filter_map(|route| route.upstream.clone());
-        for upstream in [site.upstream.clone()].into_iter().chain(ports).chain(own) {
+        for upstream in site.upstreams() {
             if !upstreams.contains(&upstream) {
                 upstreams.push(upstream);
             }

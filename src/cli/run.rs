@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::user_dir::user_dir;
 use super::{ConfigArgs, complain, exit};
 use crate::config::{self, Loaded};
+use crate::stores::durable::directory::has_store;
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -40,7 +41,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> u8 {
 
 /// Loads a config and serves it until a signal ends the process.
 pub(super) fn serve(path: &Path) -> u8 {
-    let Loaded { settings, warnings } = match config::load(path) {
+    let Loaded { settings, warnings, unread } = match config::load_to_start(path, has_store) {
         Ok(loaded) => loaded,
         Err(problems) => {
             complain(&problems);
@@ -49,6 +50,11 @@ pub(super) fn serve(path: &Path) -> u8 {
     };
     if !warnings.0.is_empty() {
         complain(&warnings);
+    }
+    if !unread.is_empty() {
+        complain(format_args!(
+            "THE BLOCK FILE IS NOT TAKEN, because it has mistakes; the blocks of its last good copy hold until it is mended:\n{unread}"
+        ));
     }
     match crate::serve::run(&settings) {
         Ok(()) => exit::OK,

@@ -39,6 +39,7 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
         ready,
         draining,
         blocks,
+        holes,
         reload,
         warnings,
     } = status;
@@ -48,6 +49,10 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
     writeln!(out, "  workers  {workers}")?;
     let counts: Vec<_> = blocks.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     writeln!(out, "  blocks   {}", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") })?;
+    for hole in holes {
+        let (class, site) = (plain(&hole.class), plain(&hole.site));
+        writeln!(out, "  open     {class} of {site} for {} until {}", hole.network, timestamp(hole.until))?;
+    }
     let state = if *durable { "on the disk".to_owned() } else { format!("{unwritten} NOT ON THE DISK") };
     writeln!(out, "  state    {state}")?;
     if *draining {

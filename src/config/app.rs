@@ -22,6 +22,8 @@ pub struct App {
     pub routes: Vec<AppRoute>,
     /// Where tokens travel, and what they are.
     pub tokens: Tokens,
+    /// How a login names its account and hands out its token, where the app file says so.
+    pub login: Option<Login>,
     /// The Content-Security-Policy by class; `{origin}` stands for scheme, host and public port.
     pub csp: ClassMap<Box<str>>,
     /// Other sets of policies, by the word in `csp = "app:strict"`; each is whole.
@@ -91,12 +93,23 @@ pub struct Tokens {
     pub carriers: Vec<Carrier>,
     /// The refresh cookie's name, where there is one: an opaque token of its own.
     pub refresh_cookie: Option<Box<str>>,
+    /// The claim that says the account's name, as people type it at the login.
+    pub account_claim: Option<Box<str>>,
     /// The issuer of the application's tokens, where it names one.
     pub issuer: Option<Box<str>>,
     /// How long an access token lives.
     pub lifetime: Duration,
     /// How long a refresh token lives; zero where there is none.
     pub refresh_lifetime: Duration,
+}
+
+/// How a login names its account and hands out its token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The field of the request's body, JSON or form, that names the account; `None`: only the token's claim does.
+    pub account: Option<Box<str>>,
+    /// The field of the answer's JSON that has the token, with dots between names: `data.access_token`.
+    pub token: Box<str>,
 }
 
 /// What a token looks like.

@@ -25,14 +25,33 @@ use crate::clock::{Clock, Now};
 /// # Errors
 /// Every problem of every file at once, each with its place.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    parse(path, &text_of(path)?, Clock::system().now())
+}
+
+/// As [`load`], for a start. A block file with mistakes keeps no gateway from starting when the blocks of its last good
+/// copy are in the state, as `known` says of a state directory: they are then [`Loaded::unread`], and the file says nothing.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_to_start(path: &Path, known: impl FnOnce(&Path) -> bool) -> Result<Loaded, Problems> {
+    let (settings, found) = read(path, &text_of(path)?, Clock::system().now());
+    match settings {
+        Some(mut settings) if found.problems.is_empty() && known(&settings.state_dir) => {
+            settings.files.extend(found.files);
+            Ok(Loaded { settings, warnings: found.warnings, unread: found.block_file })
+        }
+        settings => judged(path, settings, found),
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, Problems> {
     let unreadable = |why: String| {
         let message = format!("{} cannot be read: {why}", path.display());
         let help = "name another file, or begin with `portcullis init`";
         Problems(vec![Problem::of_file(path, message, help)])
     };
     let bytes = read::read_file(path).map_err(unreadable)?;
-    let text = String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text".into()))?;
-    parse(path, &text, Clock::system().now())
+    String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text".into()))
 }
 
 /// Reads and checks the text of a config: what [`load`] does, for a text that is in no file (`run --app …`) and for
@@ -41,15 +60,27 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
 /// # Errors
 /// Every problem of every file at once, each with its place.
 pub fn parse(path: &Path, text: &str, now: Now) -> Result<Loaded, Problems> {
+    let (settings, found) = read(path, text, now);
+    judged(path, settings, found)
+}
+
+fn read(path: &Path, text: &str, now: Now) -> (Option<Settings>, read::Found) {
     let path = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     let (settings, mut found) = read::settings(&path, text, now);
     found.problems.sort();
     found.warnings.sort();
+    (settings, found)
+}
+
+fn judged(path: &Path, settings: Option<Settings>, mut found: read::Found) -> Result<Loaded, Problems> {
+    if !found.block_file.is_empty() {
+        found.problems.0.append(&mut found.block_file.0);
+        found.problems.sort();
+    }
     match settings {
-        Some(settings) if found.problems.is_empty() => {
-            let mut settings = settings;
+        Some(mut settings) if found.problems.is_empty() => {
             settings.files.append(&mut found.files);
-            Ok(Loaded { settings, warnings: found.warnings })
+            Ok(Loaded { settings, warnings: found.warnings, unread: Problems::default() })
         }
         None if found.problems.is_empty() => {
             let help = "please report this file: no problem was found, yet no settings either";
@@ -87,4 +118,6 @@ pub struct Loaded {
     pub settings: Settings,
     /// Not wrong, yet worth a word: printed by `check`, logged at start.
     pub warnings: Problems,
+    /// What is wrong with a block file whose last good copy holds; only of [`load_to_start`].
+    pub unread: Problems,
 }

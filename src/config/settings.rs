@@ -333,6 +333,19 @@ impl Site {
         if weaker { (class, None) } else { (own.class, Some(own)) }
     }
 
+    /// Every upstream that its requests may go to, each once.
+    pub fn upstreams(&self) -> Vec<Upstream> {
+        let ports = self.app.routes.iter().filter_map(|route| route.port).map(|port| self.upstream.at_port(port));
+        let own = self.routes.iter().filter_map(|route| route.upstream.clone());
+        let mut all: Vec<Upstream> = Vec::new();
+        for upstream in std::iter::once(self.upstream.clone()).chain(ports).chain(own) {
+            if !all.contains(&upstream) {
+                all.push(upstream);
+            }
+        }
+        all
+    }
+
     /// The site's own route of a path, chosen as among an app file's.
     pub fn route_of(&self, method: &Method, path: &str) -> Option<&SiteRoute> {
         self.routes

@@ -189,6 +189,8 @@ impl Control {
         if !self.unwritten.is_empty() && self.commit(&[]) {
             (self.say)("the block store is written again: all blocks are durable");
         }
+        self.close_holes();
+        self.keep_accounts();
         let now = self.clock.now();
         let standing = self.held.values().filter(|held| !held.is_over(now)).count();
         let indexed: usize = self.blocks.load().counts().map(|(_, count)| count).sum();

@@ -2,6 +2,7 @@
 
 use crate::admin::api::{Refusal, RefusalKind};
 use crate::clock::Now;
+use crate::config::class::Class;
 use crate::config::settings::{Settings, Site};
 use crate::stores::blocks::order::width;
 use crate::stores::blocks::{Block, Order, What};
@@ -29,6 +30,8 @@ pub struct SiteFacts {
     token_lifetime: u64,
     refresh_lifetime: u64,
     refreshes: bool,
+    /// It has routes of class `setup`.
+    pub(super) sets_up: bool,
 }
 
 impl SiteFacts {
@@ -45,6 +48,12 @@ impl SiteFacts {
             token_lifetime: millis(site.token_lifetime),
             refresh_lifetime: millis(site.refresh_lifetime),
             refreshes: site.app.tokens.refresh_cookie.is_some(),
+            sets_up: site
+                .routes
+                .iter()
+                .map(|route| route.class)
+                .chain(site.app.routes.iter().map(|route| route.class))
+                .any(|class| class == Class::Setup),
         }
     }
 
@@ -103,22 +112,28 @@ fn on(order: Order, site: Option<String>, by: &str, sites: &[SiteFacts], now: No
 
 /// The site's own name. What names a person or a token only within one application wants a site when there are several.
 fn site_of(order: &Order, sites: &[SiteFacts]) -> Result<Option<String>, Refusal> {
-    let names = || sites.iter().map(|site| site.name.as_str()).collect::<Vec<_>>().join(", ");
-    if let Some(wanted) = &order.site {
-        let found = sites.iter().find(|site| site.is_called(wanted));
-        let message = || format!("there is no site `{wanted}`; the sites are: {}", names());
-        return found
-            .map(|site| Some(site.name.clone()))
-            .ok_or_else(|| Refusal::new(RefusalKind::Usage, message()));
-    }
-    match (&order.what, sites) {
-        (What::Fingerprint { .. } | What::Share { .. } | What::Address { .. }, _) => Ok(None),
-        (_, [only]) => Ok(Some(only.name.clone())),
-        (_, []) => Ok(None),
-        _ => {
-            let message = format!("there are several sites; say which with --site: {}", names());
-            Err(Refusal::new(RefusalKind::Usage, message))
+    match (&order.what, &order.site, sites) {
+        (What::Fingerprint { .. } | What::Share { .. } | What::Address { .. }, None, _) | (_, None, []) => {
+            Ok(None)
         }
+        _ => one_site(order.site.as_deref(), sites).map(Some),
+    }
+}
+
+/// The name of the site that is meant: the one that is called so, or the only one.
+///
+/// # Errors
+/// When none is called so, or there are several and none is named.
+pub(super) fn one_site(wanted: Option<&str>, sites: &[SiteFacts]) -> Result<String, Refusal> {
+    let names = || sites.iter().map(|site| site.name.as_str()).collect::<Vec<_>>().join(", ");
+    let usage = |message| Err(Refusal::new(RefusalKind::Usage, message));
+    match (wanted, sites) {
+        (Some(wanted), _) => match sites.iter().find(|site| site.is_called(wanted)) {
+            Some(site) => Ok(site.name.clone()),
+            None => usage(format!("there is no site `{wanted}`; the sites are: {}", names())),
+        },
+        (None, [only]) => Ok(only.name.clone()),
+        (None, _) => usage(format!("there are several sites; say which with --site: {}", names())),
     }
 }
 

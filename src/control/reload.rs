@@ -65,12 +65,14 @@ impl Control {
         answer
     }
 
-    fn take_over(&mut self, loaded: Loaded) -> Result<Vec<String>, Problems> {
+    fn take_over(&mut self, mut loaded: Loaded) -> Result<Vec<String>, Problems> {
         let sites = SiteFacts::of(&loaded.settings);
         let files = loaded.settings.files.clone();
         let mut warnings = lines(&loaded.warnings);
-        let file = loaded.settings.blocks.clone();
+        let file = loaded.settings.blocks.take();
+        let settings = loaded.settings.clone();
         warnings.extend(self.reloader.apply(loaded)?);
+        self.settings = settings;
         self.reloader.follow(files);
         self.sites = sites;
         self.file = file;
@@ -93,7 +95,7 @@ impl Control {
 }
 
 /// Each problem in one line with its place.
-fn lines(problems: &Problems) -> Vec<String> {
+pub(super) fn lines(problems: &Problems) -> Vec<String> {
     problems.0.iter().map(line).collect()
 }
 

@@ -58,7 +58,7 @@ fn settings(folder: &Path) -> Settings {
 }
 
 fn loaded(folder: &Path) -> Loaded {
-    Loaded { settings: settings(folder), warnings: Problems::default() }
+    Loaded { settings: settings(folder), warnings: Problems::default(), unread: Problems::default() }
 }
 
 #[derive(Clone, Default)]
@@ -256,7 +256,7 @@ fn a_block_that_cannot_be_written_holds_in_memory_and_is_written_later() {
         let blocked = give(&mut control, order(address())).await.unwrap();
         assert!(blocked.confirmed && !blocked.durable);
         assert_eq!(standing(&bench.blocks), 2);
-        assert_eq!(control.status().status.unwritten, 1);
+        assert_eq!(control.status().await.status.unwritten, 1);
         assert!(!control.vitals().durable.load(Ordering::Relaxed));
 
         let refused = control.unblock(1, "uid 0").unwrap_err();
@@ -267,7 +267,7 @@ fn a_block_that_cannot_be_written_holds_in_memory_and_is_written_later() {
 
         std::fs::rename(&away, &store).unwrap();
         control.tend().await;
-        assert_eq!(control.status().status.unwritten, 0);
+        assert_eq!(control.status().await.status.unwritten, 0);
     });
     drop(control);
     let control = bench.control();
@@ -353,11 +353,11 @@ fn a_broken_config_changes_nothing_and_is_shown() {
     let place = bench.folder.path().join("portcullis.toml");
     assert_eq!(refusal.problems, [format!("{}:2:2: no such key (write `b`)", place.display())]);
     assert_eq!(bench.fake.applied.load(Ordering::Relaxed), 0);
-    let last = control.status().status.reload;
+    let last = runtime().block_on(control.status()).status.reload;
     assert!(!last.successful && last.problems == refusal.problems);
     bench.fake.broken.store(false, Ordering::Relaxed);
     control.reload("uid 0").unwrap();
-    assert!(control.status().status.reload.successful);
+    assert!(runtime().block_on(control.status()).status.reload.successful);
     assert_eq!(bench.fake.applied.load(Ordering::Relaxed), 1);
 }
 
@@ -480,4 +480,45 @@ fn a_stale_socket_is_taken_over_and_a_live_one_is_not() {
         runtime().block_on(async { assert!(Socket::bind(&path).is_err()) });
     });
     assert!(!path.exists());
+}
+
+#[test]
+fn a_hole_outlives_a_rebuilt_index_and_ends_by_the_clock() {
+    use crate::admin::allow::AllowOrder;
+    use crate::config::class::Class;
+    use crate::request::facts::{Facts, scope_of};
+
+    let text = "[tls]\nself_signed = true\n[[site]]\nhosts = [\"a.test\"]\napp = \"arkeep\"\nupstream = \"http://127.0.0.1:1\"\n";
+    let bench = Bench::new();
+    let config = crate::config::parse(Path::new("/etc/portcullis.toml"), text, bench.clock.now()).unwrap();
+    runtime().block_on(async {
+        let mut control = bench.control();
+        control.sites = SiteFacts::of(&config.settings);
+        let order = |lasting| AllowOrder {
+            class: "setup".into(),
+            from: "203.0.113.7/32".parse().unwrap(),
+            lasting,
+            site: None,
+            reason: String::new(),
+            yes: false,
+        };
+        let opened = control.allow(order(60_000), "me").await.unwrap();
+        assert!(opened.confirmed && opened.warnings.is_empty(), "{:?}", opened.warnings);
+        control.rebuild();
+        let lets = || {
+            let scopes = std::rc::Rc::new([scope_of("a.test")]);
+            let facts = Facts { class: Class::Setup, scopes, now: bench.clock.now(), ..Facts::example() };
+            bench.blocks.load().lets(&facts)
+        };
+        assert!(lets());
+        bench.hand.advance(Duration::from_millis(59_999));
+        assert!(lets());
+        bench.hand.advance(Duration::from_millis(1));
+        assert!(!lets(), "it ends without anybody's doing");
+        control.tend().await;
+        assert!(control.status().await.status.holes.is_empty() && bench.has_said("allow ended"));
+        for lasting in [0, 24 * 3_600_000 + 1] {
+            assert_eq!(control.allow(order(lasting), "me").await.unwrap_err().error, RefusalKind::Usage);
+        }
+    });
 }

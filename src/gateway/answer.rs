@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{Response, StatusCode, Version};
 
 use super::exchange::Exchange;
+use super::login::Lesson;
 use super::read::{Reading, Refusal};
 use super::respond::Shape;
 use super::upload::Upload;
@@ -102,12 +103,14 @@ pub fn refused(refusal: Refusal, exchange: &mut Exchange, asked: &Asked) -> Resp
     }
 }
 
-/// The upstream has answered. What the app file says of this class and status may not be what it answered.
+/// The upstream has answered. What the app file says of this class and status may not be what it answered; a login's answer
+/// teaches.
 pub fn permitted(
     mut answer: Response<Body>,
     reading: &Reading<'_>,
     exchange: &mut Exchange,
     asked: &Asked,
+    lesson: Option<Rc<Lesson>>,
 ) -> Response<Body> {
     exchange.upstream_answered();
     if asked.is_rpc() {
@@ -129,7 +132,10 @@ pub fn permitted(
         exchange.because(format!("the upstream answered a WebSocket with {}", answer.status().as_u16()));
         return respond::failed(&ForwardError::Closed, asked.shape);
     }
-    answer
+    match lesson {
+        Some(lesson) => lesson.hear(answer),
+        None => answer,
+    }
 }
 
 /// The upstream has not: because of the client's body, or of itself.

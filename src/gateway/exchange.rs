@@ -10,7 +10,9 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Response, Version};
 
+use super::causes::{self, Told};
 use super::read::Reading;
+use super::recent::{self, Recents};
 use super::rpc;
 use super::view::View;
 use crate::clock::{Clock, Now};
@@ -18,7 +20,7 @@ use crate::config::class::Class;
 use crate::guards::Denial;
 use crate::request::body::{Body, BodyError, Tail};
 use crate::request::client::Client;
-use crate::request::facts::Malformed;
+use crate::request::facts::{Facts, Malformed};
 use crate::stores::streams::{Kill, Registration};
 use crate::telemetry::access_log::Lane;
 use crate::telemetry::line::{Entry, Verdict};
@@ -26,12 +28,13 @@ use crate::telemetry::line::{Entry, Verdict};
 /// What is known of a request so far; logs it when dropped.
 pub struct Exchange {
     lane: Rc<Lane>,
+    recent: Rc<Recents>,
     clock: Clock,
     view: Rc<View>,
     /// When the head had come.
     pub start: Now,
     /// The request's id.
-    pub id: Box<str>,
+    pub id: Rc<str>,
     kill: Rc<Kill>,
     method: Method,
     target: Option<PathAndQuery>,
@@ -47,7 +50,10 @@ pub struct Exchange {
     pub class: Option<Class>,
     /// The token's name in logs.
     pub token: Option<Box<str>>,
+    facts: Option<Rc<Facts>>,
+    route: Option<Rc<str>>,
     verdict: Verdict,
+    told: Option<Told>,
     status: u16,
     /// Bytes of the request's body.
     pub received: Rc<std::cell::Cell<u64>>,
@@ -65,6 +71,8 @@ pub struct Exchange {
 pub struct Beginning<'a> {
     /// The worker's log.
     pub lane: Rc<Lane>,
+    /// The worker's memory.
+    pub recent: Rc<Recents>,
     /// The worker's clock.
     pub clock: Clock,
     /// The policy and this worker's counters.
@@ -72,7 +80,7 @@ pub struct Beginning<'a> {
     /// When the head had come.
     pub start: Now,
     /// The request's id.
-    pub id: Box<str>,
+    pub id: Rc<str>,
     /// Ends the request; knows why it did.
     pub kill: Rc<Kill>,
     /// The head.
@@ -86,13 +94,14 @@ impl Exchange {
         let field = |name| if on { from.head.headers.get(name).cloned() } else { None };
         Self {
             lane: from.lane,
+            recent: from.recent,
             clock: from.clock,
             view: from.view,
             start: from.start,
             id: from.id,
             kill: from.kill,
             method: from.head.method.clone(),
-            target: from.head.uri.path_and_query().filter(|_| on).cloned(),
+            target: from.head.uri.path_and_query().cloned(),
             version: from.head.version,
             referer: field(header::REFERER),
             agent: field(header::USER_AGENT),
@@ -101,7 +110,10 @@ impl Exchange {
             site: None,
             class: None,
             token: None,
+            facts: None,
+            route: None,
             verdict: Verdict::Permitted,
+            told: None,
             status: 0,
             received: Rc::default(),
             sent: 0,
@@ -118,6 +130,8 @@ impl Exchange {
         self.site = Some(reading.place);
         self.class = Some(reading.facts.class);
         self.token = token;
+        self.facts = Some(Rc::clone(&reading.facts));
+        self.route = self.view.site(self.site).pattern(reading.found.place);
     }
 
     /// It came over HTTP/2.
@@ -134,6 +148,7 @@ impl Exchange {
     pub fn denied(&mut self, denial: &Denial) {
         let (guard, reason) = (denial.guard, denial.reason.word());
         self.verdict = Verdict::Denied { guard, reason };
+        self.told = Some(causes::denied(denial.reason));
         if let Some(class) = self.class {
             self.view.site(self.site).metrics.denial(class, guard, reason);
         } else {
@@ -145,6 +160,7 @@ impl Exchange {
     pub fn observed(&mut self, denial: &Denial) {
         let (guard, reason) = (denial.guard, denial.reason.word());
         self.verdict = Verdict::Observed { guard, reason };
+        self.told = Some(causes::denied(denial.reason));
         if let Some(class) = self.class {
             self.view.site(self.site).metrics.would_deny(class, guard, reason);
         }
@@ -153,6 +169,7 @@ impl Exchange {
     /// It was no request that one can judge.
     pub fn malformed(&mut self, why: Malformed) {
         self.verdict = Verdict::Malformed(why.word());
+        self.told = Some(causes::malformed(why));
         self.view.nowhere.metrics.worker().malformed(why.word());
     }
 
@@ -175,6 +192,34 @@ impl Exchange {
         if let Some(class) = self.class {
             self.view.site(self.site).metrics.request(class, status, self.elapsed());
         }
+        self.remember();
+    }
+
+    /// Once for each request: when its answer's head is known, or when it has ended without one.
+    fn remember(&mut self) {
+        let site = self.view.site(self.site);
+        let plain = self.verdict == Verdict::Permitted && self.cause.is_none();
+        let path = |target: &PathAndQuery| {
+            let mut masked = String::new();
+            site.mask.target(target.as_str(), &mut masked);
+            masked.into_boxed_str()
+        };
+        let failed = self.cause.as_ref().map(|_| causes::failed(self.status));
+        self.recent.note(recent::Entry {
+            id: Rc::clone(&self.id),
+            wall: self.start.wall,
+            client: self.client,
+            site: self.site.map(|_| Rc::clone(&site.name)),
+            route: self.route.take(),
+            class: self.class,
+            method: self.method.clone(),
+            path: self.target.as_ref().filter(|_| !plain).map(path),
+            facts: self.facts.take(),
+            verdict: self.verdict,
+            told: self.told.or(failed),
+            status: self.status,
+            failure: self.cause.clone(),
+        });
     }
 
     /// Keeps the exchange alive until the answer's body has ended.
@@ -220,9 +265,6 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if !self.lane.is_on() {
-            return;
-        }
         if !self.ended && self.cause.is_none() {
             self.cause = Some(Cow::Borrowed(match (self.kill.cause(), self.status) {
                 (Some(cause), _) => cause,

@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use serde::{Deserialize, Serialize};
 
+use super::causes::{self, Told};
 use super::read::{self, Reading, Refusal, Surroundings};
 use super::{Link, decide};
 use crate::clock::Now;
@@ -64,6 +65,12 @@ pub struct Explanation {
     pub status: Option<u16>,
     /// Why, in one word of the closed lists.
     pub reason: Option<String>,
+    /// What the reason means.
+    #[serde(default)]
+    pub cause: Option<String>,
+    /// What to do about it.
+    #[serde(default)]
+    pub remedy: Option<String>,
     /// Where it would go.
     pub upstream: Option<String>,
 }
@@ -122,6 +129,7 @@ fn ask(question: &Question, means: Means<'_>, rehearsal: bool) -> Result<Explana
             told.verdict = "malformed".into();
             let answer = super::respond::malformed(why, super::respond::Shape::Problem);
             told.refused(answer.status().as_u16(), why.word());
+            told.meaning(causes::malformed(why));
         }
         Err(Refusal::Denied(denial)) => told.denied(&denial),
         Err(Refusal::Redirect(location)) => {
@@ -150,6 +158,8 @@ impl Explanation {
             headers: Vec::new(),
             status: None,
             reason: None,
+            cause: None,
+            remedy: None,
             upstream: None,
         }
     }
@@ -194,6 +204,12 @@ impl Explanation {
         self.verdict = "deny".into();
         self.guard = Some(denial.guard.into());
         self.refused(denial.reason.status().as_u16(), denial.reason.word());
+        self.meaning(causes::denied(denial.reason));
+    }
+
+    fn meaning(&mut self, told: Told) {
+        self.cause = Some(told.cause.into());
+        self.remedy = Some(told.remedy.into());
     }
 
     fn refused(&mut self, status: u16, reason: &str) {

@@ -5,10 +5,13 @@
 //! without one.
 
 mod answer;
+pub mod causes;
 pub mod exchange;
 pub mod explain;
 pub mod hops;
+pub mod login;
 pub mod read;
+pub mod recent;
 pub mod respond;
 pub mod rpc;
 mod tunnel;
@@ -18,8 +21,10 @@ pub mod view;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
@@ -30,7 +35,9 @@ use tower::{Service, ServiceExt};
 use self::answer::{Asked, Dress};
 use self::exchange::{Beginning, Exchange};
 use self::hops::Identity;
+use self::login::Lesson;
 use self::read::{Reading, Surroundings};
+use self::recent::Recents;
 pub use self::tunnel::{Carried, Registrar, Tunnel};
 use self::upload::Upload;
 use self::view::{View, Views};
@@ -43,6 +50,7 @@ use crate::request::body::Body;
 use crate::request::client::Client;
 use crate::request::facts::{Facts, Malformed};
 use crate::request::share_key::ShareKey;
+use crate::stores::accounts::Accounts;
 use crate::stores::blocks::Index;
 use crate::stores::cached::BlocksReader;
 use crate::stores::streams::{Kill, Streams};
@@ -79,7 +87,8 @@ pub fn decide(
     // No `..` here: a new guard does not compile until it has been given its place.
     let RouteGuards { allowlist, browser, size, rate } = &route.guards;
     // Cheapest, and hides the endpoint. It and the blocks enforce always; the others may only observe.
-    pass(crate::guards::allowlist::Allowlist::NAME, allowlist.check(cx), false, on)?;
+    let reached = crate::guards::allowlist::check(allowlist.as_ref(), index, cx);
+    pass(crate::guards::allowlist::Allowlist::NAME, reached, false, on)?;
     // Emergency blocks: before anything that costs or counts.
     let judged = blocks::check(index, cx);
     pass(blocks::NAME, judged.verdict, false, on)?;
@@ -200,6 +209,10 @@ pub struct Gateway<U> {
     pub streams: Rc<Streams>,
     /// The access log.
     pub lane: Rc<Lane>,
+    /// What is remembered of the latest requests.
+    pub recent: Rc<Recents>,
+    /// What logins have taught.
+    pub accounts: Arc<Accounts>,
     /// The time.
     pub clock: Clock,
     /// Hashes share tokens.
@@ -267,7 +280,9 @@ where
         }
         let trailers = reading.h2 && (asked.is_rpc() || facts.class == Class::Rpc);
         exchange.trailers = trailers;
-        let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link), trailers);
+        let lesson = Lesson::begin(&reading, &head.headers, &self.accounts);
+        let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link), trailers)
+            .read_aside(lesson.as_ref().map(|lesson| Rc::clone(&lesson.body)));
         let slot = Rc::default();
         let way = Way {
             reading: &reading,
@@ -280,7 +295,7 @@ where
         let forward = self.forward(permit, head, incoming, way);
         let answered = self.upstream.clone().oneshot(forward).await;
         let answer = match answered {
-            Ok(answer) => answer::permitted(answer, &reading, &mut exchange, &asked),
+            Ok(answer) => answer::permitted(answer, &reading, &mut exchange, &asked, lesson),
             Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
         };
         let answer = if strips { answer::expire_cookies(answer, reading.site) } else { answer };
@@ -296,6 +311,7 @@ where
         self.count.set(count);
         Box::new(Exchange::begin(Beginning {
             lane: Rc::clone(&self.lane),
+            recent: Rc::clone(&self.recent),
             clock: self.clock.clone(),
             view: Rc::clone(view),
             start: self.clock.now(),
@@ -325,6 +341,10 @@ where
             let (exchange, link) = (Rc::clone(slot), Rc::clone(link));
             client.map(|client| Tunnel::new(client, Registrar { streams, facts }, exchange, link))
         });
+        if matches!(reading.facts.class, Class::Login | Class::Refresh | Class::Oidc) {
+            // Their answers are read: see `login`.
+            head.headers.remove(ACCEPT_ENCODING);
+        }
         let rpc = rpc::is_call(&head);
         let answer_within = match rpc::deadline(&head.headers) {
             _ if reading.facts.class != Class::Rpc => Within::Usual,
@@ -367,16 +387,15 @@ where
 }
 
 /// Sixteen hexadecimal digits, more after four thousand million requests.
-fn request_id(base: u32, count: u64) -> Box<str> {
+fn request_id(base: u32, count: u64) -> Rc<str> {
     let Ok(low) = u32::try_from(count) else { return format!("{base:08x}{count:08x}").into() };
     let word = (u64::from(base) << 32 | u64::from(low)).to_be_bytes();
-    let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'a' + half - 10 });
-    let mut text = String::with_capacity(16);
-    for byte in word {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
+    let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
+    let mut text = [0; 16];
+    for (place, byte) in text.chunks_exact_mut(2).zip(word) {
+        place.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
     }
-    text.into()
+    std::str::from_utf8(&text).unwrap_or_default().into()
 }
 
 /// How a request came.

@@ -10,6 +10,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::login::Aside;
 use super::read::Reading;
 use super::{Link, hops};
 use crate::config::class::Class;
@@ -31,6 +32,7 @@ pub struct Upload {
     count: Rc<Cell<u64>>,
     whole: Rc<Cell<bool>>,
     state: Rc<Cell<State>>,
+    aside: Option<Rc<Aside>>,
 }
 
 /// How far a body is.
@@ -48,7 +50,14 @@ impl Upload {
         let limit = if reading.site.observe { u64::MAX } else { reading.found.route.guards.size.limit() };
         let paced = !matches!(reading.facts.class, Class::Live | Class::Rpc);
         let h2 = reading.h2;
-        Self { link, paced, h2, trailers, limit, count, whole: Rc::default(), state: Rc::default() }
+        let (whole, state) = Default::default();
+        Self { link, paced, h2, trailers, limit, count, whole, state, aside: None }
+    }
+
+    /// Lets the body be read beside as it passes.
+    #[must_use]
+    pub fn read_aside(self, aside: Option<Rc<Aside>>) -> Self {
+        Self { aside, ..self }
     }
 
     /// The body to forward.
@@ -66,6 +75,7 @@ impl Upload {
             count: Rc::clone(&self.count),
             whole: Rc::clone(&self.whole),
             state: Rc::clone(&self.state),
+            aside: self.aside.clone(),
         };
         let source = if self.h2 { Source::Http2(incoming) } else { Source::Http1(incoming) };
         Body::stream(source, Box::new(meter))
@@ -122,6 +132,7 @@ struct Meter {
     count: Rc<Cell<u64>>,
     whole: Rc<Cell<bool>>,
     state: Rc<Cell<State>>,
+    aside: Option<Rc<Aside>>,
 }
 
 impl Tail for Meter {
@@ -133,6 +144,9 @@ impl Tail for Meter {
             return Err(BodyError::TooLarge);
         };
         self.left = left;
+        if let Some(aside) = &self.aside {
+            aside.take(piece);
+        }
         Ok(())
     }
 

@@ -24,6 +24,10 @@ pub struct View {
 /// One site's counters and mask.
 #[derive(Debug)]
 pub struct SiteView {
+    /// The site's name; `-` for none.
+    pub name: Rc<str>,
+    /// The patterns of its routes, in the order of the policy's.
+    patterns: Vec<Rc<str>>,
     /// Counters.
     pub metrics: SiteMetrics,
     /// What is secret in its URLs.
@@ -65,18 +69,32 @@ impl View {
     fn new(snapshot: Rc<Snapshot>, metrics: &Arc<Metrics>) -> Self {
         let policy = snapshot.policy();
         let view = |site: &Site| SiteView {
+            name: Rc::from(&*site.name),
+            patterns: site.routes.iter().map(|route| Rc::from(route.pattern.as_str())).collect(),
             metrics: SiteMetrics::new(metrics, &site.name),
             mask: mask(std::slice::from_ref(site)),
         };
         let sites = policy.sites.iter().map(view).collect();
         // What was refused before its site was known may hold any site's secrets.
-        let nowhere = SiteView { metrics: SiteMetrics::new(metrics, "-"), mask: mask(&policy.sites) };
+        let nowhere = SiteView {
+            name: Rc::from("-"),
+            patterns: Vec::new(),
+            metrics: SiteMetrics::new(metrics, "-"),
+            mask: mask(&policy.sites),
+        };
         Self { snapshot, sites, nowhere }
     }
 
     /// A site's part; what belongs to no site has one too.
     pub fn site(&self, site: Option<usize>) -> &SiteView {
         site.and_then(|site| self.sites.get(site)).unwrap_or(&self.nowhere)
+    }
+}
+
+impl SiteView {
+    /// The pattern of a route.
+    pub fn pattern(&self, route: usize) -> Option<Rc<str>> {
+        self.patterns.get(route).cloned()
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! 1. A client in none of the networks is refused with 404: a stranger need not learn that the endpoint exists.
 //! 2. A client that is not known is in no network.
+//! 3. A timed hole that an operator has opened (`portcullis allow`) lets its network through.
 //!
 //! Caveat: as good as `trusted_proxies`; a wrong entry there lets clients choose their own address.
 
@@ -9,6 +10,15 @@ use super::{Denial, Guard, Reason, Verdict};
 use crate::config::values::Networks;
 use crate::request::client::Client;
 use crate::request::facts::Facts;
+use crate::stores::blocks::Index;
+
+/// Asks a route's allowlist, and behind a refusal the holes in it.
+pub fn check(allowlist: Option<&Allowlist>, index: &Index, cx: &Facts) -> Verdict {
+    match allowlist.map_or(Verdict::Pass, |allowlist| allowlist.check(cx)) {
+        Verdict::Deny(_) if index.lets(cx) => Verdict::Pass,
+        verdict => verdict,
+    }
+}
 
 /// The networks that may reach a route.
 #[derive(Debug, Clone)]

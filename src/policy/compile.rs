@@ -85,6 +85,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, limits: &Arc<Limits>
         name: site.name().into(),
         scopes: site.hosts.iter().map(|host| scope_of(&host.to_string())).collect(),
         tokens: site.app.tokens.clone(),
+        login: site.app.login.clone(),
         token_lifetime: site.token_lifetime,
         hosts: site.hosts.iter().map(|host| compile_host(settings, site, host)).collect(),
         denials: denials.collect(),

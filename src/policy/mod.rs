@@ -17,7 +17,7 @@ use http::{HeaderValue, StatusCode};
 pub use compile::compile;
 pub use routes::Found;
 
-use crate::config::app::Tokens;
+use crate::config::app::{Login, Tokens};
 use crate::config::class::Class;
 use crate::config::path_pattern::PathPattern;
 use crate::config::settings::{ClassMap, Settings, Upstream};
@@ -64,6 +64,8 @@ pub struct Site {
     pub scopes: Box<[u64]>,
     /// Where its tokens travel.
     pub tokens: Tokens,
+    /// How its logins name accounts and hand out tokens.
+    pub login: Option<Login>,
     /// How long its access tokens live.
     pub token_lifetime: Duration,
     /// Its hosts with their origins and headers.

@@ -274,6 +274,7 @@ mod tests {
             format: TokenFormat::Opaque,
             carriers: carriers.to_vec(),
             refresh_cookie: Some("refresh".into()),
+            account_claim: None,
             issuer: None,
             lifetime: Duration::from_secs(60),
             refresh_lifetime: Duration::ZERO,

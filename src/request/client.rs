@@ -75,7 +75,7 @@ fn parse_hop(hop: &str) -> Option<IpAddr> {
 }
 
 /// Loopback, private (RFC 1918, RFC 4193), link-local, or shared (RFC 6598): where a tunnel or proxy may sit.
-fn is_local(address: IpAddr) -> bool {
+pub fn is_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let [first, second, ..] = v4.octets();

@@ -81,6 +81,13 @@ pub fn examine(
     Ok(Credential { fingerprint, claims: Some(claims), ..opaque })
 }
 
+/// One more claim of a token, as text; for a token that the application itself has just handed out.
+pub fn claim(text: &[u8], format: TokenFormat, name: &str) -> Option<String> {
+    let payload = payload(text, format).ok()??;
+    let claims: serde_json::Value = serde_json::from_slice(&payload).ok()?;
+    claims.get(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
 /// All before the last dot.
 pub fn signed_part(text: &[u8]) -> &[u8] {
     text.rsplitn(2, |byte| *byte == b'.').nth(1).unwrap_or(text)

@@ -58,7 +58,8 @@ pub fn run(settings: &Settings) -> Result<(), Fault> {
     let clock = Clock::system();
     // Read once more, after what it held was noted: no change can slip in between.
     let seen = Contents::of(&settings.files);
-    let loaded = config::load(&settings.path).map_err(|problems| problems.to_string())?;
+    let loaded = config::load_to_start(&settings.path, directory::has_store);
+    let loaded = loaded.map_err(|problems| problems.to_string())?;
     let gateway = Parted::open(loaded, clock, seen)?;
     runtime.block_on(gateway.serve(hangup))
 }
@@ -220,6 +221,7 @@ impl Parted {
                 clock: self.clock.clone(),
                 policy: Arc::clone(&self.policy),
                 blocks: Arc::clone(&self.blocks),
+                accounts: self.control.accounts(),
                 share_key: self.share_key.clone(),
                 tls: Arc::clone(&tls),
                 caps: Arc::clone(&caps),

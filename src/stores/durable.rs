@@ -3,6 +3,7 @@
 //! A block is one JSON value under its number. Nothing here is ever silently empty: a store that cannot be read whole
 //! is an error with the way out, and a store that is new says so.
 
+mod accounts;
 pub mod directory;
 pub mod spool;
 

@@ -1,8 +1,11 @@
 //! What outlives a policy: blocks, limits, live streams.
 
+pub mod accounts;
 pub mod blocks;
 pub mod cached;
 pub mod descriptors;
 pub mod durable;
+pub mod holes;
 pub mod limits;
+pub mod recent;
 pub mod streams;

@@ -56,6 +56,11 @@ impl Streams {
         hit.map(|(_, live)| live.kill.kill_for(BLOCKED)).count()
     }
 
+    /// Shows what is known of each live stream.
+    pub fn each(&self, mut show: impl FnMut(&Facts)) {
+        self.live.borrow().iter().for_each(|(_, live)| show(&live.facts));
+    }
+
     /// How many are live.
     pub fn len(&self) -> usize {
         self.live.borrow().len()

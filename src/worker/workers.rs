@@ -7,12 +7,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::listener::Kind;
 use crate::listener::accept::Listener;
+use crate::request::client::Client;
+use crate::stores::recent::{Query, Record};
 
 /// What the control thread asks of a worker.
 #[derive(Debug)]
 pub enum Command {
     /// Read the block index anew, cut every live stream that it means, and say how many.
     Sweep(oneshot::Sender<usize>),
+    /// Say what is remembered of the latest requests.
+    Recall(Query, oneshot::Sender<Vec<Record>>),
+    /// Say whose the remembered requests are: some of their clients, each with its number of requests.
+    Clients(oneshot::Sender<Vec<(Client, usize)>>),
     /// A new policy for connections too, and other sockets: open these, close those (their connections live on).
     Listen {
         /// To serve from now on, each with the address that the config names.
@@ -77,6 +83,37 @@ impl Workers {
             confirmed = false;
         }
         Swept { cut, confirmed }
+    }
+
+    /// Asks every worker's memory, and waits for all answers, at most `limit`. `None`: not all have answered.
+    pub async fn recall(&self, query: &Query, limit: Duration) -> Option<Vec<Record>> {
+        self.gather(|answer| Command::Recall(query.clone(), answer), limit).await
+    }
+
+    /// Whose the requests are that are remembered: some clients of each worker. `None`: not all have answered.
+    pub async fn clients(&self, limit: Duration) -> Option<Vec<(Client, usize)>> {
+        self.gather(Command::Clients, limit).await
+    }
+
+    async fn gather<T>(
+        &self,
+        ask: impl Fn(oneshot::Sender<Vec<T>>) -> Command,
+        limit: Duration,
+    ) -> Option<Vec<T>> {
+        let mut answers = Vec::with_capacity(self.senders.len());
+        for sender in &self.senders {
+            let (answer, told) = oneshot::channel();
+            sender.try_send(ask(answer)).ok()?;
+            answers.push(told);
+        }
+        let all = async {
+            let mut gathered = Vec::new();
+            for told in answers {
+                gathered.extend(told.await.ok()?);
+            }
+            Some(gathered)
+        };
+        tokio::time::timeout(limit, all).await.ok()?
     }
 
     /// Gives each worker its sockets to open, in their order, and tells all which to close. `false`: one did not take it.

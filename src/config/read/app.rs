@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 
 use super::site::{class_of, class_of_key, rate_entry};
-use super::{Doc, Keys, Sketch, Table, Value, headers, read_file, route, suggestion};
+use super::{Doc, Keys, Sketch, Table, Value, headers, login, read_file, route, suggestion};
 use crate::clock::Now;
 use crate::config::app::{App, AppRoute, Carrier, DenialBody, TokenFormat, Tokens};
 use crate::config::class::Class;
@@ -113,9 +113,11 @@ fn app(mut root: Table<'_>) -> Option<App> {
     let denials: Vec<_> =
         denials.entries(Keys::Statuses).filter_map(|(key, value)| denial(key, &value)).collect();
     let rate = root.section("rate");
+    let tokens = tokens(root.section("tokens"));
     let app = App {
         routes: routes(&root.section("routes")),
-        tokens: tokens(root.section("tokens")),
+        login: login::read(&mut root, tokens.account_claim.is_some()),
+        tokens,
         csp_variants: variants(&root.section("csp_variants"), &csp),
         csp,
         denials,
@@ -202,6 +204,7 @@ fn tokens(mut table: Table<'_>) -> Tokens {
         format,
         carriers,
         refresh_cookie: table.parse("refresh_cookie", field_name),
+        account_claim: table.parse("account_claim", login::field),
         issuer: table.parse("issuer", issuer),
         lifetime: table.parse("lifetime", parse_duration).unwrap_or(defaults::TOKEN_LIFETIME),
         refresh_lifetime: table.parse("refresh_lifetime", parse_duration).unwrap_or_default(),

@@ -6,7 +6,8 @@
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Doc, Table, Value, read_file_up_to};
+use super::{Doc, Found, Table, Value, read_file_up_to};
+use crate::config::problem::{Problem, Problems};
 use crate::config::settings::{FileBlock, FileWhat};
 use crate::config::values::{ValueError, parse_network};
 
@@ -25,15 +26,17 @@ pub(super) fn read(value: &Value<'_>) -> Option<Vec<FileBlock>> {
         .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "it is no UTF-8 text".to_owned()));
     match text {
         Ok(text) => {
-            let (list, found) = Doc::walk(&path, &text, value.doc.now, list);
+            let (list, mut found) = Doc::walk(&path, &text, value.doc.now, list);
+            found.block_file = std::mem::take(&mut found.problems);
+            let sound = found.block_file.0.is_empty();
             value.doc.absorb(found);
-            list
+            // Half a list would lift the other half.
+            list.filter(|_| sound)
         }
         Err(why) => {
-            value.wrong(ValueError {
-                message: format!("{}: {why}", path.display()),
-                help: "mend the file".into(),
-            });
+            let problem =
+                Problem::of_file(&path, format!("the block file cannot be read: {why}"), "mend the file");
+            value.doc.absorb(Found { block_file: Problems(vec![problem]), ..Found::default() });
             None
         }
     }

@@ -9,6 +9,7 @@ mod gateway;
 mod headers;
 mod hosts;
 mod listen;
+mod login;
 mod route;
 mod site;
 mod sketch;
@@ -45,6 +46,8 @@ const LARGEST_FILE: u64 = 1 << 20;
 pub(super) struct Found {
     pub problems: Problems,
     pub warnings: Problems,
+    /// What is wrong with the block file: apart, because a start may do without it.
+    pub block_file: Problems,
     pub files: Vec<PathBuf>,
 }
 
@@ -142,6 +145,7 @@ impl Doc {
         let mut found = self.found.borrow_mut();
         found.problems.0.extend(other.problems.0);
         found.warnings.0.extend(other.warnings.0);
+        found.block_file.0.extend(other.block_file.0);
         found.files.extend(other.files);
     }
 

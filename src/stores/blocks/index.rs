@@ -8,6 +8,7 @@ use super::{Hit, Kind};
 use crate::request::client::Client;
 use crate::request::credential::Credential;
 use crate::request::facts::Facts;
+use crate::stores::holes::Hole;
 
 /// So many changes a delta holds before it is merged into a new base: a copy of it takes well under a millisecond.
 const DELTA: usize = 1024;
@@ -21,6 +22,8 @@ pub struct Index {
     /// Lifted since the base was built; asked only on a hit. Sorted.
     lifted: Vec<u64>,
     counts: [usize; Kind::ALL.len()],
+    /// Holes in allowlists: they reach every worker by the same way.
+    holes: Arc<[Hole]>,
 }
 
 impl Index {
@@ -57,6 +60,17 @@ impl Index {
             next.count(held, |count| count.saturating_sub(1));
         }
         next
+    }
+
+    /// This index with these holes in allowlists.
+    #[must_use]
+    pub fn with_holes(self, holes: Arc<[Hole]>) -> Self {
+        Self { holes, ..self }
+    }
+
+    /// Whether a hole lets this request through its allowlist.
+    pub fn lets(&self, facts: &Facts) -> bool {
+        self.holes.iter().any(|hole| hole.lets(facts))
     }
 
     /// The delta is full: build a new one with [`Index::new`].

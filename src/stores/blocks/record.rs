@@ -164,16 +164,16 @@ pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-mod hex_fingerprint {
+pub(crate) mod hex_fingerprint {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use super::{Fingerprint, from_hex, to_hex};
 
-    pub(super) fn serialize<S: Serializer>(value: &Fingerprint, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &Fingerprint, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&to_hex(&value.0))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Fingerprint, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Fingerprint, D::Error> {
         let text = String::deserialize(from)?;
         from_hex(&text).map(Fingerprint).ok_or_else(|| D::Error::custom("a fingerprint is 64 hex digits"))
     }
@@ -191,5 +191,26 @@ mod hex_key {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Key, D::Error> {
         let text = String::deserialize(from)?;
         from_hex(&text).map(Key).ok_or_else(|| D::Error::custom("a share's hash is 32 hex digits"))
+    }
+}
+
+pub(crate) mod hex_key_option {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::{Key, from_hex, to_hex};
+
+    pub(crate) fn serialize<S: Serializer>(value: &Option<Key>, to: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(key) => to.serialize_some(&to_hex(&key.0)),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Key>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        let key = |text: String| {
+            from_hex(&text).map(Key).ok_or_else(|| D::Error::custom("a share's hash is 32 hex digits"))
+        };
+        text.map(key).transpose()
     }
 }

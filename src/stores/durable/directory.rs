@@ -52,6 +52,11 @@ impl StateDir {
     }
 }
 
+/// Whether there is a block store in a state directory: blocks of earlier days are known then.
+pub fn has_store(state_dir: &Path) -> bool {
+    StateDir { path: state_dir.to_owned(), fresh: false }.store().exists()
+}
+
 /// Makes a directory with mode 0700, and those above it as the system likes.
 ///
 /// # Errors

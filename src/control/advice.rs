@@ -1,0 +1,49 @@
+//! The warnings of [`crate::warnings`], with what only the running gateway knows.
+
+use super::Control;
+use super::blocking::SWEEP;
+use crate::clock::Now;
+use crate::request::client::Client;
+use crate::warnings::{self, Machine, Running, Warning};
+
+/// So long a new state is spoken of, in nanoseconds.
+const NEW: u64 = 24 * 3600 * 1_000_000_000;
+/// How old what was seen of the machine may be, in nanoseconds.
+const LOOK: u64 = 60_000_000_000;
+
+impl Control {
+    /// Into the process log, at the start.
+    pub(super) fn warn(&self) {
+        for warning in self.advise(Vec::new()) {
+            (self.say)(&format!("warning: {warning}"));
+        }
+    }
+
+    /// As of now, for `status`.
+    pub(super) async fn advice(&self) -> Vec<Warning> {
+        let mut clients: Vec<(Client, usize)> = Vec::new();
+        // A worker that is too busy to answer says nothing, and nothing is said of clients then.
+        for (client, requests) in self.workers.clients(SWEEP).await.unwrap_or_default() {
+            match clients.iter_mut().find(|(known, _)| *known == client) {
+                Some((_, count)) => *count += requests,
+                None => clients.push((client, requests)),
+            }
+        }
+        self.advise(clients)
+    }
+
+    /// Not with every `status`: the kernel writes a line for each connection of the machine.
+    pub(super) fn look_again(&mut self, now: Now) {
+        if now.mono.saturating_sub(self.machine.0) >= LOOK {
+            self.machine = (now.mono, Machine::look(&self.settings));
+        }
+    }
+
+    fn advise(&self, clients: Vec<(Client, usize)>) -> Vec<Warning> {
+        let names = self.site_names().into_iter();
+        let lifetimes = names.filter_map(|name| self.accounts.lifetime(&name).map(|seconds| (name, seconds)));
+        let up = self.clock.now().mono.saturating_sub(self.started.mono);
+        let running = Running { fresh: self.fresh && up < NEW, clients, lifetimes: lifetimes.collect() };
+        warnings::all(&self.settings, &self.machine.1, Some(&running))
+    }
+}

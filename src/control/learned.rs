@@ -1,0 +1,30 @@
+//! What logins have taught goes to the disk together, now and then: losing the last seconds of it costs nothing but that
+//! `block account` does not know a name yet.
+
+use super::Control;
+
+impl Control {
+    /// At the start.
+    pub(super) fn take_in_accounts(&self) {
+        match self.store.accounts() {
+            Ok(accounts) => self.accounts.take_in(accounts),
+            Err(error) => {
+                (self.say)(&format!(
+                    "the accounts that logins have taught are not known: {error}; they are learned again"
+                ));
+            }
+        }
+    }
+
+    /// Writes what is new.
+    pub(super) fn keep_accounts(&mut self) {
+        let changes = self.accounts.changes();
+        if changes.learned.is_empty() && changes.forgotten.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.learn(&changes) {
+            (self.say)(&format!("what logins have taught is not written yet: {error}"));
+            self.accounts.unwritten(changes);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What each reason means and what an operator does about it: the full face of what a stranger is told in one line.
+
+use crate::guards::Reason;
+use crate::request::facts::Malformed;
+
+/// The operator's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// What it means.
+    pub cause: &'static str,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+const fn told(cause: &'static str, remedy: &'static str) -> Told {
+    Told { cause, remedy }
+}
+
+/// Of a request that was no request.
+pub const fn malformed(why: Malformed) -> Told {
+    const BROKEN: &str =
+        "no browser sends this; if a program of yours does, mend it there. Nothing in the config admits it";
+    match why {
+        Malformed::RequestLine => told("the first line is no request line of HTTP/1.1", BROKEN),
+        Malformed::Version => told(
+            "the version is neither HTTP/1.0 nor HTTP/1.1",
+            "a program that speaks another protocol talks to this port; look at its address and port",
+        ),
+        Malformed::Method => told(
+            "CONNECT, TRACE, or a method whose name is no token",
+            "the gateway is no forward proxy: take it out of the client's proxy settings. Debuggers that want TRACE go to the application itself",
+        ),
+        Malformed::Target => told(
+            "the target is neither a path nor an absolute URL of ours, or has a fragment or user-info in it",
+            BROKEN,
+        ),
+        Malformed::Path => told(
+            "the path can be read in more ways than one: %2F, %5C, %00, a control character, or an escape that is none",
+            "if the application needs `%2F` in a path, write a [[site.route]] for it with encoded_slash = \"keep\"; not where a class restricts access",
+        ),
+        Malformed::LineEnding => told("a line ends in a lone CR or LF, is folded, or holds NUL", BROKEN),
+        Malformed::HeaderName => told("a header's name is no token, or has blanks around it", BROKEN),
+        Malformed::HeaderValue => told("a header's value holds a control character", BROKEN),
+        Malformed::TooManyHeaders => told(
+            "more header fields than any browser sends (128)",
+            "look which program adds them: cookies in many fields, or a proxy in front",
+        ),
+        Malformed::HeadTooLarge => told(
+            "the head is larger than limits.request_head",
+            "cookies have piled up in that browser: delete the site's cookies; or raise limits.request_head",
+        ),
+        Malformed::Host => told(
+            "the Host is missing, stands twice, or is no host name",
+            "scanners do this; a program of yours must send one Host that is in the site's `hosts`",
+        ),
+        Malformed::ContentLength => {
+            told("Content-Length is no single plain number, or stands beside Transfer-Encoding", BROKEN)
+        }
+        Malformed::TransferEncoding => {
+            told("Transfer-Encoding is something other than one `chunked` in HTTP/1.1", BROKEN)
+        }
+        Malformed::Chunk => told("a chunk breaks the grammar, or a trailer has no business there", BROKEN),
+        Malformed::Upgrade => told(
+            "an upgrade to something other than a WebSocket, or one with a body",
+            "h2c upgrades are not taken: HTTP/2 is agreed in the TLS handshake",
+        ),
+        Malformed::Expect => told("an `Expect` other than 100-continue", BROKEN),
+        Malformed::Credentials => told(
+            "two credentials of one kind that differ, more than 16, or a token in a spelling that some decoder forgives",
+            "a browser with an old cookie beside a new one: delete the site's cookies. A proxy in front that adds an Authorization of its own must replace the client's",
+        ),
+    }
+}
+
+/// Of a refusal by a guard.
+pub const fn denied(reason: Reason) -> Told {
+    match reason {
+        Reason::Misdirected => told(
+            "the host is in no site's `hosts`, or it is of another site than the name in the TLS handshake (SNI), or there was no such name",
+            "add the host to the site's `hosts` if it is yours. Behind a proxy that speaks TLS to the gateway: let it send SNI, and the same name as Host",
+        ),
+        Reason::UntrustedPeer => told(
+            "a `plain` listener serves trusted proxies only, and the peer is none",
+            "add the proxy's address to listen.trusted_proxies, or let the client come by https",
+        ),
+        Reason::NotAllowlisted => told(
+            "the client is in none of the networks that this class is open to; classes health, metrics, docs and setup are open to this machine only",
+            "add its network to [site.only_from]; for a first run `portcullis allow setup --from ADDRESS --for 15m`. A client `unknown` is in no network: see listen.trusted_proxies",
+        ),
+        Reason::TokenBlocked => told(
+            "a credential of the request is blocked, by itself, by its subject, or with everyone's",
+            "`portcullis blocks` lists the blocks, `portcullis unblock NUMBER` lifts one",
+        ),
+        Reason::AddressBlocked => told(
+            "the client's network is blocked",
+            "`portcullis blocks` lists the blocks, `portcullis unblock NUMBER` lifts one",
+        ),
+        Reason::ShareBlocked => told(
+            "the share link is blocked",
+            "`portcullis blocks` lists the blocks, `portcullis unblock NUMBER` lifts one",
+        ),
+        Reason::CrossOrigin => told(
+            "a page of another site wants to open a WebSocket, or to run an upload as a script, style or plug-in",
+            "that is what the guard is for. If the page is your own, serve it from the site's host: the Origin must be the site's",
+        ),
+        Reason::BodyTooLarge => told(
+            "the announced body is over the limit of the class",
+            "raise [site.limits] body or upload_body, or let a [[site.route]] give the path the class `upload`",
+        ),
+        Reason::RateLimited => told(
+            "the client has used up its budget for the class; many people behind one address share one",
+            "it refills by itself. [site.rate.CLASS] sets refill and burst; `observe = [\"rate\"]` on a route only counts",
+        ),
+        Reason::Draining => told("the gateway is stopping", "nothing: the next one takes it"),
+    }
+}
+
+/// Of an answer that is ours because the application gave none: by its status.
+pub const fn failed(status: u16) -> Told {
+    match status {
+        502 => told(
+            "the application could not be reached, or broke the rules of HTTP",
+            "is it running, and does it listen where `upstream` says? `portcullis status` and the application's own log tell more",
+        ),
+        504 => told(
+            "the application took the request and did not answer in time",
+            "look at the application: a database that hangs, a disk that is full",
+        ),
+        413 => told(
+            "the body passed the limit of the class on its way",
+            "raise [site.limits] body or upload_body, or let a [[site.route]] give the path the class `upload`",
+        ),
+        503 => told("the gateway is stopping, or short of something", "`portcullis status` says which"),
+        _ => told("the client left, or broke its body off", "nothing on this side"),
+    }
+}

@@ -1,0 +1,394 @@
+//! What a login says of itself: the account in its body, the token in its answer. Read beside the bytes, which go on
+//! untouched.
+//!
+//! Only an answer teaches, and only one of status 2xx with a token: a failed login teaches nothing. A body that two
+//! programs could read in two ways (a key twice, or in another case, escapes that are none) teaches nothing either, or a
+//! stranger could log in as himself and be learned as somebody else.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::{Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde::Deserializer as _;
+use serde::de::{self, IgnoredAny, MapAccess, Visitor};
+
+use super::read::Reading;
+use crate::clock::Now;
+use crate::config::app::{Login, TokenFormat};
+use crate::config::class::Class;
+use crate::request::body::{Body, BodyError, Tail};
+use crate::request::credential::{claim, examine};
+use crate::stores::accounts::{Account, Accounts};
+
+/// Largest body of a login that is read.
+pub const BODY: usize = 16 << 10;
+/// Largest answer to a login that is read.
+pub const ANSWER: usize = 64 << 10;
+
+/// Bytes read beside a body that passes: all of it, or nothing.
+#[derive(Debug, Default)]
+pub struct Aside {
+    bytes: RefCell<Option<Vec<u8>>>,
+    limit: usize,
+}
+
+/// A login on its way: what it will teach if its answer says that it succeeded.
+#[derive(Debug)]
+pub struct Lesson {
+    accounts: Arc<Accounts>,
+    login: Login,
+    claim: Option<Box<str>>,
+    format: TokenFormat,
+    site: Arc<str>,
+    form: Option<Form>,
+    now: Now,
+    /// The client's body.
+    pub body: Rc<Aside>,
+}
+
+/// How a body says what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `application/json`.
+    Json,
+    /// `application/x-www-form-urlencoded`.
+    Urlencoded,
+}
+
+impl Aside {
+    fn up_to(limit: usize) -> Self {
+        Self { bytes: RefCell::new(Some(Vec::new())), limit }
+    }
+
+    /// A piece passes.
+    pub fn take(&self, piece: &Bytes) {
+        let mut bytes = self.bytes.borrow_mut();
+        match &mut *bytes {
+            Some(known) if known.len() + piece.len() <= self.limit => known.extend_from_slice(piece),
+            known => *known = None,
+        }
+    }
+
+    fn all(&self) -> Option<Vec<u8>> {
+        self.bytes.borrow_mut().take()
+    }
+}
+
+impl Lesson {
+    /// The lesson of a request; `None`: its app file says nothing of logins, or it is none.
+    pub fn begin(reading: &Reading<'_>, headers: &HeaderMap, accounts: &Arc<Accounts>) -> Option<Rc<Self>> {
+        let site = reading.site;
+        let login = site.login.as_ref()?;
+        let claim = site.tokens.account_claim.clone();
+        let form = match reading.facts.class {
+            Class::Login => Form::of(headers),
+            Class::Refresh if claim.is_some() => None,
+            _ => return None,
+        };
+        Some(Rc::new(Self {
+            accounts: Arc::clone(accounts),
+            login: login.clone(),
+            claim,
+            format: site.tokens.format,
+            site: Arc::clone(&site.name),
+            form,
+            now: reading.facts.now,
+            body: Rc::new(Aside::up_to(BODY)),
+        }))
+    }
+
+    /// Reads the answer beside its bytes, if it is one that teaches.
+    pub fn hear(self: Rc<Self>, answer: Response<Body>) -> Response<Body> {
+        let headers = answer.headers();
+        let readable =
+            !headers.contains_key(header::CONTENT_ENCODING) && Form::of(headers) == Some(Form::Json);
+        // 206 and the like are no answers to a login.
+        if !readable || !matches!(answer.status(), StatusCode::OK | StatusCode::CREATED) {
+            return answer;
+        }
+        answer.map(|body| match body {
+            Body::Stream(stream) => {
+                let aside = Aside::up_to(ANSWER);
+                let ear = |inner| -> Box<dyn Tail> { Box::new(Ear { lesson: self, aside, inner }) };
+                Body::Stream(Box::new(stream.wrap(ear)))
+            }
+            other => other,
+        })
+    }
+
+    /// The answer has passed whole.
+    fn learn(&self, answer: &[u8]) -> Option<()> {
+        let token = token_of(answer, &self.login.token)?;
+        let claims = examine(token.as_bytes(), self.format, Duration::ZERO, false).ok()?.claims?;
+        if let Some(expires) = claims.expires {
+            self.accounts.saw_lifetime(&self.site, expires.saturating_sub(self.now.unix()));
+        }
+        let subject = claims.subject_text?.into_string();
+        let typed = self.login.account.as_deref().zip(self.form);
+        let typed = typed.and_then(|(key, form)| account_of(&self.body.all()?, form, key));
+        let claimed = self.claim.as_deref().and_then(|name| claim(token.as_bytes(), self.format, name));
+        for name in typed.into_iter().chain(claimed).collect::<BTreeSet<_>>() {
+            let (site, subject) = (self.site.to_string(), subject.clone());
+            self.accounts.learn(Account { site, name, subject, seen: self.now.wall });
+        }
+        Some(())
+    }
+}
+
+impl Form {
+    /// By the Content-Type; `None`: another, or several.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+        let (Some(one), None) = (types.next(), types.next()) else { return None };
+        let essence = one.to_str().ok()?.split(';').next()?.trim().to_ascii_lowercase();
+        match &*essence {
+            "application/json" => Some(Self::Json),
+            "application/x-www-form-urlencoded" => Some(Self::Urlencoded),
+            _ => None,
+        }
+    }
+}
+
+/// The account that a login's body names under this key. `None`: there is none, or another program could read it in
+/// another way.
+pub fn account_of(body: &[u8], form: Form, key: &str) -> Option<String> {
+    let name = match form {
+        Form::Json => {
+            let mut json = serde_json::Deserializer::from_slice(body);
+            let name = json.deserialize_map(Named(key)).ok()??;
+            json.end().ok()?;
+            name
+        }
+        Form::Urlencoded => form_field(body, key)?,
+    };
+    let sound = !name.is_empty() && !name.chars().any(char::is_control);
+    sound.then_some(name)
+}
+
+fn form_field(body: &[u8], key: &str) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?;
+    let mut fields = Fields::new(key);
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=')?;
+        if fields.is_wanted(&form_decoded(name)?)? {
+            fields.value = Some(form_decoded(value)?);
+        }
+    }
+    fields.value
+}
+
+/// `None`: an escape that is none, or no UTF-8.
+fn form_decoded(text: &str) -> Option<String> {
+    let escapes = text.match_indices('%');
+    let hex = |at: usize| {
+        text.get(at + 1..at + 3).is_some_and(|two| two.bytes().all(|one| one.is_ascii_hexdigit()))
+    };
+    if !escapes.into_iter().all(|(at, _)| hex(at)) {
+        return None;
+    }
+    let blanks = text.replace('+', " ");
+    percent_decode_str(&blanks).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+}
+
+/// The fields of a body, each once in any spelling of its name: Go takes `Email` for `email`.
+struct Fields<'k> {
+    key: &'k str,
+    seen: BTreeSet<String>,
+    value: Option<String>,
+}
+
+impl<'k> Fields<'k> {
+    fn new(key: &'k str) -> Self {
+        Self { key, seen: BTreeSet::new(), value: None }
+    }
+
+    /// Whether this is the field; `None`: the body cannot be read in one way only.
+    fn is_wanted(&mut self, name: &str) -> Option<bool> {
+        let folded = name.to_ascii_lowercase();
+        let known = folded == self.key.to_ascii_lowercase();
+        (name.is_ascii() && (!known || name == self.key) && self.seen.insert(folded)).then_some(known)
+    }
+}
+
+/// Reads one string of an object.
+struct Named<'k>(&'k str);
+
+impl<'de> Visitor<'de> for Named<'_> {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<String>, A::Error> {
+        let mut fields = Fields::new(self.0);
+        while let Some(name) = map.next_key::<String>()? {
+            match fields.is_wanted(&name) {
+                Some(true) => fields.value = Some(map.next_value()?),
+                Some(false) => drop(map.next_value::<IgnoredAny>()?),
+                None => return Err(de::Error::custom("a field that can be read in two ways")),
+            }
+        }
+        Ok(fields.value)
+    }
+}
+
+/// The token in the application's own answer: a string below these names.
+fn token_of(answer: &[u8], path: &str) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_slice(answer).ok()?;
+    let found = path.split('.').try_fold(&json, |value, name| value.get(name))?;
+    found.as_str().map(str::to_owned)
+}
+
+/// Watches the answer's body.
+struct Ear {
+    lesson: Rc<Lesson>,
+    aside: Aside,
+    inner: Box<dyn Tail>,
+}
+
+impl Tail for Ear {
+    fn data(&mut self, piece: &Bytes) -> Result<(), BodyError> {
+        self.aside.take(piece);
+        self.inner.data(piece)
+    }
+
+    fn complete(&mut self) {
+        if let Some(answer) = self.aside.all() {
+            self.lesson.learn(&answer);
+        }
+        self.inner.complete();
+    }
+
+    fn broken(&mut self, error: &(dyn Error + 'static)) {
+        self.inner.broken(error);
+    }
+
+    fn waiting(&mut self, waiting: bool) {
+        self.inner.waiting(waiting);
+    }
+
+    fn cause(&self) -> Option<&'static str> {
+        self.inner.cause()
+    }
+
+    fn trailers(&mut self, trailers: HeaderMap) -> Option<HeaderMap> {
+        self.inner.trailers(trailers)
+    }
+
+    fn epilogue(&mut self, broken: bool) -> Option<HeaderMap> {
+        self.inner.epilogue(broken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn json(body: &str) -> Option<String> {
+        account_of(body.as_bytes(), Form::Json, "email")
+    }
+
+    fn form(body: &str) -> Option<String> {
+        account_of(body.as_bytes(), Form::Urlencoded, "email")
+    }
+
+    #[test]
+    fn the_account_is_read_from_json_and_forms() {
+        for body in [
+            r#"{"email":"a@b.test","password":"x"}"#,
+            r#" {"password":{"email":["z"]},"em\u0061il":"a\u0040b.test"} "#,
+        ] {
+            assert_eq!(json(body).as_deref(), Some("a@b.test"), "{body}");
+        }
+        for body in ["email=a%40b.test&password=x", "password=+&&ema%69l=a@b.test"] {
+            assert_eq!(form(body).as_deref(), Some("a@b.test"), "{body}");
+        }
+        assert_eq!(form("email=a+b%2B").as_deref(), Some("a b+"));
+    }
+
+    #[test]
+    fn a_body_that_can_be_read_in_two_ways_names_nobody() {
+        for body in [
+            r#"{"email":"victim","email":"me"}"#,
+            r#"{"email":"victim","Email":"me"}"#,
+            r#"{"EMAIL":"me"}"#,
+            r#"{"email":"victim","ema\u0131l":"me"}"#,
+            r#"{"email":"victim","\u017fx":1}"#,
+            r#"{"email":1}"#,
+            r#"{"email":null}"#,
+            r#"{"email":["a"]}"#,
+            r#"{"email":""}"#,
+            r#"{"email":"a\u0000"}"#,
+            r#"{"email":"a"}x"#,
+            r#"{"email":"a"} {"email":"b"}"#,
+            r#"{"email":"a""#,
+            r#"["a"]"#,
+            r#""email""#,
+            "",
+            "\u{feff}{\"email\":\"a\"}",
+            "email=a",
+        ] {
+            assert_eq!(json(body), None, "{body}");
+        }
+        for body in [
+            "email=a&email=b",
+            "email=a&Email=b",
+            "email",
+            "email=%4",
+            "email=%zz",
+            "email=%ff",
+            "mail=a",
+            "",
+        ] {
+            assert_eq!(form(body), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_type_that_is_not_said_plainly_is_none() {
+        let of = |types: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for one in types {
+                headers.append(header::CONTENT_TYPE, http::HeaderValue::from_static(one));
+            }
+            Form::of(&headers)
+        };
+        assert_eq!(of(&["Application/JSON; charset=utf-8"]), Some(Form::Json));
+        assert_eq!(of(&["application/x-www-form-urlencoded"]), Some(Form::Urlencoded));
+        assert_eq!(
+            (of(&[]), of(&["text/json"]), of(&["application/json", "application/json"])),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_read_in_part() {
+        let aside = Aside::up_to(4);
+        aside.take(&Bytes::from_static(b"abc"));
+        aside.take(&Bytes::from_static(b"de"));
+        aside.take(&Bytes::from_static(b"f"));
+        assert_eq!(aside.all(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200), text in ".{0,60}") {
+            for body in [&body[..], text.as_bytes()] {
+                let _ = account_of(body, Form::Json, "email");
+                let _ = account_of(body, Form::Urlencoded, "email");
+                let _ = token_of(body, "data.token");
+            }
+        }
+    }
+}
