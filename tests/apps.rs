@@ -462,6 +462,35 @@ fn all_mistakes_of_an_app_file_are_told_at_once_together_with_those_of_the_confi
 }
 
 #[test]
+fn what_is_no_app_file_at_all_is_told_at_the_place_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("folder.toml")).unwrap();
+    std::fs::write(dir.path().join("binary.toml"), [0xff, 0xfe, 0]).unwrap();
+    std::fs::write(dir.path().join("huge.toml"), vec![b'#'; (1 << 20) + 1]).unwrap();
+    std::fs::write(dir.path().join("empty.toml"), "").unwrap();
+    std::fs::write(dir.path().join("syntax.toml"), "schema = = 1\n[routes\n").unwrap();
+    for (app, part, file) in [
+        ("./folder.toml", "it is no plain file", "portcullis.toml"),
+        ("./binary.toml", "it is not UTF-8 text", "portcullis.toml"),
+        ("./huge.toml", "it is larger than 1024 KiB", "portcullis.toml"),
+        ("./none.toml", "No such file", "portcullis.toml"),
+        ("", "`` is no built-in app file", "portcullis.toml"),
+        ("./empty.toml", "names no `schema`", "empty.toml"),
+        ("./syntax.toml", "", "syntax.toml"),
+    ] {
+        let text = format!(
+            "[tls]\nself_signed = true\n[[site]]\nhosts = [\"a.example\"]\nupstream = \"http://127.0.0.1:8000\"\napp = \"{app}\"\n"
+        );
+        let found = config::parse(&dir.path().join("portcullis.toml"), &text, NOW).unwrap_err();
+        assert!(found.0[0].message.contains(part), "{app}: {found}");
+        assert!(
+            found.0.iter().all(|problem| problem.file.ends_with(file) && !problem.help.is_empty()),
+            "{app}: {found}"
+        );
+    }
+}
+
+#[test]
 fn the_reference_of_app_files_holds_and_names_every_key() {
     let text = include_str!("../config/app.toml");
     let site = own_app(text).unwrap();
@@ -606,9 +635,8 @@ async fn a_route_on_another_port_is_served_from_there() {
     let other = Upstream::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother");
     let app =
         format!("{MINE}[routes]\nlive = [{{ match = \"/realtime/*\", port = {} }}]\n", other.address.port());
-    let gate =
-        Config { app: "./mine.toml".into(), files: vec![("mine.toml".into(), app)], ..Config::default() }
-            .start(main.address);
+    let gate = Config { app: "./mine.toml".into(), files: vec![("mine.toml", app)], ..Config::default() }
+        .start(main.address);
     assert_eq!(gate.ask("GET /realtime/x", "", b"").await.body, b"other");
     assert_eq!(gate.ask("GET /x", "", b"").await.body, b"ok");
 }
@@ -645,9 +673,8 @@ async fn an_answer_that_repeats_the_password_is_replaced_in_the_applications_own
 async fn a_replaced_answer_without_a_body_of_its_own_is_a_plain_one() {
     let upstream = Upstream::answering(ECHO);
     let app = format!("{MINE}[routes]\nlogin = [\"/in\"]\n[replace]\nlogin = [422]\n");
-    let gate =
-        Config { app: "./mine.toml".into(), files: vec![("mine.toml".into(), app)], ..Config::default() }
-            .start(upstream.address);
+    let gate = Config { app: "./mine.toml".into(), files: vec![("mine.toml", app)], ..Config::default() }
+        .start(upstream.address);
     let told = asked(&gate, "POST /in").await;
     assert!(!told.contains("SECRET-pw") && told.contains("\"status\":422"), "{told}");
 }

@@ -157,10 +157,8 @@ fn cases_are_judged_by_the_config_that_is_meant() {
         Some(1),
         "the command line is stronger"
     );
-    let observed = format!(
-        "schema = 1\nconfig = \"open.toml\"\n[[case]]\nname = \"a\"\nrequest = \"POST https://files.example.com/api/auth/login\"\n\
-         repeat = 6\nexpect.verdict = \"would_deny\"\n"
-    );
+    let observed = "schema = 1\nconfig = \"open.toml\"\n[[case]]\nname = \"a\"\nrequest = \"POST https://files.example.com/api/auth/login\"\n\
+         repeat = 6\nexpect.verdict = \"would_deny\"\n";
     fs::write(cases, observed).unwrap();
     let observed = told(&[cases]);
     assert!(observed.status.success(), "{}", String::from_utf8_lossy(&observed.stdout));
@@ -216,7 +214,7 @@ fn each_mistake_of_a_file_of_cases_is_told_at_its_place() {
     let (said, code) = said(&format!("{HEAD}{CASE}{expect}[[case]]\nname = 7\nrepaet = 2\n"), &[]);
     assert_eq!(code, 3);
     assert!(
-        said.contains("did you mean `repeat`?") && said.contains("5 problems; no case was tried"),
+        said.contains("did you mean `repeat`?") && said.contains("4 problems; no case was tried"),
         "{said}"
     );
 }
