@@ -6,11 +6,14 @@
 mod decision;
 
 use std::hint::black_box;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use decision::{Bench, asked};
+use portcullis::clock::Now;
 use portcullis::config::class::Class;
+use portcullis::config::values::Rate;
 use portcullis::gateway::causes;
 use portcullis::gateway::read::Reading;
 use portcullis::gateway::recent::{Entry, Recents};
@@ -18,6 +21,7 @@ use portcullis::request::client::Client;
 use portcullis::request::credential::{Claims, Credential, Fingerprint};
 use portcullis::request::facts::{Facts, Malformed};
 use portcullis::request::share_key::ShareKey;
+use portcullis::stores::limits::{Limiter, Limits, Who};
 use portcullis::telemetry::line::Verdict;
 
 /// Rounds of which the fastest counts: other programs may disturb all but one of them.
@@ -62,6 +66,23 @@ fn a_decision_allocates_nothing_whether_it_permits_or_denies() {
     }
     let spent = allocation_counter::measure(|| drop(black_box(vec![1])));
     assert_eq!(spent.count_total, 1, "the counter counts");
+}
+
+#[test]
+fn a_rate_limit_allocates_nothing_also_for_newcomers_of_a_full_table() {
+    let limits = Limits::new(1);
+    let rate = Rate { refill: Duration::from_secs(60), burst: NonZeroU32::new(10).unwrap() };
+    let limiter = Limiter::new(&limits, "class", rate);
+    let now = Now { mono: 1_000_000_000, wall: 0 };
+    let ask = |client: u128| {
+        let _ = black_box(limiter.check(Who { client, network: client >> 8 }, now, false));
+    };
+    (0..100_000).for_each(ask);
+    let spent = allocation_counter::measure(|| {
+        (0..200_000).for_each(ask);
+    });
+    assert_eq!(spent.count_total, 0, "{spent:?}");
+    assert!(limits.newcomers() > 100_000);
 }
 
 #[test]

@@ -223,7 +223,7 @@ async fn a_flood_of_new_clients_frees_no_offender_and_is_counted() {
     }
     let mut stream = TcpStream::connect(gate.plain).await.unwrap();
     let mut passed = 0;
-    for number in 0..6000_u32 {
+    for number in 0..4000_u32 {
         let [_, _, high, low] = number.to_be_bytes();
         let head = format!(
             "GET /api/x HTTP/1.1\r\nHost: {HOST}:{}\r\nX-Forwarded-For: 100.{high}.{low}.7\r\nX-Forwarded-Proto: https\r\n\r\n",
@@ -232,10 +232,10 @@ async fn a_flood_of_new_clients_frees_no_offender_and_is_counted() {
         passed += u32::from(raw::ask(&mut stream, head.as_bytes()).await.status == 200);
     }
     assert_eq!(status_for(&gate, "192.0.2.1", "/api/x").await.status, 429, "the offender is known");
-    println!("{passed} of 6000 passed");
+    println!("{passed} of 4000 passed");
     let shown = |name: &str| gate.metric(name).unwrap();
     assert!(shown("portcullis_limiter_keys") <= 2048.0, "{}", shown("portcullis_limiter_keys"));
-    assert!(shown("portcullis_limiter_shared_total") > 3000.0);
+    assert!(shown("portcullis_limiter_shared_total") > 1000.0);
     // Newcomers of one /24 share one budget now, some of them with a network of the flood.
     let mut served = 0;
     for network in 0..20 {
