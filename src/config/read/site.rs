@@ -13,6 +13,7 @@ use crate::config::app::App;
 use crate::config::class::Class;
 use crate::config::defaults;
 use crate::config::settings::{ClassMap, Site, SiteRoute};
+use crate::config::upstream::{Speaks, Upstream};
 use crate::config::values::{
     ByteSize, HostPattern, Networks, Rate, ValueError, parse_duration, parse_network, parse_refill,
 };
@@ -46,6 +47,7 @@ pub(super) fn site(
     let lifetimes = lifetimes(table.section("tokens"));
     let routes = routes(&mut table, &only_from, &trust, seen);
     trust.finish();
+    warn_of_grpc(&table, upstream.as_ref(), &routes);
     not_yet(&mut table);
     table.finish();
     let app = app?;
@@ -64,6 +66,20 @@ pub(super) fn site(
         headers,
         routes,
     })
+}
+
+/// Not wrong: other protocols of calls are content with HTTP/1.1.
+fn warn_of_grpc(table: &Table<'_>, upstream: Option<&Upstream>, routes: &[SiteRoute]) {
+    let of = |route: &SiteRoute| {
+        route.upstream.as_ref().or(upstream).map(|upstream| upstream.speaks == Speaks::Http)
+    };
+    if routes.iter().any(|route| route.class == Class::Rpc && of(route) == Some(true)) {
+        table.doc.warning(
+            table.span.clone(),
+            "a route of class `rpc` leads to an upstream of HTTP/1.1, by which gRPC cannot go",
+            "name the port of its gRPC by \"h2c://…\" or \"https://…\" as the route's `upstream`",
+        );
+    }
 }
 
 fn not_yet(table: &mut Table<'_>) {
