@@ -24,7 +24,7 @@ use crate::gateway::ForwardError;
 use crate::request::body::Body;
 
 /// Streams at once on one connection; fewer where the upstream wants fewer.
-pub const STREAMS: usize = 100;
+pub const STREAMS: u16 = 100;
 /// What may come for a client that takes nothing.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// All streams together: one that is not read must not hold up the others.
@@ -58,7 +58,8 @@ pub struct Carrier {
 impl Carrier {
     /// Another stream may begin, for all that is known here.
     pub fn has_room(&self) -> bool {
-        !self.driver.is_finished() && self.streams.get() < STREAMS.min(self.send.current_max_send_streams())
+        !self.driver.is_finished()
+            && self.streams.get() < usize::from(STREAMS).min(self.send.current_max_send_streams())
     }
 }
 
