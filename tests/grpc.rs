@@ -2,7 +2,7 @@
 //! a block that cuts a live stream on both sides.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's own functions are test code")]
-#![allow(clippy::disallowed_methods, reason = "tests measure real time")]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "tests measure real time, and say it")]
 
 mod common;
 #[path = "common/peers.rs"]
