@@ -7,6 +7,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # What the tests call, as "program:Debian package".
 TEST_PROGRAMS := curl:curl openssl:openssl promtool:prometheus bash:bash groff:groff-base python3:python3
+# What they import in Debian's own Python, as "module:Debian package".
+TEST_MODULES := grpc:python3-grpcio
 # What they call from PyPI, in a virtual environment of their own.
 TEST_TOOLS := target/test-tools
 TEST_PYPI := tombi==1.9.6
@@ -37,6 +39,9 @@ test-deps: ## Install what the tests need, or say what is missing
 	@missing=(); packages=(); \
 	for entry in $(TEST_PROGRAMS); do \
 	  if ! command -v "$${entry%%:*}" >/dev/null; then missing+=("$${entry%%:*}"); packages+=("$${entry##*:}"); fi; \
+	done; \
+	for entry in $(TEST_MODULES); do \
+	  if ! /usr/bin/python3 -c "import $${entry%%:*}" 2>/dev/null; then missing+=("$${entry##*:}"); packages+=("$${entry##*:}"); fi; \
 	done; \
 	if [ "$${#missing[@]}" -gt 0 ]; then \
 	  install="apt-get install -y --no-install-recommends $${packages[*]}"; \

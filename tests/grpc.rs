@@ -2,7 +2,7 @@
 //! a block that cuts a live stream on both sides.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's own functions are test code")]
-#![allow(clippy::disallowed_methods, reason = "tests measure real time")]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "tests measure real time, and say it")]
 
 mod common;
 #[path = "common/peers.rs"]
@@ -167,12 +167,7 @@ fn every_kind_of_call_passes_with_its_metadata_messages_trailers_and_status() {
     let answer = client.unary("/test.Echo/NoSuch", "");
     assert_eq!(answer["code"], "UNIMPLEMENTED", "{answer}");
 
-    let secret = json!([
-        ["agent-secret", "s"],
-        ["x-forwarded-for", "10.0.0.1"],
-        ["x-real-ip", "10.0.0.1"],
-        ["x-user", "root"]
-    ]);
+    let secret = json!([["agent-secret", "s"], ["x-user", "root"], ["remote-user", "root"]]);
     let answer = client.ask("unary", &json!({ "path": "/test.Echo/Metadata", "metadata": secret }));
     let keys = answer["body"].as_str().unwrap();
     assert!(keys.contains("\"agent-secret\"") && !keys.contains("\"x-user\""), "{keys}");
@@ -275,8 +270,8 @@ fn refusals_are_grpc_statuses_and_nothing_of_them_reaches_the_application() {
     assert!(began.elapsed() < PATIENCE);
 }
 
-#[tokio::test]
-async fn a_block_cuts_a_live_stream_on_both_sides_within_half_a_second_and_no_other() {
+#[test]
+fn a_block_cuts_a_live_stream_on_both_sides_within_half_a_second_and_no_other() {
     let (server, port) = server(&[]);
     let app = tokens::App::new("jwt", "[\"bearer\"]", "");
     let site = route("test.Echo", "rpc", &format!("h2c://127.0.0.1:{port}"));
@@ -313,13 +308,18 @@ async fn a_block_cuts_a_live_stream_on_both_sides_within_half_a_second_and_no_ot
 /// What an application saw of a call.
 type Seen = Arc<Mutex<Vec<(HeaderMap, Option<HeaderMap>)>>>;
 
-/// An application that does with a call what its path says.
-async fn wrong(seen: Seen) -> SocketAddr {
-    listen(move |stream| {
-        let seen = Arc::clone(&seen);
-        async move { serve_wrong(stream, seen).await }
-    })
-    .await
+/// An application that does with a call what its path says; on a thread of its own, since the tests wait for programs.
+fn wrong(seen: Seen) -> SocketAddr {
+    let (send, address) = channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let serve = move |stream| serve_wrong(stream, Arc::clone(&seen));
+            send.send(listen(serve).await).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    address.recv().unwrap()
 }
 
 async fn serve_wrong(stream: TcpStream, seen: Seen) {
@@ -383,6 +383,8 @@ async fn call_wrong(
                 "CloseInMessage" => end.send(None).await.unwrap(),
                 _ => end.send(Some(Reason::ENHANCE_YOUR_CALM)).await.unwrap(),
             }
+            // Dropped it would be reset.
+            std::future::pending::<()>().await;
         }
         "Never" => {
             let _held = respond;
@@ -406,9 +408,9 @@ async fn call_wrong(
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_peer_of_every_wrong_kind_is_a_clear_status_for_the_client_and_a_cause_in_the_log() {
-    let at = wrong(Seen::default()).await;
+    let at = wrong(Seen::default());
     let http1 = Upstream::answering(OK);
     let site = route("test.Wrong", "rpc", &format!("h2c://{at}"))
         + &route("test.Http1", "rpc", &format!("h2c://{}", http1.address));
@@ -426,8 +428,8 @@ async fn a_peer_of_every_wrong_kind_is_a_clear_status_for_the_client_and_a_cause
         ("/test.Wrong/Refused", "UNAVAILABLE", "REFUSED_STREAM"),
         ("/test.Wrong/ResetInMessage", "UNAVAILABLE", "CANCEL"),
         ("/test.Wrong/QuietReset", "UNAVAILABLE", "NO_ERROR"),
-        ("/test.Wrong/CloseInMessage", "UNAVAILABLE", "broke its answer off"),
-        ("/test.Wrong/GoAwayInMessage", "UNAVAILABLE", "ENHANCE_YOUR_CALM"),
+        ("/test.Wrong/CloseInMessage", "UNAVAILABLE", "it closed the connection"),
+        ("/test.Wrong/GoAwayInMessage", "UNAVAILABLE", "it closed the connection"),
     ] {
         let answer = client.unary(path, "hello");
         assert_eq!(answer["code"], code, "{path}: {answer}");
@@ -445,7 +447,7 @@ async fn a_peer_of_every_wrong_kind_is_a_clear_status_for_the_client_and_a_cause
 #[tokio::test]
 async fn trailers_pass_both_ways_without_what_only_heads_may_say() {
     let seen = Seen::default();
-    let at = wrong(Arc::clone(&seen)).await;
+    let at = wrong(Arc::clone(&seen));
     let gate = gate(&route("test.Wrong", "rpc", &format!("h2c://{at}")));
     let client = http2::Client::connect(&gate).await;
     let head = client.head("POST", "/test.Wrong/Late").header("content-type", "application/grpc");

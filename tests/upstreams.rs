@@ -390,11 +390,7 @@ fn faulty(fault: Fault) -> Upstream {
                 match kind {
                     4 if flags & 1 == 0 => drop(session.send(&frame(4, 1, 0, &[]))),
                     6 if flags & 1 == 0 => drop(session.send(&frame(6, 1, 0, &payload))),
-                    1 => {
-                        if !fail(fault, id, &mut |bytes| session.send(bytes)) {
-                            return;
-                        }
-                    }
+                    1 if !fail(fault, id, &mut |bytes| session.send(bytes)) => return,
                     _ => {}
                 }
             }

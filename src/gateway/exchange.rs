@@ -305,7 +305,7 @@ impl Drop for Exchange {
 struct AnswerTail {
     exchange: Box<Exchange>,
     inner: Box<dyn Tail>,
-    /// The trailers had a gRPC status.
+    /// A gRPC status has been said.
     ended_well: bool,
     _live: Option<Registration>,
 }
@@ -342,7 +342,11 @@ impl Tail for AnswerTail {
             return None;
         }
         super::hops::trailers(&mut trailers);
-        self.ended_well |= rpc::has_status(&trailers);
+        if self.exchange.rpc && !rpc::has_status(&trailers) {
+            self.exchange.because(rpc::WITHOUT_STATUS);
+            trailers.extend(rpc::ending(false));
+        }
+        self.ended_well = true;
         Some(trailers)
     }
 

@@ -8,6 +8,7 @@ mod answer;
 pub mod causes;
 pub mod exchange;
 pub mod explain;
+mod forward;
 pub mod hops;
 pub mod login;
 pub mod read;
@@ -22,7 +23,6 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
@@ -34,6 +34,7 @@ use tower::{Service, ServiceExt};
 
 use self::answer::{Asked, Dress};
 use self::exchange::{Beginning, Exchange};
+pub use self::forward::{Forward, ForwardError, Within};
 use self::hops::Identity;
 use self::login::Lesson;
 use self::read::{Reading, Surroundings};
@@ -142,61 +143,6 @@ pub trait Link {
     }
     /// It has ended.
     fn tunnel_ends(&self) {}
-}
-
-/// A permitted request on its way to the upstream.
-#[derive(Debug)]
-pub struct Forward {
-    /// The proof.
-    pub permit: Permit,
-    /// The request.
-    pub request: Request<Body>,
-    /// Bytes of the client's body that have gone up: as long as they move, nobody waits for the upstream.
-    pub progress: Rc<Cell<u64>>,
-    /// Becomes true when the client's body has been taken whole.
-    pub asked_whole: Rc<Cell<bool>>,
-    /// Silence in the middle of the answer is nothing unusual: `live` and `rpc`.
-    pub unpaced: bool,
-    /// How long its head may take.
-    pub answer_within: Within,
-    /// It is a call by gRPC, which needs HTTP/2.
-    pub rpc: bool,
-    /// For a WebSocket: the client's side and how the tunnel is registered.
-    pub tunnel: Option<Tunnel>,
-}
-
-/// How long the head of an answer may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Within {
-    /// As long as the upstream's patience.
-    Usual,
-    /// What the client gave it.
-    Time(Duration),
-    /// For as long as both are there: a stream of gRPC may begin with its first message, hours later.
-    Ever,
-}
-
-/// Why there is no answer from the upstream.
-#[derive(Debug, thiserror::Error)]
-pub enum ForwardError {
-    /// Nobody there.
-    #[error("no connection to the upstream: {0}")]
-    Connect(#[source] std::io::Error),
-    /// No answer in time.
-    #[error("the upstream did not answer in time ({0})")]
-    Timeout(&'static str),
-    /// It broke the rules of HTTP.
-    #[error("the upstream broke the rules: {0}")]
-    Protocol(String),
-    /// It closed without an answer.
-    #[error("the upstream closed the connection without an answer")]
-    Closed,
-    /// The client's body passed its limit on the way.
-    #[error("the body is larger than its limit")]
-    BodyTooLarge,
-    /// The client's body broke the rules or off.
-    #[error("the client's body broke off")]
-    BrokenRequest,
 }
 
 /// What all requests of one worker share.

@@ -72,9 +72,10 @@ pub fn malformed(why: Malformed, shape: Shape) -> Response<Body> {
 /// The answer when the application could not be asked, or did not answer.
 pub fn failed(error: &ForwardError, shape: Shape) -> Response<Body> {
     let status = match error {
-        ForwardError::Connect(_) | ForwardError::Protocol(_) | ForwardError::Closed => {
-            StatusCode::BAD_GATEWAY
-        }
+        ForwardError::Connect(_)
+        | ForwardError::Protocol(_)
+        | ForwardError::Reset(_)
+        | ForwardError::Closed => StatusCode::BAD_GATEWAY,
         ForwardError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
         ForwardError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ForwardError::BrokenRequest => StatusCode::BAD_REQUEST,

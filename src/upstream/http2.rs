@@ -24,7 +24,7 @@ use crate::gateway::ForwardError;
 use crate::request::body::Body;
 
 /// Streams at once on one connection; fewer where the upstream wants fewer.
-pub const STREAMS: usize = 100;
+pub const STREAMS: u16 = 100;
 /// What may come for a client that takes nothing.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// All streams together: one that is not read must not hold up the others.
@@ -58,7 +58,8 @@ pub struct Carrier {
 impl Carrier {
     /// Another stream may begin, for all that is known here.
     pub fn has_room(&self) -> bool {
-        !self.driver.is_finished() && self.streams.get() < STREAMS.min(self.send.current_max_send_streams())
+        !self.driver.is_finished()
+            && self.streams.get() < usize::from(STREAMS).min(self.send.current_max_send_streams())
     }
 }
 
@@ -77,6 +78,8 @@ pub async fn begin<T>(io: T, line: Arc<Line>, scheme: Scheme) -> Result<Carrier,
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let secure = scheme == Scheme::HTTPS;
+    let no_http2 = |error: ::h2::Error| no_http2(&error, secure);
     let (send, mut connection) = builder().handshake::<_, Bytes>(io).await.map_err(no_http2)?;
     let ping = connection.ping_pong();
     // Ends with the connection, or is aborted with the carrier.
@@ -118,8 +121,14 @@ fn builder() -> Builder {
     builder
 }
 
-fn no_http2(error: ::h2::Error) -> ForwardError {
-    ForwardError::Protocol(format!("it speaks no HTTP/2: {error}{}", super::tls::remedy_of(&error)))
+fn no_http2(error: &::h2::Error, secure: bool) -> ForwardError {
+    if error.is_io() && secure {
+        return ForwardError::Protocol(format!(
+            "it closed the connection right behind the TLS handshake{}",
+            super::tls::CLIENT_CERTIFICATE
+        ));
+    }
+    ForwardError::Protocol(format!("it speaks no HTTP/2: {error}"))
 }
 
 /// Sends a request as a stream of its own, its body beside the answer, and waits for the answer's head.
@@ -166,10 +175,11 @@ fn stream_head(mut head: http::request::Parts, scheme: &Scheme) -> Result<Reques
 
 /// What became of a stream, in words.
 pub fn forward_error(error: &::h2::Error) -> ForwardError {
-    if error.is_io() {
-        return ForwardError::Closed;
+    match error {
+        error if error.is_io() => ForwardError::Closed,
+        error if error.is_remote() => ForwardError::Reset(told(error)),
+        error => ForwardError::Protocol(told(error)),
     }
-    ForwardError::Protocol(told(error))
 }
 
 /// A broken stream or connection of HTTP/2 in words: who ended it, and how that is called.
@@ -180,6 +190,7 @@ pub fn told(error: &::h2::Error) -> String {
         Some(Reason::NO_ERROR) if error.is_go_away() => "it closed the connection (GOAWAY)".into(),
         Some(reason) if error.is_remote() => format!("it broke the {what} off ({reason:?}: {reason})"),
         Some(reason) => format!("its frames broke the rules ({reason:?}: {reason})"),
+        None if error.is_io() => "it closed the connection".into(),
         None => error.to_string(),
     }
 }

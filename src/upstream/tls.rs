@@ -71,7 +71,8 @@ fn remedy(error: &Error, protocol: &[u8]) -> &'static str {
     }
 }
 
-const CLIENT_CERTIFICATE: &str =
+/// What helps where a handshake was refused afterwards.
+pub const CLIENT_CERTIFICATE: &str =
     " (if it asks for a client certificate, name one it knows in upstream_tls.cert and upstream_tls.key)";
 
 /// What helps when a connection broke: with TLS 1.3 a missing client certificate shows only after the handshake.

@@ -27,7 +27,9 @@ pub struct Answer {
 impl Client {
     pub async fn connect(gate: &Gate) -> Self {
         let tls = raw::tls(gate.https, HOST, raw::trusting(&gate.ca(), &["h2"])).await.unwrap();
-        let (send, connection) = h2::client::handshake(tls).await.unwrap();
+        // A stream that a test does not read must not hold up its others.
+        let (send, connection) =
+            h2::client::Builder::new().initial_connection_window_size(1 << 20).handshake(tls).await.unwrap();
         tokio::spawn(connection);
         Self { send, authority: format!("{HOST}:{}", gate.https.port()) }
     }

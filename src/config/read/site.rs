@@ -12,8 +12,8 @@ use super::{Keys, Table, Value, app, headers, nearest, route, upstream};
 use crate::config::app::App;
 use crate::config::class::Class;
 use crate::config::defaults;
-use crate::config::upstream::Address;
 use crate::config::settings::{ClassMap, Site, SiteRoute};
+use crate::config::upstream::{Address, Speaks, Upstream};
 use crate::config::values::{
     ByteSize, HostPattern, Networks, Rate, ValueError, parse_duration, parse_network, parse_refill,
 };
@@ -50,6 +50,7 @@ pub(super) fn site(
     }
     let routes = routes(&mut table, &only_from, &trust, seen);
     trust.finish();
+    warn_of_grpc(&table, upstream.as_ref(), &routes);
     let (doc, span) = (table.doc, table.span.clone());
     not_yet(&mut table);
     table.finish();
@@ -77,6 +78,20 @@ pub(super) fn site(
         headers,
         routes,
     })
+}
+
+/// Not wrong: other protocols of calls are content with HTTP/1.1.
+fn warn_of_grpc(table: &Table<'_>, upstream: Option<&Upstream>, routes: &[SiteRoute]) {
+    let of = |route: &SiteRoute| {
+        route.upstream.as_ref().or(upstream).map(|upstream| upstream.speaks == Speaks::Http)
+    };
+    if routes.iter().any(|route| route.class == Class::Rpc && of(route) == Some(true)) {
+        table.doc.warning(
+            table.span.clone(),
+            "a route of class `rpc` leads to an upstream of HTTP/1.1, by which gRPC cannot go",
+            "name the port of its gRPC by \"h2c://…\" or \"https://…\" as the route's `upstream`",
+        );
+    }
 }
 
 fn not_yet(table: &mut Table<'_>) {
