@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod explain;
 mod forward;
 pub mod hops;
+mod id;
 pub mod login;
 pub mod read;
 pub mod recent;
@@ -261,7 +262,7 @@ where
             clock: self.clock.clone(),
             view: Rc::clone(view),
             start: self.clock.now(),
-            id: request_id(self.id_base, count),
+            id: id::request_id(self.id_base, count),
             kill: Rc::clone(kill),
             head,
         }))
@@ -332,18 +333,6 @@ where
     }
 }
 
-/// Sixteen hexadecimal digits, more after four thousand million requests.
-fn request_id(base: u32, count: u64) -> Rc<str> {
-    let Ok(low) = u32::try_from(count) else { return format!("{base:08x}{count:08x}").into() };
-    let word = (u64::from(base) << 32 | u64::from(low)).to_be_bytes();
-    let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
-    let mut text = [0; 16];
-    for (place, byte) in text.chunks_exact_mut(2).zip(word) {
-        place.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
-    }
-    std::str::from_utf8(&text).unwrap_or_default().into()
-}
-
 /// How a request came.
 pub struct Arrival {
     /// The connection.
@@ -365,16 +354,4 @@ struct Way<'a> {
 fn finish(mut exchange: Box<Exchange>, answer: Response<Body>, dress: Dress<'_>) -> Response<Body> {
     let answer = dress.put_on(answer, &mut exchange);
     exchange.follow(answer, None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_id_is_the_base_and_the_count() {
-        for (base, count) in [(0, 0), (0x1234_abcd, 0xf), (u32::MAX, u64::from(u32::MAX)), (7, 1 << 33)] {
-            assert_eq!(&*request_id(base, count), format!("{base:08x}{count:08x}"));
-        }
-    }
 }
