@@ -20,7 +20,7 @@ use crate::request::client::Client;
 use crate::request::facts::Malformed;
 use crate::stores::streams::Registration;
 use crate::telemetry::access_log::Lane;
-use crate::telemetry::line::{Entry, Verdict};
+use crate::telemetry::line::{Entry, Masks, Verdict};
 
 /// What is known of a request so far; logs it when dropped.
 pub struct Exchange {
@@ -206,18 +206,25 @@ impl Drop for Exchange {
                 "the answer was broken off: the client left, or a block cut it"
             }));
         }
-        let site = self.view.site(self.site);
+        let masks = Masks { site: &self.view.site(self.site).mask, all: &self.view.nowhere.mask };
         let policy = self.view.snapshot.policy();
         let name = self.site.and_then(|site| policy.site(site)).map_or("-", |site| &*site.name);
         let entry = Entry {
             wall: self.start.wall,
             id: &self.id,
-            client: &self.client,
+            client: match self.client {
+                Client::Address(address) => Some(address),
+                Client::Unknown => None,
+            },
             site: name,
             class: self.class,
             method: self.method.as_str(),
             target: self.target.as_ref().map_or("-", PathAndQuery::as_str),
-            version: if self.version == Version::HTTP_2 { "HTTP/2.0" } else { "HTTP/1.1" },
+            version: match self.version {
+                Version::HTTP_2 => "HTTP/2.0",
+                Version::HTTP_10 => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
             referer: self.referer.as_ref().map(HeaderValue::as_bytes),
             agent: self.agent.as_ref().map(HeaderValue::as_bytes),
             location: self.location.as_ref().map(HeaderValue::as_bytes),
@@ -231,7 +238,7 @@ impl Drop for Exchange {
             cause: self.cause.as_deref(),
             token: self.token.as_deref(),
         };
-        self.lane.write(&entry, &site.mask);
+        self.lane.write(&entry, masks);
     }
 }
 

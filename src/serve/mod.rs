@@ -31,7 +31,7 @@ use crate::stores::blocks::Blocks;
 use crate::stores::descriptors::Descriptors;
 use crate::stores::durable::directory::{self, StateDir};
 use crate::stores::limits::Limits;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::{AccessLog, Prepared};
 use crate::telemetry::audit::Say;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::health::Health;
@@ -100,6 +100,8 @@ impl Parted {
             // One that waits already says the same.
             let _ = tell.try_send(());
         }));
+        let say = say(clock.clone());
+        let log = AccessLog::start(Prepared::open(&settings.log)?, Arc::clone(&say))?;
         let shared = live::Shared::new(&settings);
         let live = Live::new(
             live::Means {
@@ -109,6 +111,7 @@ impl Parted {
                 resolver: Arc::clone(&resolver),
                 shared: shared.clone(),
                 watch: Arc::clone(&watch),
+                log: log.control(),
             },
             seen,
             &settings,
@@ -119,10 +122,9 @@ impl Parted {
             state,
             loaded,
             reloader: Box::new(live),
-            say: say(clock.clone()),
+            say,
         })?;
         let sockets = bind(&settings, workers)?;
-        let log = AccessLog::open(&settings.log)?;
         let metrics = (0..workers).map(|_| Metrics::new()).collect::<Result<_, _>>()?;
         Ok(Self {
             settings,
@@ -145,6 +147,8 @@ impl Parted {
     }
 
     async fn serve(mut self) -> Result<(), Fault> {
+        // First of all: before there is somebody who listens the signal of log rotation would kill.
+        let mut rotated = signal(SignalKind::user_defined1())?;
         let (latch, readiness) = readiness::latch();
         let (drain, draining) = watch::channel(false);
         let (ended, mut ends) = mpsc::channel(self.metrics.len().max(1));
@@ -174,6 +178,12 @@ impl Parted {
         tasks.spawn(async move {
             while hangup.recv().await.is_some() {
                 let _ = change.try_send(());
+            }
+        });
+        let log = self.log.control();
+        tasks.spawn(async move {
+            while rotated.recv().await.is_some() {
+                log.reopen();
             }
         });
         latch.ready();
