@@ -6,7 +6,9 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 # What the tests call, as "program:Debian package".
-TEST_PROGRAMS := curl:curl openssl:openssl promtool:prometheus
+TEST_PROGRAMS := curl:curl openssl:openssl promtool:prometheus goaccess:goaccess fail2ban-regex:fail2ban script:bsdutils
+# CrowdSec's package wants the internet when it is installed, and starts a daemon; its programs and its hub's files are enough.
+CROWDSEC := $(or $(CARGO_TARGET_DIR),target)/crowdsec
 
 .PHONY: help demo build test test-deps lint deny clean instructions footprint bench measure-deps
 
@@ -43,6 +45,12 @@ test-deps: ## Install what the tests need, or say what is missing
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive $$install \
 	    || { echo "Could not install: $${missing[*]}" >&2; exit 1; }; \
 	fi
+	@test -x $(CROWDSEC)/usr/bin/cscli || { \
+	  mkdir -p $(CROWDSEC) && cd $(CROWDSEC) \
+	    && { [ "$$(id -u)" != 0 ] || ldconfig -p | grep -q libsqlite3.so.0 || apt-get install -y --no-install-recommends libsqlite3-0; } \
+	    && { apt-get download crowdsec || { apt-get update -q && apt-get download crowdsec; }; } \
+	    && dpkg -x crowdsec_*.deb . && rm crowdsec_*.deb; \
+	  } || { echo "The tests need the files of Debian's crowdsec below $(CROWDSEC): apt-get download crowdsec, dpkg -x" >&2; exit 1; }
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 \
 	  || rustup component add rustfmt clippy
 

@@ -31,7 +31,8 @@ pub struct Exchange {
     pub start: Now,
     /// The request's id.
     pub id: Box<str>,
-    method: Method,
+    /// `None`: its head was never read.
+    method: Option<Method>,
     target: Option<PathAndQuery>,
     version: Version,
     referer: Option<HeaderValue>,
@@ -82,7 +83,7 @@ impl Exchange {
             view: from.view,
             start: from.start,
             id: from.id,
-            method: from.head.method.clone(),
+            method: Some(from.head.method.clone()),
             target: from.head.uri.path_and_query().filter(|_| on).cloned(),
             version: from.head.version,
             referer: field(header::REFERER),
@@ -100,6 +101,13 @@ impl Exchange {
             cause: None,
             ended: false,
         }
+    }
+
+    /// Its head was refused before it came here: what stands in its place is nobody's. All that is known is who sent it.
+    pub fn unread(&mut self, client: Client) {
+        self.client = client;
+        self.target = None;
+        self.method = None;
     }
 
     /// It has been read.
@@ -218,7 +226,7 @@ impl Drop for Exchange {
             },
             site: name,
             class: self.class,
-            method: self.method.as_str(),
+            method: self.method.as_ref().map_or("-", Method::as_str),
             target: self.target.as_ref().map_or("-", PathAndQuery::as_str),
             version: match self.version {
                 Version::HTTP_2 => "HTTP/2.0",

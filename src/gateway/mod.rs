@@ -216,6 +216,7 @@ where
         let mut exchange = self.begin(&view, &head);
         let asked = Asked::read(&head.headers);
         if let Some(why) = from.link.begin() {
+            exchange.unread(read::client(&*from.link, view.snapshot.policy(), &head));
             exchange.malformed(why);
             return finish(exchange, respond::malformed(why), Dress::nowhere(&view, &asked));
         }

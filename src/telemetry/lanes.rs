@@ -130,7 +130,8 @@ impl Shared {
             }
         };
         let (mut state, _) = state.unwrap_or_else(PoisonError::into_inner);
-        state.pending = false;
+        // While the target fails nothing is taken from the lanes: what is pending stays so.
+        state.pending &= failing;
         // A lane whose worker has ended stays only until it is empty.
         state.lanes.retain(|lane| Arc::strong_count(lane) > 1 || !locked(lane).bytes.is_empty());
         Turn { lanes: state.lanes.clone(), orders: std::mem::take(&mut state.orders), closed: state.closed }

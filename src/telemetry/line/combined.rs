@@ -22,22 +22,20 @@ pub(super) fn write(entry: &Entry<'_>, stamp: &str, masks: Masks<'_>, out: &mut 
     out.push(' ');
     out.push_str(entry.version);
     out.push_str("\" ");
-    digits(out, status(entry.status).into(), 3);
+    digits(out, entry.status.into(), 3);
     out.push(' ');
     digits(out, entry.sent, 1);
     or_dash(out, entry.referer, |out, referer| masks.all.url(referer, out));
     or_dash(out, entry.agent, |out, agent| words(agent, out));
 }
 
-/// A word: CrowdSec takes letters, digits and `_` only.
+/// A word: CrowdSec takes letters, digits and `_` only. Where no method could be read it is the word that Squid writes.
 fn method(method: &str, out: &mut String) {
+    if method == "-" {
+        return out.push_str("NONE");
+    }
     let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     out.extend(method.chars().take(METHOD).map(word));
-}
-
-/// goaccess takes no line with a number that is no status of HTTP.
-fn status(status: u16) -> u16 {
-    if (100..600).contains(&status) { status } else { 599 }
 }
 
 fn or_dash(out: &mut String, value: Option<&[u8]>, write: impl FnOnce(&mut String, &[u8])) {

@@ -32,9 +32,9 @@ pub struct Entry<'a> {
     pub site: &'a str,
     /// The route's class; `None` when there was no route.
     pub class: Option<Class>,
-    /// The method, as sent.
+    /// The method, as sent; `-` where the head could not be read.
     pub method: &'a str,
-    /// Path and query, as sent.
+    /// Path and query, as sent; `-` as above.
     pub target: &'a str,
     /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2.0`.
     pub version: &'a str,
