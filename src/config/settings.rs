@@ -258,10 +258,24 @@ pub struct SiteRoute {
     pub class: Class,
     /// Another port of the same application.
     pub upstream: Option<Upstream>,
-    /// The rate guard only observes here.
-    pub observe_rate: bool,
+    /// Guards that only observe here.
+    pub observe: Observed,
     /// `%2F` passes as it is.
     pub keep_encoded_slash: bool,
+}
+
+/// Guards that judge and count, and let pass. Blocks, malformed requests, and allowlists of classes that are closed by
+/// default are not among them: those always enforce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// The allowlist of a class that is open by default.
+    pub allowlist: bool,
+    /// What browsers may do.
+    pub browser: bool,
+    /// How large a body may be.
+    pub size: bool,
+    /// How often.
+    pub rate: bool,
 }
 
 /// `[site.headers]`.
@@ -316,6 +330,20 @@ impl fmt::Display for Upstream {
         match self.host.contains(':') {
             true => write!(f, "http://[{}]:{}", self.host, self.port),
             false => write!(f, "http://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl Observed {
+    /// What only observes on a route of this class: all that may under `mode = "observe"`, else what the route names.
+    pub fn of(site: &Site, class: Class, route: Option<&SiteRoute>) -> Self {
+        let named = route.map(|route| route.observe).unwrap_or_default();
+        let all = site.observe;
+        Self {
+            allowlist: (all || named.allowlist) && !class.restricts(),
+            browser: all || named.browser,
+            size: all || named.size,
+            rate: all || named.rate,
         }
     }
 }

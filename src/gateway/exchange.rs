@@ -14,7 +14,8 @@ use super::read::Reading;
 use super::view::View;
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
-use crate::guards::Denial;
+use crate::guards::size::Size;
+use crate::guards::{Denial, Guard, Reason};
 use crate::request::body::{Body, BodyError, Tail};
 use crate::request::client::Client;
 use crate::request::facts::Malformed;
@@ -50,6 +51,8 @@ pub struct Exchange {
     status: u16,
     /// Bytes of the request's body.
     pub received: Rc<std::cell::Cell<u64>>,
+    /// The size guard would refuse more than this of a body that announced no length.
+    measure: Option<u64>,
     sent: u64,
     upstream: Option<Duration>,
     cause: Option<Cow<'static, str>>,
@@ -96,6 +99,7 @@ impl Exchange {
             verdict: Verdict::Permitted,
             status: 0,
             received: Rc::default(),
+            measure: None,
             sent: 0,
             upstream: None,
             cause: None,
@@ -128,13 +132,22 @@ impl Exchange {
         }
     }
 
-    /// A guard would have refused it.
+    /// A guard would have refused it. Each is counted; the log has the first, which would have been the answer.
     pub fn observed(&mut self, denial: &Denial) {
         let (guard, reason) = (denial.guard, denial.reason.word());
-        self.verdict = Verdict::Observed { guard, reason };
+        if self.verdict == Verdict::Permitted {
+            self.verdict = Verdict::Observed { guard, reason };
+        }
         if let Some(class) = self.class {
             self.view.site(self.site).metrics.would_deny(class, guard, reason);
         }
+    }
+
+    /// It goes upstream. Where the size guard only observes, a body of unknown length is measured when it is over.
+    pub fn measure(&mut self, reading: &Reading<'_>) {
+        let route = reading.found.route;
+        let unknown = route.observe.size && reading.facts.body_length.is_none();
+        self.measure = unknown.then(|| route.guards.size.limit());
     }
 
     /// It was no request that one can judge.
@@ -204,6 +217,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if self.measure.is_some_and(|limit| self.received.get() > limit) {
+            self.observed(&Denial::new(Size::NAME, Reason::BodyTooLarge));
+        }
         if !self.lane.is_on() {
             return;
         }

@@ -147,7 +147,7 @@ impl Explanation {
                 )
             })
             .collect();
-        let decided = decide(reading.site, route, index, &reading.facts, &mut |guard, verdict| {
+        let decided = decide(route, index, &reading.facts, &mut |guard, verdict| {
             self.guards.push(Said::of(guard, verdict));
         });
         match decided {

@@ -40,7 +40,9 @@ enum State {
 impl Upload {
     /// An upload of a request; `count` hears the bytes.
     pub fn new(reading: &Reading<'_>, count: Rc<Cell<u64>>, link: Rc<dyn Link>) -> Self {
-        let limit = if reading.site.observe { u64::MAX } else { reading.found.route.guards.size.limit() };
+        let route = reading.found.route;
+        // Where the guard only observes the exchange measures what has passed.
+        let limit = if route.observe.size { u64::MAX } else { route.guards.size.limit() };
         let paced = !matches!(reading.facts.class, Class::Live | Class::Rpc);
         Self { link, paced, limit, count, whole: Rc::default(), state: Rc::default() }
     }

@@ -68,7 +68,7 @@ impl Metrics {
             would_deny: counters(
                 r,
                 "would_deny_total",
-                "What observing guards would refuse.",
+                "Requests let through that a guard which only observes would refuse.",
                 &DENIAL_LABELS,
             )?,
             malformed: counters(r, "malformed_total", "Requests refused as malformed.", &["reason"])?,
