@@ -125,11 +125,7 @@ impl Exchange {
     pub fn denied(&mut self, denial: &Denial) {
         let (guard, reason) = (denial.guard, denial.reason.word());
         self.verdict = Verdict::Denied { guard, reason };
-        if let Some(class) = self.class {
-            self.view.site(self.site).metrics.denial(class, guard, reason);
-        } else {
-            self.view.nowhere.metrics.denial(Class::Page, guard, reason);
-        }
+        self.view.site(self.site).metrics.denial(self.class, guard, reason);
     }
 
     /// A guard would have refused it. Each is counted; the log has the first, which would have been the answer.
@@ -138,9 +134,7 @@ impl Exchange {
         if self.verdict == Verdict::Permitted {
             self.verdict = Verdict::Observed { guard, reason };
         }
-        if let Some(class) = self.class {
-            self.view.site(self.site).metrics.would_deny(class, guard, reason);
-        }
+        self.view.site(self.site).metrics.would_deny(self.class, guard, reason);
     }
 
     /// It goes upstream. Where the size guard only observes, a body of unknown length is measured when it is over.
@@ -172,9 +166,7 @@ impl Exchange {
     pub fn answered(&mut self, status: u16, headers: &HeaderMap) {
         self.status = status;
         self.location = headers.get(header::LOCATION).filter(|_| self.lane.is_on()).cloned();
-        if let Some(class) = self.class {
-            self.view.site(self.site).metrics.request(class, status, self.elapsed());
-        }
+        self.view.site(self.site).metrics.request(self.class, status, self.elapsed());
     }
 
     /// Keeps the exchange alive until the answer's body has ended.
