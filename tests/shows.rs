@@ -316,6 +316,7 @@ async fn no_planted_secret_is_in_any_log_metric_or_listing() {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of carriers")]
 async fn plant_secrets(format: &str) {
     let upstream = Upstream::answering(
         b"HTTP/1.1 302 Found\r\nLocation: /after?token=SECRETlocation&x=1#access_token=SECRETfragment\r\n\
