@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's own functions are test code")]
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "tests wait for the real world")]
+#![allow(clippy::cast_possible_truncation, reason = "counters are small")]
 
 mod common;
 
@@ -182,6 +183,7 @@ fn fail2ban(log: &Path, count: usize) {
 
 /// CrowdSec's own parser and its hub's files, as Debian ships them, asked by `cscli explain`. It wants to log in at its
 /// local API before it says anything, so one that agrees with everything stands in.
+#[expect(clippy::too_many_lines, reason = "its config stands here in one piece")]
 fn crowdsec(log: &Path, count: usize) {
     let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("crowdsec");
     let hub = unpacked.join("usr/share/crowdsec/hub");
