@@ -6,12 +6,15 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 # What the tests call, as "program:Debian package".
-TEST_PROGRAMS := curl:curl openssl:openssl promtool:prometheus bash:bash groff:groff-base python3:python3
+TEST_PROGRAMS := curl:curl openssl:openssl promtool:prometheus bash:bash groff:groff-base python3:python3 \
+  goaccess:goaccess fail2ban-regex:fail2ban script:bsdutils
 # What they import in Debian's own Python, as "module:Debian package".
 TEST_MODULES := grpc:python3-grpcio
 # What they call from PyPI, in a virtual environment of their own.
 TEST_TOOLS := target/test-tools
 TEST_PYPI := tombi==1.9.6
+# CrowdSec's package wants the internet when it is installed, and starts a daemon; its programs and its hub's files are enough.
+CROWDSEC := $(or $(CARGO_TARGET_DIR),target)/crowdsec
 
 .PHONY: help demo build test test-deps lint deny clean instructions footprint bench measure-deps
 
@@ -59,6 +62,12 @@ test-deps: ## Install what the tests need, or say what is missing
 	    && echo "$(TEST_PYPI)" > $(TEST_TOOLS)/packages \
 	    || { echo "Could not install from PyPI: $(TEST_PYPI) (python3-venv is needed)" >&2; exit 1; }; \
 	fi
+	@test -x $(CROWDSEC)/usr/bin/cscli || { \
+	  mkdir -p $(CROWDSEC) && cd $(CROWDSEC) \
+	    && { [ "$$(id -u)" != 0 ] || ldconfig -p | grep -q libsqlite3.so.0 || apt-get install -y --no-install-recommends libsqlite3-0; } \
+	    && { apt-get download crowdsec || { apt-get update -q && apt-get download crowdsec; }; } \
+	    && dpkg -x crowdsec_*.deb . && rm crowdsec_*.deb; \
+	  } || { echo "The tests need the files of Debian's crowdsec below $(CROWDSEC): apt-get download crowdsec, dpkg -x" >&2; exit 1; }
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 \
 	  || rustup component add rustfmt clippy
 

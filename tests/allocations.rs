@@ -114,7 +114,7 @@ fn entry(number: u32, tokens: usize, length: usize, verdict: Verdict) -> Entry {
         site: Some("files.example.com".into()),
         route: Some("/api/*".into()),
         class: Some(Class::Api),
-        method: http::Method::GET,
+        method: Some(http::Method::GET),
         facts: Some(Rc::new(Facts { client, credentials, ..Facts::example() })),
         verdict,
         told: Some(causes::malformed(Malformed::Path)),

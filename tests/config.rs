@@ -119,7 +119,7 @@ fn each_mistake_of_a_site_is_told_at_its_place() {
         ),
         (
             "[[site.route]]\nmatch = \"/m\"\nclass = \"api\"\nobserve = [\"blocks\"]",
-            "`blocks` is not known",
+            "`blocks` always enforces",
             (9, 12),
         ),
         (
@@ -445,7 +445,7 @@ encoded_slash = "keep"
 "#;
     let settings = sound(text).settings;
     let route = &settings.sites[0].routes[0];
-    assert!(route.observe_rate && route.keep_encoded_slash);
+    assert!(route.observe.rate && !route.observe.size && route.keep_encoded_slash);
     assert_eq!(route.upstream.as_ref().unwrap().to_string(), "http://127.0.0.1:8200");
 }
 

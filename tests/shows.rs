@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::gate::Gate;
+use common::http2::Client;
 use common::raw;
 use common::upstream::{OK, Session, Upstream};
 use common::{HOST, wait_until};
@@ -303,7 +305,7 @@ async fn each_request_is_one_line_that_says_what_became_of_it() {
     assert_eq!(one("/api/assets")["bytes_in"], 5);
     let malformed = log.iter().find(|line| line["verdict"] == "malformed").unwrap();
     assert_eq!((&malformed["reason"], &malformed["status"]), (&"path".into(), &400.into()));
-    assert!(log.iter().any(|line| line["verdict"] == "would_deny" && line["guard"] == "rate"));
+    assert!(log.iter().any(|line| line["verdict"] == "observed" && line["guard"] == "rate"));
     let blocked = log.iter().find(|line| line["reason"] == "token_blocked").unwrap();
     assert_eq!(blocked["status"], 401);
     assert_eq!(blocked["token"].as_str().unwrap().len(), 12);
@@ -311,11 +313,23 @@ async fn each_request_is_one_line_that_says_what_became_of_it() {
 
 #[tokio::test]
 async fn no_planted_secret_is_in_any_log_metric_or_listing() {
+    for format in ["json", "combined"] {
+        plant_secrets(format).await;
+    }
+}
+
+#[expect(clippy::too_many_lines, reason = "a table of carriers")]
+async fn plant_secrets(format: &str) {
     let upstream = Upstream::answering(
         b"HTTP/1.1 302 Found\r\nLocation: /after?token=SECRETlocation&x=1#access_token=SECRETfragment\r\n\
           Set-Cookie: session=SECRETsetcookie\r\nContent-Length: 21\r\n\r\n{\"token\":\"SECRETbody\"}",
     );
-    let gate = Gate::start(SITE, upstream.address);
+    // A second site, whose links the first one's referers name.
+    let other = format!(
+        "[log]\nformat = \"{format}\"\n[[site]]\nhosts = [\"other.test\"]\napp = \"generic\"\nupstream = \"http://127.0.0.1:1\"\n\
+         [[site.route]]\nmatch = \"/given/{{token}}\"\nclass = \"share\"\n"
+    );
+    let gate = Gate::start(&format!("{SITE}{other}"), upstream.address);
     let token = "eyJTRUNSRVQiOiI3In0.U0VDUkVUc2ln";
     let headers = format!(
         "Authorization: Bearer {token}\r\nCookie: session=SECRETcookie; other=SECRETother\r\n\
@@ -334,6 +348,19 @@ async fn no_planted_secret_is_in_any_log_metric_or_listing() {
         ("GET /s/SECRETshare%00", &headers),
         ("GET /metrics?token=SECRETquery", "X-Forwarded-For: SECRETforwarded\r\n"),
         ("GET /s/SECRETshare", "Transfer-Encoding: SECRETcoding\r\nX-SECRET: SECRETfield\r\n"),
+        ("GET /s/SECRETshare HTTP/1.1\r\nBad Field: SECRETfield\r\nX: y", &headers),
+        (
+            "GET /login?next=%2Fs%2FSECRETshare&code=SECRETcode&state=SECRETstate",
+            "Referer: https://other.test/given/SECRETshare\r\n",
+        ),
+        (
+            "GET /x?return=https://a/%3Ftoken%3DSECRETnested",
+            "User-Agent: x (eyJTRUNSRVQiOiI3In0.U0VDUkVUc2ln)\r\n",
+        ),
+        (
+            "POST /api/assets",
+            "Referer: //SECRETuser@h/?a%5Btoken%5D=SECRETreferer#access_token=SECRETfragment\r\nTE: SECRET\r\n",
+        ),
     ];
     for (line, headers) in rounds {
         gate.ask(line, headers, if line.starts_with("POST") { body } else { b"" }).await;
@@ -344,7 +371,10 @@ async fn no_planted_secret_is_in_any_log_metric_or_listing() {
         gate.ask(line, headers, b"").await;
     }
     assert!(gate.cli(["unblock", "1"]).status.success());
-    lines(&gate, 2 * rounds.len());
+    over_http2(&gate, token).await;
+    let count = 2 * rounds.len() + 3;
+    assert!(wait_until(raw::LIMIT, || gate.log().lines().count() >= count), "{}", gate.log());
+    assert!(gate.log().bytes().all(|byte| byte == b'\n' || (0x20..0x7f).contains(&byte)), "{}", gate.log());
     let blocks = gate.cli(["blocks", "--json"]);
     let told = String::from_utf8(blocks.stdout).unwrap();
     let status = String::from_utf8(gate.cli(["status"]).stdout).unwrap();
@@ -367,6 +397,82 @@ async fn no_planted_secret_is_in_any_log_metric_or_listing() {
                 &text[at.unwrap_or(0)..][..80.min(text.len() - at.unwrap_or(0))]
             );
         }
+    }
+}
+
+/// The same carriers as pseudo headers and compressed fields, and a head that is refused.
+async fn over_http2(gate: &Gate, token: &str) {
+    let client = Client::connect(gate).await;
+    for (method, path, name, value) in [
+        ("GET", "/s/SECRETshare/file?token=SECRETquery", "authorization", format!("Bearer {token}")),
+        (
+            "POST",
+            "/cb?code=SECRETcode&state=SECRETstate",
+            "referer",
+            "https://u:SECRETp@h/s/SECRETshare".into(),
+        ),
+        ("GET", "/s/SECRETshare%00", "cookie", "session=SECRETcookie".into()),
+    ] {
+        let (answer, _) = client.open(client.head(method, path).header(name, value), true).await;
+        let _ = common::http2::read(answer).await;
+    }
+}
+
+#[tokio::test]
+async fn strangers_add_no_series_however_they_spell_what_they_send() {
+    let upstream = application();
+    let gate = Gate::start(SITE, upstream.address);
+    let series = || {
+        let text = gate.admin("/metrics").unwrap();
+        let own = text.lines().filter(|line| line.starts_with("portcullis_"));
+        own.filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name.to_owned()).collect::<BTreeSet<_>>()
+    };
+    let ca = gate.ca();
+    let flood = async |word: String| {
+        for (line, headers) in [
+            (format!("GET /{word}"), String::new()),
+            (format!("{word} /"), String::new()),
+            (format!("GET /?{word}={word}"), format!("X-{word}: {word}\r\nUser-Agent: {word}\r\n")),
+            (format!("GET /s/{word}"), format!("Authorization: Bearer {word}\r\n")),
+            (format!("GET /{word}/../%00"), String::new()),
+            (format!("GET http://{word}.test/"), String::new()),
+            ("GET /metrics".to_owned(), format!("X-Forwarded-For: {word}\r\n")),
+        ] {
+            gate.ask(&line, &headers, b"").await;
+        }
+        let mut stream = gate.connect().await;
+        raw::ask(&mut stream, format!("GET / HTTP/1.1\r\nHost: {word}.test\r\n\r\n").as_bytes()).await;
+        let strange = raw::trusting(&ca, &["http/1.1"]);
+        assert!(raw::tls(gate.https, &format!("{word}.test"), strange).await.is_err());
+    };
+    flood("Q".into()).await;
+    let before = series();
+    for number in 0..40 {
+        flood(format!("Zz{number}")).await;
+    }
+    let after = series();
+    assert_eq!(after, before, "{:?}", after.difference(&before).collect::<Vec<_>>());
+    assert!(!gate.admin("/metrics").unwrap().contains("Zz"));
+}
+
+#[tokio::test]
+async fn what_belongs_to_no_site_is_counted_as_that() {
+    let upstream = application();
+    let gate = Gate::start(SITE, upstream.address);
+    let mut stream = gate.connect().await;
+    let answer = raw::ask(&mut stream, b"GET / HTTP/1.1\r\nHost: elsewhere.test\r\n\r\n").await;
+    assert_eq!(answer.status, 421);
+    assert_eq!(gate.ask("GET /%00", "", b"").await.status, 400);
+    for (words, wanted) in [
+        (&["portcullis_requests_total", "site=\"-\"", "class=\"-\"", "status=\"421\""][..], 1.0),
+        (&["portcullis_requests_total", "site=\"-\"", "class=\"-\"", "status=\"400\""], 1.0),
+        (
+            &["portcullis_denials_total", "site=\"-\"", "class=\"-\"", "guard=\"host\"", "\"misdirected\""],
+            1.0,
+        ),
+        (&["portcullis_request_duration_seconds_count", "site=\"-\""], 2.0),
+    ] {
+        assert_sum(&gate, words, wanted);
     }
 }
 

@@ -120,7 +120,11 @@ fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(out, "  app         {} (unlisted paths are `{}`)", site.app.title, site.app.default_class)?;
     writeln!(out, "  upstream    {}", site.upstream)?;
-    let mode = if site.observe { "observe: limits only count, they refuse nobody" } else { "enforce" };
+    let mode = if site.observe {
+        "observe: guards count and let pass; blocks, malformed requests and closed classes are refused"
+    } else {
+        "enforce"
+    };
     writeln!(out, "  mode        {mode}")?;
     let refresh = match site.refresh_lifetime {
         Duration::ZERO => "none".into(),

@@ -141,7 +141,8 @@ fn print(told: &Explanation, out: &mut dyn Write) -> Result<(), Failure> {
     }
     for said in &told.guards {
         let reason = said.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        writeln!(out, "  {:<10}{}{}", plain(&said.guard), plain(&said.verdict), plain(&reason))?;
+        let verdict = said.verdict.replace('_', " ");
+        writeln!(out, "  {:<10}{}{}", plain(&said.guard), plain(&verdict), plain(&reason))?;
     }
     match (told.status, &told.reason, &told.upstream) {
         (Some(status), reason, _) => {
@@ -152,7 +153,11 @@ fn print(told: &Explanation, out: &mut dyn Write) -> Result<(), Failure> {
                 }
             }
         }
-        (None, _, upstream) => writeln!(out, "forwarded to {}", plain(upstream.as_deref().unwrap_or("-")))?,
+        (None, _, upstream) => {
+            let observed = told.guards.iter().any(|said| said.verdict == "would_deny");
+            let note = if observed { ", because what would deny it only observes here" } else { "" };
+            writeln!(out, "forwarded to {}{note}", plain(upstream.as_deref().unwrap_or("-")))?;
+        }
     }
     Ok(())
 }

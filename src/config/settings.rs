@@ -249,10 +249,24 @@ pub struct SiteRoute {
     pub class: Class,
     /// Another port of the same application.
     pub upstream: Option<Upstream>,
-    /// The rate guard only observes here.
-    pub observe_rate: bool,
+    /// Guards that only observe here.
+    pub observe: Observed,
     /// `%2F` passes as it is.
     pub keep_encoded_slash: bool,
+}
+
+/// Guards that judge and count, and let pass. Blocks, malformed requests, and allowlists of classes that are closed by
+/// default are not among them: those always enforce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// The allowlist of a class that is open by default.
+    pub allowlist: bool,
+    /// What browsers may do.
+    pub browser: bool,
+    /// How large a body may be.
+    pub size: bool,
+    /// How often.
+    pub rate: bool,
 }
 
 /// `[site.headers]`.
@@ -301,6 +315,20 @@ impl<T> ClassMap<T> {
     #[expect(clippy::indexing_slicing, reason = "the array has a place for each class; tested in `class`")]
     pub fn get_mut(&mut self, class: Class) -> &mut T {
         &mut self.0[class as usize]
+    }
+}
+
+impl Observed {
+    /// What only observes on a route of this class: all that may under `mode = "observe"`, else what the route names.
+    pub fn of(site: &Site, class: Class, route: Option<&SiteRoute>) -> Self {
+        let named = route.map(|route| route.observe).unwrap_or_default();
+        let all = site.observe;
+        Self {
+            allowlist: (all || named.allowlist) && !class.restricts(),
+            browser: all || named.browser,
+            size: all || named.size,
+            rate: all || named.rate,
+        }
     }
 }
 

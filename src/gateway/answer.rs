@@ -17,6 +17,8 @@ use super::{ForwardError, Link, hops, respond, rpc};
 use crate::config::app::Carrier;
 use crate::config::settings::ClassMap;
 use crate::guards::headers::HeaderSet;
+use crate::guards::size::Size;
+use crate::guards::{Denial, Guard, Reason};
 use crate::policy::Site;
 use crate::request::body::Body;
 use crate::request::carriers::is_called;
@@ -147,6 +149,7 @@ pub fn failed(
     asked: &Asked,
 ) -> Response<Body> {
     if upload.too_large() {
+        exchange.denied(&Denial::new(Size::NAME, Reason::BodyTooLarge));
         exchange.because("the body passed its limit");
         return respond::failed(&ForwardError::BodyTooLarge, asked.shape);
     }

@@ -17,13 +17,14 @@ use super::rpc;
 use super::view::View;
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
-use crate::guards::Denial;
+use crate::guards::size::Size;
+use crate::guards::{Denial, Guard, Reason};
 use crate::request::body::{Body, BodyError, Tail};
 use crate::request::client::Client;
 use crate::request::facts::{Facts, Malformed};
 use crate::stores::streams::{Kill, Registration};
 use crate::telemetry::access_log::Lane;
-use crate::telemetry::line::{Entry, Verdict};
+use crate::telemetry::line::{Entry, Masks, Verdict};
 
 /// What is known of a request so far; logs it when dropped.
 pub struct Exchange {
@@ -36,7 +37,8 @@ pub struct Exchange {
     /// The request's id.
     pub id: Rc<str>,
     kill: Rc<Kill>,
-    method: Method,
+    /// `None`: its head was never read.
+    method: Option<Method>,
     target: Option<PathAndQuery>,
     version: Version,
     referer: Option<HeaderValue>,
@@ -57,6 +59,8 @@ pub struct Exchange {
     status: u16,
     /// Bytes of the request's body.
     pub received: Rc<std::cell::Cell<u64>>,
+    /// The size guard would refuse more than this of a body that announced no length.
+    measure: Option<u64>,
     sent: u64,
     upstream: Option<Duration>,
     cause: Option<Cow<'static, str>>,
@@ -100,7 +104,7 @@ impl Exchange {
             start: from.start,
             id: from.id,
             kill: from.kill,
-            method: from.head.method.clone(),
+            method: Some(from.head.method.clone()),
             target: from.head.uri.path_and_query().cloned(),
             version: from.head.version,
             referer: field(header::REFERER),
@@ -116,6 +120,7 @@ impl Exchange {
             told: None,
             status: 0,
             received: Rc::default(),
+            measure: None,
             sent: 0,
             upstream: None,
             cause: None,
@@ -123,6 +128,13 @@ impl Exchange {
             rpc: false,
             trailers: false,
         }
+    }
+
+    /// Its head was refused before it came here: what stands in its place is nobody's. All that is known is who sent it.
+    pub fn unread(&mut self, client: Client) {
+        self.client = client;
+        self.target = None;
+        self.method = None;
     }
 
     /// It has been read.
@@ -141,7 +153,7 @@ impl Exchange {
 
     /// A WebSocket over HTTP/2.
     pub fn is_connect(&self) -> bool {
-        self.method == Method::CONNECT
+        self.method == Some(Method::CONNECT)
     }
 
     /// A guard refused it.
@@ -149,21 +161,24 @@ impl Exchange {
         let (guard, reason) = (denial.guard, denial.reason.word());
         self.verdict = Verdict::Denied { guard, reason };
         self.told = Some(causes::denied(denial.reason));
-        if let Some(class) = self.class {
-            self.view.site(self.site).metrics.denial(class, guard, reason);
-        } else {
-            self.view.nowhere.metrics.denial(Class::Page, guard, reason);
-        }
+        self.view.site(self.site).metrics.denial(self.class, guard, reason);
     }
 
-    /// A guard would have refused it.
+    /// A guard would have refused it. Each is counted; the log has the first, which would have been the answer.
     pub fn observed(&mut self, denial: &Denial) {
         let (guard, reason) = (denial.guard, denial.reason.word());
-        self.verdict = Verdict::Observed { guard, reason };
-        self.told = Some(causes::denied(denial.reason));
-        if let Some(class) = self.class {
-            self.view.site(self.site).metrics.would_deny(class, guard, reason);
+        if self.verdict == Verdict::Permitted {
+            self.verdict = Verdict::Observed { guard, reason };
+            self.told = Some(causes::denied(denial.reason));
         }
+        self.view.site(self.site).metrics.would_deny(self.class, guard, reason);
+    }
+
+    /// It goes upstream. Where the size guard only observes, a body of unknown length is measured when it is over.
+    pub fn measure(&mut self, reading: &Reading<'_>) {
+        let route = reading.found.route;
+        let unknown = route.observe.size && reading.facts.body_length.is_none();
+        self.measure = unknown.then(|| route.guards.size.limit());
     }
 
     /// It was no request that one can judge.
@@ -189,9 +204,7 @@ impl Exchange {
     pub fn answered(&mut self, status: u16, headers: &HeaderMap) {
         self.status = status;
         self.location = headers.get(header::LOCATION).filter(|_| self.lane.is_on()).cloned();
-        if let Some(class) = self.class {
-            self.view.site(self.site).metrics.request(class, status, self.elapsed());
-        }
+        self.view.site(self.site).metrics.request(self.class, status, self.elapsed());
         self.remember();
     }
 
@@ -265,6 +278,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if self.measure.is_some_and(|limit| self.received.get() > limit) {
+            self.observed(&Denial::new(Size::NAME, Reason::BodyTooLarge));
+        }
         if !self.ended && self.cause.is_none() {
             self.cause = Some(Cow::Borrowed(match (self.kill.cause(), self.status) {
                 (Some(cause), _) => cause,
@@ -272,18 +288,25 @@ impl Drop for Exchange {
                 (None, _) => "the answer was broken off: the client left",
             }));
         }
-        let site = self.view.site(self.site);
+        let masks = Masks { site: &self.view.site(self.site).mask, all: &self.view.nowhere.mask };
         let policy = self.view.snapshot.policy();
         let name = self.site.and_then(|site| policy.site(site)).map_or("-", |site| &*site.name);
         let entry = Entry {
             wall: self.start.wall,
             id: &self.id,
-            client: &self.client,
+            client: match self.client {
+                Client::Address(address) => Some(address),
+                Client::Unknown => None,
+            },
             site: name,
             class: self.class,
-            method: self.method.as_str(),
+            method: self.method.as_ref().map_or("-", Method::as_str),
             target: self.target.as_ref().map_or("-", PathAndQuery::as_str),
-            version: if self.version == Version::HTTP_2 { "HTTP/2.0" } else { "HTTP/1.1" },
+            version: match self.version {
+                Version::HTTP_2 => "HTTP/2.0",
+                Version::HTTP_10 => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
             referer: self.referer.as_ref().map(HeaderValue::as_bytes),
             agent: self.agent.as_ref().map(HeaderValue::as_bytes),
             location: self.location.as_ref().map(HeaderValue::as_bytes),
@@ -297,7 +320,7 @@ impl Drop for Exchange {
             cause: self.cause.as_deref(),
             token: self.token.as_deref(),
         };
-        self.lane.write(&entry, &site.mask);
+        self.lane.write(&entry, masks);
     }
 }
 

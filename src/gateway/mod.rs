@@ -47,7 +47,7 @@ use crate::clock::{Clock, Now};
 use crate::config::class::Class;
 use crate::config::settings::Upstream;
 use crate::guards::{Denial, Guard, Verdict, blocks};
-use crate::policy::{Route, RouteGuards, Site};
+use crate::policy::{Route, RouteGuards};
 use crate::request::body::Body;
 use crate::request::client::Client;
 use crate::request::facts::{Facts, Malformed};
@@ -80,7 +80,6 @@ impl Permit {
 /// # Errors
 /// The first denial.
 pub fn decide(
-    site: &Site,
     route: &Route,
     index: &Index,
     cx: &Facts,
@@ -88,17 +87,18 @@ pub fn decide(
 ) -> Result<Permit, Denial> {
     // No `..` here: a new guard does not compile until it has been given its place.
     let RouteGuards { allowlist, browser, size, rate } = &route.guards;
-    // Cheapest, and hides the endpoint. It and the blocks enforce always; the others may only observe.
+    let observe = route.observe;
+    // Cheapest, and hides the endpoint. Where a class is closed by default it enforces always, as the blocks do.
     let reached = crate::guards::allowlist::check(allowlist.as_ref(), index, cx);
-    pass(crate::guards::allowlist::Allowlist::NAME, reached, false, on)?;
+    pass(crate::guards::allowlist::Allowlist::NAME, reached, observe.allowlist, on)?;
     // Emergency blocks: before anything that costs or counts.
     let judged = blocks::check(index, cx);
     pass(blocks::NAME, judged.verdict, false, on)?;
-    pass(crate::guards::browser::Browser::NAME, browser.check(cx), site.observe, on)?;
-    pass(crate::guards::size::Size::NAME, size.check(cx), site.observe, on)?;
+    pass(crate::guards::browser::Browser::NAME, browser.check(cx), observe.browser, on)?;
+    pass(crate::guards::size::Size::NAME, size.check(cx), observe.size, on)?;
     // Before anything that reads a body.
     let rate_verdict = rate.as_ref().map_or(Verdict::Pass, |rate| rate.check(cx));
-    pass(crate::guards::rate::Rate::NAME, rate_verdict, site.observe, on)?;
+    pass(crate::guards::rate::Rate::NAME, rate_verdict, observe.rate, on)?;
     Ok(Permit { upstream: route.upstream.clone(), strip_cookies: judged.strip_cookies })
 }
 
@@ -185,6 +185,7 @@ where
         let asked = Asked::read(&head);
         exchange.rpc = asked.is_rpc();
         if let Some(why) = from.link.begin() {
+            exchange.unread(read::client(&*from.link, view.snapshot.policy(), &head));
             exchange.malformed(why);
             return finish(exchange, respond::malformed(why, asked.shape), Dress::nowhere(&view, &asked));
         }
@@ -206,7 +207,7 @@ where
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
         let mut live = self.streams.register(Rc::clone(&facts), Rc::clone(&from.kill));
         let index = self.blocks.current();
-        let verdict = decide(reading.site, reading.found.route, &index, &facts, &mut |_, verdict| {
+        let verdict = decide(reading.found.route, &index, &facts, &mut |_, verdict| {
             if let Verdict::WouldDeny(denial) = verdict {
                 exchange.observed(denial);
             }
@@ -219,6 +220,7 @@ where
                 return finish(exchange, respond::denied(&denial, Some(reading.site), asked.shape), dress);
             }
         };
+        exchange.measure(&reading);
         let strips = permit.strip_cookies;
         let facts = if strips { Rc::new(facts.without_cookies()) } else { facts };
         if strips {

@@ -41,8 +41,8 @@ pub struct Entry {
     pub route: Option<Rc<str>>,
     /// Its class.
     pub class: Option<Class>,
-    /// The method.
-    pub method: Method,
+    /// The method; `None`: its head was never read.
+    pub method: Option<Method>,
     /// What is known of it, once it was read.
     pub facts: Option<Rc<Facts>>,
     /// What was decided.
@@ -157,7 +157,7 @@ impl Recents {
             client: entry.client.to_string(),
             site: entry.site.as_deref().map(text),
             class: entry.class.map(|class| text(class.word())),
-            method: entry.method.to_string(),
+            method: entry.method.as_ref().map_or("-", Method::as_str).to_owned(),
             route: entry.route.as_deref().map(text),
             path: entry.path.as_deref().map(text),
             verdict: text(verdict),

@@ -47,7 +47,9 @@ enum State {
 impl Upload {
     /// An upload of a request; `count` hears the bytes. `trailers`: those of HTTP/2 pass.
     pub fn new(reading: &Reading<'_>, count: Rc<Cell<u64>>, link: Rc<dyn Link>, trailers: bool) -> Self {
-        let limit = if reading.site.observe { u64::MAX } else { reading.found.route.guards.size.limit() };
+        let route = reading.found.route;
+        // Where the guard only observes the exchange measures what has passed.
+        let limit = if route.observe.size { u64::MAX } else { route.guards.size.limit() };
         let paced = !matches!(reading.facts.class, Class::Live | Class::Rpc);
         let h2 = reading.h2;
         let (whole, state) = Default::default();

@@ -28,12 +28,11 @@ const UNKNOWN: Who = Who { client: u128::MAX, network: u128::MAX };
 pub struct Rate {
     narrow: Limiter,
     wide: Limiter,
-    observe: bool,
 }
 
 impl Rate {
     /// A guard over the shared table. `name` is the same before and after a reload, so that budgets live on.
-    pub fn new(limits: &Arc<Limits>, name: &str, rate: RateValue, observe: bool) -> Self {
+    pub fn new(limits: &Arc<Limits>, name: &str, rate: RateValue) -> Self {
         let wide = RateValue {
             refill: (rate.refill / WIDE_FACTOR).max(Duration::from_nanos(1)),
             burst: rate.burst.saturating_mul(NonZeroU32::MIN.saturating_add(WIDE_FACTOR - 1)),
@@ -41,7 +40,6 @@ impl Rate {
         Self {
             narrow: Limiter::new(limits, &format!("{name}/64"), rate),
             wide: Limiter::new(limits, &format!("{name}/48"), wide),
-            observe,
         }
     }
 
@@ -80,8 +78,7 @@ impl Guard for Rate {
 
     fn check(&self, cx: &Facts) -> Verdict {
         let Err(wait) = self.charge(cx) else { return Verdict::Pass };
-        let denial = Denial { guard: Self::NAME, reason: Reason::RateLimited, retry_after: Some(wait) };
-        if self.observe { Verdict::WouldDeny(denial) } else { Verdict::Deny(denial) }
+        Verdict::Deny(Denial { guard: Self::NAME, reason: Reason::RateLimited, retry_after: Some(wait) })
     }
 }
 
@@ -89,9 +86,9 @@ impl Guard for Rate {
 mod tests {
     use super::*;
 
-    fn guard(observe: bool) -> Rate {
+    fn guard() -> Rate {
         let rate = RateValue { refill: Duration::from_secs(60), burst: NonZeroU32::new(2).unwrap() };
-        Rate::new(&Limits::new(10_000), "site/login", rate, observe)
+        Rate::new(&Limits::new(10_000), "site/login", rate)
     }
 
     fn passes(guard: &Rate, client: &str) -> bool {
@@ -101,14 +98,14 @@ mod tests {
 
     #[test]
     fn each_client_has_a_budget_of_its_own() {
-        let guard = guard(false);
+        let guard = guard();
         assert!(passes(&guard, "192.0.2.1") && passes(&guard, "192.0.2.1") && !passes(&guard, "192.0.2.1"));
         assert!(passes(&guard, "192.0.2.2"));
     }
 
     #[test]
     fn an_ipv6_network_is_one_client_and_a_site_of_them_has_a_wider_budget() {
-        let guard = guard(false);
+        let guard = guard();
         assert!(passes(&guard, "2001:db8:1:1::1") && passes(&guard, "2001:db8:1:1::2"));
         assert!(!passes(&guard, "2001:db8:1:1:ffff::3"));
         let others = (2..40).filter(|net| passes(&guard, &format!("2001:db8:1:{net}::1"))).count();
@@ -142,17 +139,7 @@ mod tests {
 
     #[test]
     fn clients_that_cannot_be_told_share_one_budget() {
-        let guard = guard(false);
+        let guard = guard();
         assert!(passes(&guard, "?") && passes(&guard, "?") && !passes(&guard, "?"));
-    }
-
-    #[test]
-    fn observing_lets_pass_and_says_so() {
-        let guard = guard(true);
-        assert!(passes(&guard, "192.0.2.1") && passes(&guard, "192.0.2.1"));
-        assert!(matches!(
-            guard.check(&Facts { client: Client::Address("192.0.2.1".parse().unwrap()), ..Facts::example() }),
-            Verdict::WouldDeny(_)
-        ));
     }
 }

@@ -9,7 +9,7 @@ use super::routes::RouteIndex;
 use super::{AppDenial, HostPlace, Policy, Route, RouteGuards, Site, SiteHost};
 use crate::config::class::Class;
 use crate::config::path_pattern::PathPattern;
-use crate::config::settings::{self, ClassMap, Settings};
+use crate::config::settings::{self, ClassMap, Observed, Settings};
 use crate::config::values::{HostPattern, Networks};
 use crate::guards::allowlist::Allowlist;
 use crate::guards::browser::Browser;
@@ -75,6 +75,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, limits: &Arc<Limits>
         upstream: route.port.map_or_else(|| site.upstream.clone(), |port| site.upstream.at_port(port)),
         keep_encoded_slash: false,
         guards: guards.get(route.class).clone(),
+        observe: Observed::of(site, route.class, None),
     }));
     routes.push(default_route(site, &guards));
     let denials = site.app.denials.iter().map(|denial| {
@@ -92,7 +93,6 @@ fn compile_site(settings: &Settings, site: &settings::Site, limits: &Arc<Limits>
         replace: site.app.replace.clone(),
         index: RouteIndex::new(&routes),
         routes,
-        observe: site.observe,
     }
 }
 
@@ -105,7 +105,7 @@ fn guards_of(site: &settings::Site, class: Class, limits: &Arc<Limits>) -> Route
         allowlist: networks.map(Allowlist::new),
         browser: Browser::of(class),
         size: Size::new(*site.body.get(class)),
-        rate: rate.map(|rate| Arc::new(Rate::new(limits, &name, rate, site.observe))),
+        rate: rate.map(|rate| Arc::new(Rate::new(limits, &name, rate))),
     }
 }
 
@@ -117,9 +117,10 @@ fn own_route(
 ) -> Route {
     let mut guards = guards.get(route.class).clone();
     let rate = site.rate.iter().find(|(of, _)| *of == route.class).map(|(_, rate)| *rate);
-    if let (true, Some(rate)) = (route.observe_rate, rate) {
+    if let (true, Some(rate)) = (route.observe.rate, rate) {
+        // What is only counted here must not spend what is enforced elsewhere.
         let name = format!("{}/{}{}", site.name(), route.class, route.pattern);
-        guards.rate = Some(Arc::new(Rate::new(limits, &name, rate, true)));
+        guards.rate = Some(Arc::new(Rate::new(limits, &name, rate)));
     }
     Route {
         method: route.method.clone().filter(|_| !route.class.restricts()),
@@ -130,6 +131,7 @@ fn own_route(
         upstream: route.upstream.clone().unwrap_or_else(|| site.upstream.clone()),
         keep_encoded_slash: route.keep_encoded_slash,
         guards,
+        observe: Observed::of(site, route.class, Some(route)),
     }
 }
 
@@ -144,6 +146,7 @@ fn default_route(site: &settings::Site, guards: &ClassMap<RouteGuards>) -> Route
         upstream: site.upstream.clone(),
         keep_encoded_slash: false,
         guards: guards.get(site.app.default_class).clone(),
+        observe: Observed::of(site, site.app.default_class, None),
     }
 }
 

@@ -20,7 +20,7 @@ pub use routes::Found;
 use crate::config::app::{Login, Tokens};
 use crate::config::class::Class;
 use crate::config::path_pattern::PathPattern;
-use crate::config::settings::{ClassMap, Settings, Upstream};
+use crate::config::settings::{ClassMap, Observed, Settings, Upstream};
 use crate::config::values::{HostPattern, Networks};
 use crate::guards::allowlist::Allowlist;
 use crate::guards::browser::Browser;
@@ -77,8 +77,6 @@ pub struct Site {
     /// Its routes; the last one matches everything.
     pub routes: Vec<Route>,
     index: routes::RouteIndex,
-    /// Judge only.
-    pub observe: bool,
 }
 
 impl Site {
@@ -127,6 +125,8 @@ pub struct Route {
     pub keep_encoded_slash: bool,
     /// Who judges.
     pub guards: RouteGuards,
+    /// Which of them only observe.
+    pub observe: Observed,
 }
 
 /// The guards of a route; their order is in `gateway::decide`. (Blocks outlive policies and are not among them.)

@@ -19,6 +19,7 @@ use crate::listener::accept::Listener;
 use crate::listener::tls::{Certificates, Resolver, Wanted};
 use crate::policy::{PolicyCell, compile};
 use crate::stores::limits::Limits;
+use crate::telemetry::access_log::{self, Prepared};
 use crate::worker::Workers;
 
 /// What a reload swaps.
@@ -44,6 +45,8 @@ pub struct Means {
     pub shared: Shared,
     /// Told of new files.
     pub watch: Arc<Watch>,
+    /// The access log.
+    pub log: access_log::Control,
 }
 
 /// What others read or give while the gateway runs.
@@ -112,6 +115,22 @@ impl Live {
         if problems.0.is_empty() { Ok(opened) } else { Err(problems) }
     }
 
+    /// The access log's target, if it has changed.
+    fn open_log(&self, new: &Settings) -> Result<Option<Prepared>, Problems> {
+        if self.settings.log == new.log {
+            return Ok(None);
+        }
+        Prepared::open(&new.log).map(Some).map_err(|error| {
+            Problems(vec![Problem {
+                file: new.path.clone(),
+                source: "".into(),
+                span: None,
+                message: error.to_string(),
+                help: "the directory must exist and belong to the user that the gateway runs as".into(),
+            }])
+        })
+    }
+
     /// What a reload cannot change.
     fn needs_restart(&self, new: &Settings) -> Vec<String> {
         let old = &self.settings;
@@ -119,7 +138,6 @@ impl Live {
             (old.admin.socket != new.admin.socket, "admin.socket"),
             (old.admin.metrics != new.admin.metrics, "admin.metrics"),
             (old.state_dir != new.state_dir, "state.dir"),
-            (old.log != new.log, "log"),
             (old.tls.tls12 != new.tls.tls12, "tls.min_version"),
             (old.limits.limiter_keys != new.limits.limiter_keys, "limits.limiter_keys"),
         ];
@@ -161,6 +179,7 @@ impl Live {
         let certificates = Certificates::build(&Wanted::of(&new), self.means.clock.now(), Some(&current))?;
         let workers = self.means.shared.workers();
         let opened = self.open(&new, workers.len())?;
+        let log = self.open_log(&new)?;
         let policy = compile(&new, &self.means.limits);
         // From here on nothing fails.
         let wanted_now = wanted(&new);
@@ -170,6 +189,9 @@ impl Live {
         self.means.resolver.replace(certificates);
         self.means.policy.publish(policy);
         self.means.shared.metrics_only_from.store(Arc::new(new.admin.metrics_only_from.clone()));
+        if let Some(log) = log {
+            self.means.log.switch(log);
+        }
         let moved = !close.is_empty() || opened.iter().any(|own| !own.is_empty());
         // Told also when no socket changes: a worker takes over limits of connections with it, at once.
         if !workers.listen(opened, &close) && moved {

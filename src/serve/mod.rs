@@ -32,7 +32,7 @@ use crate::stores::blocks::Blocks;
 use crate::stores::descriptors::Descriptors;
 use crate::stores::durable::directory::{self, StateDir};
 use crate::stores::limits::Limits;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::{AccessLog, Prepared};
 use crate::telemetry::audit::Say;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::health::Health;
@@ -104,6 +104,8 @@ impl Parted {
             // One that waits already says the same.
             let _ = tell.try_send(());
         }));
+        let say = say(clock.clone());
+        let log = AccessLog::start(Prepared::open(&settings.log)?, Arc::clone(&say))?;
         let shared = live::Shared::new(&settings);
         let live = Live::new(
             live::Means {
@@ -113,6 +115,7 @@ impl Parted {
                 resolver: Arc::clone(&resolver),
                 shared: shared.clone(),
                 watch: Arc::clone(&watch),
+                log: log.control(),
             },
             seen,
             &settings,
@@ -123,10 +126,9 @@ impl Parted {
             state,
             loaded,
             reloader: Box::new(live),
-            say: say(clock.clone()),
+            say,
         })?;
         let sockets = bind(&settings, workers)?;
-        let log = AccessLog::open(&settings.log)?;
         let metrics = (0..workers).map(|_| Metrics::new()).collect::<Result<_, _>>()?;
         Ok(Self {
             settings,
@@ -149,6 +151,8 @@ impl Parted {
     }
 
     async fn serve(mut self, mut hangup: Signal) -> Result<(), Fault> {
+        // First of all: before there is somebody who listens the signal of log rotation would kill.
+        let mut rotated = signal(SignalKind::user_defined1())?;
         // Not earlier: until here there is nothing to drain, and a start that hangs can be ended.
         let stops = Stops {
             terminate: signal(SignalKind::terminate())?,
@@ -182,6 +186,12 @@ impl Parted {
         tasks.spawn(async move {
             while hangup.recv().await.is_some() {
                 let _ = change.try_send(());
+            }
+        });
+        let log = self.log.control();
+        tasks.spawn(async move {
+            while rotated.recv().await.is_some() {
+                log.reopen();
             }
         });
         latch.ready();

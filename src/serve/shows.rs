@@ -22,7 +22,7 @@ pub fn scrape(from: &Parted) -> Scrape {
     let (blocks, limits, resolver) =
         (Arc::clone(&from.blocks), Arc::clone(&from.limits), Arc::clone(&from.resolver));
     let vitals = from.control.vitals();
-    let dropped = from.log.drops();
+    let log = from.log.control();
     let (policy, health) = (Arc::clone(&from.policy), Arc::clone(&from.health));
     Arc::new(move || {
         let counts = blocks.load().counts().map(|(kind, count)| (kind.word(), count as u64)).collect();
@@ -35,7 +35,7 @@ pub fn scrape(from: &Parted) -> Scrape {
             limiter_keys: limits.keys(),
             limiter_evictions: limits.evictions(),
             limiter_shared: limits.newcomers(),
-            log_dropped: dropped.count(),
+            log_dropped: log.dropped(),
             certificates: certificates.into_iter().map(|one| (one.host, one.not_after)).collect(),
             upstreams: upstreams(&policy.load(), &health),
         };

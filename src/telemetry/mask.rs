@@ -3,6 +3,8 @@
 //! What comes out is printable ASCII without quote or backslash, and bounded, whatever went in.
 //! Caveat: a secret in a place that neither the app file nor the built-in list names is not known to be one.
 
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode_str;
 
 use crate::config::path_pattern::PathPattern;
@@ -67,16 +69,46 @@ impl Mask {
 
     /// Appends a path, query and fragment as sent, masked.
     pub fn target(&self, target: &str, out: &mut String) {
+        if is_plain(target) {
+            let start = out.len();
+            let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+            self.plain_path(path, out);
+            self.query(query, out);
+            bound(out, start);
+        } else {
+            self.odd_target(target, out);
+        }
+    }
+
+    fn odd_target(&self, target: &str, out: &mut String) {
         let mut masked = String::with_capacity(target.len().min(MAX_FIELD));
         let end = target.find(['?', '#']).unwrap_or(target.len());
         let (path, query) = target.split_at(end);
         self.path(path, &mut masked);
         self.query(query, &mut masked);
-        push_printable(&masked, out);
+        push_printable(masked.as_bytes(), out);
+    }
+
+    /// What [`Mask::path`] does, of a path that has one spelling only: nearly all have, and this allocates nothing.
+    fn plain_path(&self, path: &str, out: &mut String) {
+        let mut end = 0;
+        for (place, segment) in path.split('/').enumerate() {
+            let before = path.get(..end).unwrap_or_default();
+            end += segment.len() + 1;
+            if place > 0 {
+                out.push('/');
+            }
+            if !segment.is_empty() && self.shares.iter().any(|share| plainly_ends_with(before, share)) {
+                out.push_str(MASKED);
+            } else {
+                out.push_str(segment);
+            }
+        }
     }
 
     /// Appends the value of `Referer` or `Location`, masked: as a target, and without user-info.
     pub fn url(&self, url: &[u8], out: &mut String) {
+        let start = out.len();
         let url = String::from_utf8_lossy(url);
         let Some((scheme, rest)) =
             url.split_once("//").filter(|(scheme, _)| !scheme.contains(['/', '?', '#']))
@@ -85,14 +117,15 @@ impl Mask {
         };
         let end = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
-        push_printable(scheme, out);
+        push_printable(scheme.as_bytes(), out);
         out.push_str("//");
         if authority.contains('@') {
             out.push_str(MASKED);
             out.push('@');
         }
-        push_printable(authority.rsplit('@').next().unwrap_or_default(), out);
+        push_printable(authority.rsplit('@').next().unwrap_or_default().as_bytes(), out);
         self.target(target, out);
+        bound(out, start);
     }
 
     fn path(&self, path: &str, out: &mut String) {
@@ -124,7 +157,7 @@ impl Mask {
                 _ => (piece, ""),
             };
             match pair.split_once('=') {
-                Some((key, value)) if self.is_secret(key) || looks_like_token(&decoded(value)) => {
+                Some((key, value)) if self.is_secret(key) || self.hides(value) => {
                     out.push_str(key);
                     out.push('=');
                     out.push_str(MASKED);
@@ -136,32 +169,93 @@ impl Mask {
         }
     }
 
+    /// A value may be a target itself: `?next=%2Fs%2FTOKEN`.
+    fn hides(&self, value: &str) -> bool {
+        let value = decoded(value);
+        if looks_like_token(&value) {
+            return true;
+        }
+        if value.contains(['/', '\\']) {
+            let mut masked = String::with_capacity(value.len());
+            self.path(value.split(['?', '#']).next().unwrap_or_default(), &mut masked);
+            if !value.starts_with(&masked) {
+                return true;
+            }
+        }
+        let mut pairs = value.split(['?', '#', '&', ';']).filter_map(|pair| pair.split_once('='));
+        pairs.any(|(key, _)| self.is_secret(key))
+    }
+
     fn is_secret(&self, key: &str) -> bool {
-        let key = decoded(key).replace('+', " ");
-        let key = key.trim().to_ascii_lowercase();
+        let key = decoded(key);
+        let named = |part: &str, names: &[Box<str>]| names.iter().any(|name| name.eq_ignore_ascii_case(part));
         // `user[token]`, `token[]`, `oauth.token`: any part that names a secret makes the value one.
-        key.split(['[', ']', '.', ' ', '\0'])
-            .any(|part| SECRET_KEYS.contains(&part) || self.keys.iter().any(|own| &**own == part))
-            || self.keys.iter().any(|own| **own == *key)
+        key.split(['[', ']', '.', '+', '\0']).flat_map(str::split_whitespace).any(|part| {
+            SECRET_KEYS.iter().any(|secret| secret.eq_ignore_ascii_case(part)) || named(part, &self.keys)
+        }) || named(key.trim(), &self.keys)
     }
 }
 
-/// Appends text as printable ASCII: other characters, quotes and backslashes as `%XX`; cut off at [`MAX_FIELD`].
-pub fn push_printable(text: &str, out: &mut String) {
+/// Appends text as printable ASCII: other characters, blanks, quotes and backslashes as `%XX`; cut off at [`MAX_FIELD`].
+pub fn push_printable(text: &[u8], out: &mut String) {
+    push_escaped(text, is_printable, out);
+}
+
+/// As [`push_printable`], but blanks stay, and a word that looks like a token is masked.
+pub fn push_words(text: &[u8], out: &mut String) {
     let start = out.len();
-    for byte in text.bytes() {
+    let is_plain = |byte| byte == b' ' || is_printable(byte);
+    if !holds_token(text) {
+        return push_escaped(text, is_plain, out);
+    }
+    for word in text.split_inclusive(|byte| *byte == b' ') {
+        match holds_token(word) {
+            true => out.push_str(MASKED),
+            false => push_escaped(word, is_plain, out),
+        }
+    }
+    bound(out, start);
+}
+
+fn push_escaped(text: &[u8], is_plain: impl Fn(u8) -> bool, out: &mut String) {
+    let start = out.len();
+    let mut rest = text;
+    loop {
+        let room = MAX_FIELD.saturating_sub(out.len() - start);
+        let run = rest.iter().take(room).take_while(|byte| is_plain(**byte)).count();
+        let Some((plain, odd)) = rest.split_at_checked(run) else { return };
+        out.push_str(std::str::from_utf8(plain).unwrap_or_default());
+        let Some((byte, after)) = odd.split_first() else { return };
         if out.len() - start >= MAX_FIELD {
-            out.push_str("...");
-            return;
+            return out.push_str("...");
         }
-        match byte {
-            b'"' | b'\\' | 0..=0x20 | 0x7f.. => {
-                out.push('%');
-                out.push(hex_digit(byte >> 4));
-                out.push(hex_digit(byte & 0xf));
-            }
-            _ => out.push(char::from(byte)),
-        }
+        out.push('%');
+        out.push(hex_digit(byte >> 4));
+        out.push(hex_digit(byte & 0xf));
+        rest = after;
+    }
+}
+
+const fn is_printable(byte: u8) -> bool {
+    matches!(byte, 0x21..=0x7e) && byte != b'"' && byte != b'\\'
+}
+
+/// Has one spelling only, is short, and holds nothing that looks like a token.
+fn is_plain(target: &str) -> bool {
+    let bytes = target.as_bytes();
+    let odd = |byte: &u8| !is_printable(*byte) || matches!(byte, b'%' | b';' | b'#');
+    bytes.len() <= MAX_FIELD && !bytes.iter().any(odd) && !holds_token(bytes)
+}
+
+fn holds_token(text: &[u8]) -> bool {
+    text.windows(3).any(|three| three == b"eyJ")
+}
+
+/// Cuts what was appended since `start`, which is ASCII, off at [`MAX_FIELD`].
+fn bound(out: &mut String, start: usize) {
+    if out.len() - start > MAX_FIELD + 3 {
+        out.truncate(start + MAX_FIELD);
+        out.push_str("...");
     }
 }
 
@@ -190,6 +284,11 @@ fn ends_with(before: &[String], share: &[Box<str>]) -> bool {
         && before.iter().rev().zip(share.iter().rev()).all(|(known, wanted)| **known == **wanted)
 }
 
+fn plainly_ends_with(before: &str, share: &[Box<str>]) -> bool {
+    let mut known = before.rsplit('/').filter(|segment| !segment.is_empty() && *segment != ".");
+    share.iter().rev().all(|wanted| known.next().is_some_and(|segment| segment.eq_ignore_ascii_case(wanted)))
+}
+
 fn plain_segment(text: &str) -> String {
     let decoded = decoded(text);
     let plain = decoded.split(';').next().unwrap_or_default();
@@ -197,13 +296,13 @@ fn plain_segment(text: &str) -> String {
 }
 
 /// Decodes until nothing changes, a few times: what is encoded twice is refused, but it is logged too.
-fn decoded(text: &str) -> String {
-    let mut text = text.to_owned();
+fn decoded(text: &str) -> Cow<'_, str> {
+    let mut text = Cow::Borrowed(text);
     for _ in 0..3 {
         if !text.contains('%') {
             break;
         }
-        text = percent_decode_str(&text).decode_utf8_lossy().into_owned();
+        text = Cow::Owned(percent_decode_str(&text).decode_utf8_lossy().into_owned());
     }
     text
 }
@@ -304,6 +403,11 @@ mod tests {
             ("/ws?ws_auth=SECRET", "/ws?ws_auth=***"),
             ("/cb#access_token=SECRET&y", "/cb#access_token=***&y"),
             ("/cb?q=eyJzdWIiOjEsInJv.SECRET", "/cb?q=***"),
+            ("/login?next=/s/SECRET", "/login?next=***"),
+            ("/login?next=%2Fs%2FSECRET%2Ffile&x", "/login?next=***&x"),
+            ("/login?next=https%253A%252F%252Fa%252Fs%252FSECRET", "/login?next=***"),
+            ("/login?next=%2Fa%3Fb%3D1%26token%3DSECRET", "/login?next=***"),
+            ("/login?next=/dash/board?x=a=b", "/login?next=/dash/board?x=a=b"),
             ("/x/eyJzdWIiOjEsInJv.SECRET", "/x/***"),
         ] {
             assert_eq!(masked(target), expected, "{target}");
@@ -316,6 +420,19 @@ mod tests {
         assert_eq!(masked_url("https://u:SECRET@h/?code=SECRET"), "https://***@h/?code=***");
         assert_eq!(masked_url("/login#token=SECRET"), "/login#token=***");
         assert_eq!(masked_url("/go?to=https://x/&state=SECRET"), "/go?to=https://x/&state=***");
+    }
+
+    #[test]
+    fn a_token_in_free_text_is_masked() {
+        for (text, expected) in [
+            ("curl/8 (eyJzdWIiOjEsInJv.SECRET) x", "curl/8 ***x"),
+            ("a \u{1b}[31mred\u{9b}\u{202e}", "a %1B[31mred%C2%9B%E2%80%AE"),
+            ("", ""),
+        ] {
+            let mut out = String::new();
+            push_words(text.as_bytes(), &mut out);
+            assert_eq!(out, expected);
+        }
     }
 
     #[test]
@@ -340,6 +457,17 @@ mod tests {
             let out = masked(&target);
             prop_assert!(!out.contains(SECRET), "{target} -> {out}");
             prop_assert!(out.bytes().all(|byte| (0x21..0x7f).contains(&byte)), "{out:?}");
+        }
+
+        #[test]
+        fn the_short_way_of_plain_paths_says_what_the_long_one_says(
+            target in "(/(s|S|public|link|file|\\.|[a-z]{0,3})){0,6}(\\?((token|ws_auth|x|a\\[code\\])=?[a-z]{0,3}&?){0,4})?",
+        ) {
+            let (mut short, mut long) = (String::new(), String::new());
+            prop_assert!(is_plain(&target));
+            mask().target(&target, &mut short);
+            mask().odd_target(&target, &mut long);
+            prop_assert_eq!(short, long);
         }
 
         #[test]

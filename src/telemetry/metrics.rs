@@ -42,6 +42,8 @@ pub struct SiteMetrics {
     metrics: Arc<Metrics>,
     site: Box<str>,
     classes: ClassMap<OnceCell<ClassMetrics>>,
+    /// Of requests that have no route.
+    unrouted: OnceCell<ClassMetrics>,
     upstream: OnceCell<Option<Histogram>>,
 }
 
@@ -63,12 +65,22 @@ impl Metrics {
         let registry = Registry::new();
         let r = &registry;
         let metrics = Self {
-            requests: counters(r, "requests_total", "Requests answered.", &["site", "class", "status"])?,
-            denials: counters(r, "denials_total", "Requests refused by a guard.", &DENIAL_LABELS)?,
+            requests: counters(
+                r,
+                "requests_total",
+                "Requests answered; those that belong to no site or route have `-` for it.",
+                &["site", "class", "status"],
+            )?,
+            denials: counters(
+                r,
+                "denials_total",
+                "Requests refused, by the guard that refused.",
+                &DENIAL_LABELS,
+            )?,
             would_deny: counters(
                 r,
                 "would_deny_total",
-                "What observing guards would refuse.",
+                "What guards that only observe would have refused; one request may count for several guards.",
                 &DENIAL_LABELS,
             )?,
             malformed: counters(r, "malformed_total", "Requests refused as malformed.", &["reason"])?,
@@ -161,17 +173,20 @@ impl SiteMetrics {
             metrics: Arc::clone(metrics),
             site: site.into(),
             classes: ClassMap::from_fn(|_| OnceCell::new()),
+            unrouted: OnceCell::new(),
             upstream: OnceCell::new(),
         }
     }
 
-    /// A request was answered: with a status, in the time from its head to the head of the answer.
-    pub fn request(&self, class: Class, status: u16, duration: Duration) {
-        let counters = self.classes.get(class).get_or_init(|| ClassMetrics {
+    /// A request was answered: with a status, in the time from its head to the head of the answer. One without a route
+    /// has no class.
+    pub fn request(&self, class: Option<Class>, status: u16, duration: Duration) {
+        let counters = class.map_or(&self.unrouted, |class| self.classes.get(class));
+        let counters = counters.get_or_init(|| ClassMetrics {
             duration: self
                 .metrics
                 .request_seconds
-                .get_metric_with_label_values(&[&*self.site, class.word()])
+                .get_metric_with_label_values(&[&*self.site, word(class)])
                 .ok(),
             statuses: RefCell::default(),
         });
@@ -199,13 +214,13 @@ impl SiteMetrics {
     }
 
     /// A guard refused a request; guard and reason are words of closed lists.
-    pub fn denial(&self, class: Class, guard: &'static str, reason: &'static str) {
-        count(&self.metrics.denials, &[&*self.site, class.word(), guard, reason]);
+    pub fn denial(&self, class: Option<Class>, guard: &'static str, reason: &'static str) {
+        count(&self.metrics.denials, &[&*self.site, word(class), guard, reason]);
     }
 
     /// A guard that only observes would have refused a request.
-    pub fn would_deny(&self, class: Class, guard: &'static str, reason: &'static str) {
-        count(&self.metrics.would_deny, &[&*self.site, class.word(), guard, reason]);
+    pub fn would_deny(&self, class: Option<Class>, guard: &'static str, reason: &'static str) {
+        count(&self.metrics.would_deny, &[&*self.site, word(class), guard, reason]);
     }
 
     /// The counters of the worker that this site's belong to.
@@ -213,11 +228,15 @@ impl SiteMetrics {
         &self.metrics
     }
 
-    fn status_counter(&self, class: Class, status: u16) -> Option<IntCounter> {
+    fn status_counter(&self, class: Option<Class>, status: u16) -> Option<IntCounter> {
         let mut text = [0; 3];
         let status = status_text(status, &mut text);
-        self.metrics.requests.get_metric_with_label_values(&[&*self.site, class.word(), status]).ok()
+        self.metrics.requests.get_metric_with_label_values(&[&*self.site, word(class), status]).ok()
     }
+}
+
+fn word(class: Option<Class>) -> &'static str {
+    class.map_or("-", Class::word)
 }
 
 /// An application may answer any number; what is no status of HTTP shares a series.
@@ -301,9 +320,9 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let site = SiteMetrics::new(&metrics, "files.example.com");
         for _ in 0..3 {
-            site.request(Class::Api, 200, Duration::from_millis(2));
+            site.request(Some(Class::Api), 200, Duration::from_millis(2));
         }
-        site.request(Class::Api, 404, Duration::from_millis(2));
+        site.request(Some(Class::Api), 404, Duration::from_millis(2));
         let count = |status| {
             metrics
                 .requests

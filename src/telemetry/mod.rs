@@ -1,9 +1,11 @@
 //! What the gateway shows: metrics, access log, audit log; nothing here knows of requests or policies.
 
 pub mod access_log;
+pub mod audit;
+mod lanes;
 pub mod line;
 pub mod mask;
 pub mod metrics;
 pub mod process;
 pub mod render;
-pub mod audit;
+mod target;

@@ -137,7 +137,11 @@ fn gateway_families(gauges: &Gauges) -> Vec<MetricFamily> {
             "Requests judged by a budget that newcomers of a network share, since no key was free.",
             *limiter_shared,
         ),
-        total("portcullis_log_dropped_total", "Access log lines dropped.", *log_dropped),
+        total(
+            "portcullis_log_dropped_total",
+            "Access log lines dropped because they could not be written in time.",
+            *log_dropped,
+        ),
         gauge_family(
             "portcullis_certificate_expiry_timestamp_seconds",
             "When the certificate of a host ends.",
@@ -229,10 +233,10 @@ mod tests {
     fn busy_worker() -> Arc<Metrics> {
         let metrics = Metrics::new().unwrap();
         let site = SiteMetrics::new(&metrics, "files.example.com");
-        site.request(Class::Login, 401, Duration::from_millis(3));
+        site.request(Some(Class::Login), 401, Duration::from_millis(3));
         site.upstream(Duration::from_millis(2));
-        site.denial(Class::Login, "rate", "rate_limited");
-        site.would_deny(Class::Api, "rate", "rate_limited");
+        site.denial(Some(Class::Login), "rate", "rate_limited");
+        site.would_deny(Some(Class::Api), "rate", "rate_limited");
         metrics.malformed("host");
         metrics.connection_opened("https");
         metrics.connection_opened("https");

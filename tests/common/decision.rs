@@ -104,7 +104,7 @@ impl Bench {
     }
 
     pub fn decide(&self, reading: &Reading<'_>) -> Result<Permit, Denial> {
-        decide(reading.site, reading.found.route, &self.index, &reading.facts, &mut |_, _| {})
+        decide(reading.found.route, &self.index, &reading.facts, &mut |_, _| {})
     }
 }
 

@@ -8,7 +8,7 @@ use super::upstream_tls::Trust;
 use super::{Table, Value, upstream};
 use crate::config::class::Class;
 use crate::config::path_pattern::PathPattern;
-use crate::config::settings::SiteRoute;
+use crate::config::settings::{Observed, SiteRoute};
 use crate::config::values::{Networks, ValueError};
 
 /// Reads a route of a site.
@@ -27,11 +27,11 @@ pub(super) fn route(
     let class = class_of(&mut table, "class");
     let matches = table.get("match").and_then(|value| route_match(&value, class));
     let upstream = upstream::of_route(&mut table, trust, seen);
-    let observe_rate = observes_rate(&mut table);
+    let observe = observed(&mut table, class);
     let keep_encoded_slash = keeps_slash(&mut table, class, only_from);
     table.finish();
     let (method, pattern) = matches?;
-    Some(SiteRoute { method, pattern, class: class?, upstream, observe_rate, keep_encoded_slash })
+    Some(SiteRoute { method, pattern, class: class?, upstream, observe, keep_encoded_slash })
 }
 
 /// Reads `/path` or `METHOD /path`. A class that restricts takes no method: a guard that POST walks round is none.
@@ -67,11 +67,33 @@ fn parse_method(word: &str) -> Result<Method, ValueError> {
     })
 }
 
-fn observes_rate(table: &mut Table<'_>) -> bool {
-    let guards = table.get("observe").and_then(|value| value.list()).unwrap_or_default();
-    // Every item is read, so that each wrong one is told.
-    let found: Vec<_> = guards.iter().map(|guard| guard.choice(&[("rate", true)])).collect();
-    found.contains(&Some(true))
+/// `observe = ["rate"]`: every item is read, so that each wrong one is told.
+fn observed(table: &mut Table<'_>, class: Option<Class>) -> Observed {
+    let mut found = Observed::default();
+    for guard in table.get("observe").and_then(|value| value.list()).unwrap_or_default() {
+        let always = |why: &str| {
+            guard.wrong(ValueError {
+                message: format!("`{}` always enforces: {why}", guard.text().unwrap_or_default()),
+                help:
+                    "remove it; what may observe is browser, size, rate, and the allowlist of an open class"
+                        .into(),
+            });
+        };
+        let words = ["allowlist", "browser", "size", "rate", "blocks", "malformed"].map(|word| (word, word));
+        match guard.choice(&words) {
+            Some("allowlist") => match class.filter(|class| class.restricts()) {
+                Some(class) => always(&format!("class `{class}` is closed by default")),
+                None => found.allowlist = true,
+            },
+            Some("browser") => found.browser = true,
+            Some("size") => found.size = true,
+            Some("rate") => found.rate = true,
+            Some("blocks") => always("an operator's block holds everywhere"),
+            Some("malformed") => always("what can be understood in two ways cannot be judged"),
+            _ => {}
+        }
+    }
+    found
 }
 
 fn keeps_slash(table: &mut Table<'_>, class: Option<Class>, only_from: &[(Class, Networks)]) -> bool {
