@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::Passed;
 use crate::clock::Clock;
 use crate::config::problem::{Problem, Problems};
 use crate::config::settings::Settings;
@@ -43,6 +44,8 @@ pub struct Means {
     pub shared: Shared,
     /// Told of new files.
     pub watch: Arc<Watch>,
+    /// Sockets that a supervisor has bound.
+    pub passed: Arc<Passed>,
 }
 
 /// What others read or give while the gateway runs.
@@ -92,7 +95,7 @@ impl Live {
         let mut problems = Problems::default();
         for (kind, address) in wanted(new).into_iter().filter(|one| !old.contains(one)) {
             for own in &mut opened {
-                match Listener::bind(address, kind) {
+                match self.means.passed.open(address, kind) {
                     Ok(listener) => own.push((address, listener)),
                     Err(error) => {
                         problems.0.push(Problem {
@@ -150,6 +153,7 @@ impl Reloader for Live {
         let close: Vec<_> =
             wanted(&self.settings).into_iter().filter(|one| !wanted_now.contains(one)).collect();
         let mut warnings = self.needs_restart(&new);
+        warnings.extend(self.means.passed.unnamed(&wanted_now));
         self.means.resolver.replace(certificates);
         self.means.policy.publish(policy);
         self.means.shared.metrics_only_from.store(Arc::new(new.admin.metrics_only_from.clone()));

@@ -1,6 +1,7 @@
 //! The composition root: open, compile, bind, start, wait, drain.
 
 mod live;
+mod passed;
 mod shows;
 
 use std::error::Error;
@@ -12,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use self::live::Live;
+pub use self::passed::Passed;
 use crate::admin::api::Command as AdminCommand;
 use crate::admin::metrics::{Shown, serve as serve_metrics};
 use crate::admin::readiness::{self, Latch};
@@ -49,13 +51,13 @@ pub type Fault = Box<dyn Error + Send + Sync>;
 ///
 /// # Errors
 /// What kept the gateway from starting, or ended it.
-pub fn run(settings: &Settings) -> Result<(), Fault> {
+pub fn run(settings: &Settings, passed: Passed) -> Result<(), Fault> {
     prepare_process();
     let clock = Clock::system();
     // Read once more, after what it held was noted: no change can slip in between.
     let seen = Contents::of(&settings.files);
     let loaded = config::load(&settings.path).map_err(|problems| problems.to_string())?;
-    let gateway = Parted::open(loaded, clock, seen)?;
+    let gateway = Parted::open(loaded, clock, seen, passed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(gateway.serve())
 }
@@ -81,8 +83,9 @@ struct Parted {
 }
 
 impl Parted {
-    fn open(loaded: Loaded, clock: Clock, seen: Contents) -> Result<Self, Fault> {
+    fn open(loaded: Loaded, clock: Clock, seen: Contents, passed: Passed) -> Result<Self, Fault> {
         let settings = loaded.settings.clone();
+        let passed = Arc::new(passed);
         let state = StateDir::open(&settings.state_dir).map_err(|error| {
             format!("cannot open the state directory {}: {error}", settings.state_dir.display())
         })?;
@@ -109,6 +112,7 @@ impl Parted {
                 resolver: Arc::clone(&resolver),
                 shared: shared.clone(),
                 watch: Arc::clone(&watch),
+                passed: Arc::clone(&passed),
             },
             seen,
             &settings,
@@ -121,7 +125,7 @@ impl Parted {
             reloader: Box::new(live),
             say: say(clock.clone()),
         })?;
-        let sockets = bind(&settings, workers)?;
+        let sockets = bind(&settings, workers, &passed)?;
         let log = AccessLog::open(&settings.log)?;
         let metrics = (0..workers).map(|_| Metrics::new()).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -263,13 +267,19 @@ async fn end(
 }
 
 /// Every address once for each worker: the kernel spreads connections over them.
-fn bind(settings: &Settings, workers: usize) -> Result<Vec<Vec<(SocketAddr, Listener)>>, Fault> {
+fn bind(
+    settings: &Settings,
+    workers: usize,
+    passed: &Passed,
+) -> Result<Vec<Vec<(SocketAddr, Listener)>>, Fault> {
+    let wanted = live::wanted(settings);
+    passed.all_named(&wanted)?;
     let mut sockets = Vec::new();
     for _ in 0..workers {
         let mut own = Vec::new();
-        for (kind, address) in live::wanted(settings) {
+        for (kind, address) in wanted.iter().copied() {
             let listener =
-                Listener::bind(address, kind).map_err(|error| bind_error(kind, address, &error))?;
+                passed.open(address, kind).map_err(|error| bind_error(kind, address, &error))?;
             own.push((address, listener));
         }
         sockets.push(own);
