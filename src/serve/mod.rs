@@ -278,8 +278,7 @@ fn bind(
     for _ in 0..workers {
         let mut own = Vec::new();
         for (kind, address) in wanted.iter().copied() {
-            let listener =
-                passed.open(address, kind).map_err(|error| bind_error(kind, address, &error))?;
+            let listener = passed.open(address, kind).map_err(|error| bind_error(kind, address, &error))?;
             own.push((address, listener));
         }
         sockets.push(own);
