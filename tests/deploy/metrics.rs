@@ -129,6 +129,24 @@ async fn every_metric_and_label_of_the_dashboard_and_the_alerts_is_in_a_scrape()
 }
 
 #[test]
+fn the_panels_of_the_dashboard_lie_beside_each_other() {
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/portcullis.json")).unwrap();
+    let mut cells = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "two panels have one id");
+        assert!(!panel["title"].as_str().unwrap().is_empty());
+        let place = |side: &str| panel["gridPos"][side].as_u64().unwrap();
+        assert!(place("x") + place("w") <= 24, "{}", panel["title"]);
+        for x in place("x")..place("x") + place("w") {
+            for y in place("y")..place("y") + place("h") {
+                assert!(cells.insert((x, y)), "{} covers another", panel["title"]);
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_not_shown_would_be_found() {
     let scrape = format!("portcullis_requests_total{{site=\"{HOST}\",status=\"200\"}} 3\n");
     assert_eq!(

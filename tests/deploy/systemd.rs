@@ -97,7 +97,11 @@ fn stop(gateway: &mut Child) {
 }
 
 /// A config for one socket; the state beside it.
-fn config_for(dir: &Path, https: std::net::SocketAddr, upstream: std::net::SocketAddr) -> std::path::PathBuf {
+pub fn config_for(
+    dir: &Path,
+    https: std::net::SocketAddr,
+    upstream: std::net::SocketAddr,
+) -> std::path::PathBuf {
     let path = dir.join("portcullis.toml");
     let text = format!(
         "[listen]\nhttps = [\"{https}\"]\nhttp = []\n[tls]\nself_signed = true\n\
@@ -109,7 +113,7 @@ fn config_for(dir: &Path, https: std::net::SocketAddr, upstream: std::net::Socke
     path
 }
 
-fn is_ready(config: &Path) -> bool {
+pub fn is_ready(config: &Path) -> bool {
     let asked = Command::new(PROGRAM).arg("healthcheck").env("PORTCULLIS_CONFIG", config).output();
     asked.unwrap().status.success()
 }
