@@ -48,6 +48,8 @@ test-deps: ## Install what the tests need, or say what is missing
 	    || { echo "Could not install: $${missing[*]}" >&2; exit 1; }; \
 	fi
 	@if [ "$$(cat $(TEST_TOOLS)/packages 2>/dev/null)" != "$(TEST_PYPI)" ]; then \
+	  python3 -c 'import ensurepip' 2>/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
+	    || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv; }; \
 	  rm -rf $(TEST_TOOLS) && python3 -m venv $(TEST_TOOLS) \
 	    && $(TEST_TOOLS)/bin/pip install --quiet --disable-pip-version-check $(TEST_PYPI) \
 	    && echo "$(TEST_PYPI)" > $(TEST_TOOLS)/packages \

@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::demo_text::{Demo, config_text, what_to_try};
 use super::user_dir::user_dir;
 use super::{complain, exit, run};
-use crate::serve::Passed;
 
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
@@ -26,7 +25,7 @@ pub(super) fn demo(args: &Args, out: &mut dyn Write) -> u8 {
         Ok(demo) => {
             let _ = writeln!(out, "Starting; the sample application listens on {}.", demo.upstream);
             announce_when_ready(demo.clone());
-            run::serve(&demo.config(), Passed::default())
+            run::serve(&demo.config())
         }
         Err(error) => {
             complain(format_args!("the demo cannot start: {error}"));

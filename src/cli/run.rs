@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use super::user_dir::user_dir;
 use super::{ConfigArgs, complain, exit};
 use crate::config::{self, Loaded};
-use crate::serve::Passed;
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -36,17 +35,11 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> u8 {
             return exit::ERROR;
         }
     };
-    match Passed::take() {
-        Ok(passed) => serve(&path, passed),
-        Err(error) => {
-            complain(format_args!("the sockets that systemd passes cannot be used: {error}"));
-            exit::ERROR
-        }
-    }
+    serve(&path)
 }
 
 /// Loads a config and serves it until a signal ends the process.
-pub(super) fn serve(path: &Path, passed: Passed) -> u8 {
+pub(super) fn serve(path: &Path) -> u8 {
     let Loaded { settings, warnings } = match config::load(path) {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -57,7 +50,7 @@ pub(super) fn serve(path: &Path, passed: Passed) -> u8 {
     if !warnings.0.is_empty() {
         complain(&warnings);
     }
-    match crate::serve::run(&settings, passed) {
+    match crate::serve::run(&settings) {
         Ok(()) => exit::OK,
         Err(error) => {
             complain(error);

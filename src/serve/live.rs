@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use super::Passed;
+use super::passed::Passed;
 use crate::clock::Clock;
 use crate::config::problem::{Problem, Problems};
 use crate::config::settings::Settings;

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use self::live::Live;
-pub use self::passed::Passed;
+use self::passed::Passed;
 use crate::admin::api::Command as AdminCommand;
 use crate::admin::metrics::{Shown, serve as serve_metrics};
 use crate::admin::readiness::{self, Latch};
@@ -51,13 +51,13 @@ pub type Fault = Box<dyn Error + Send + Sync>;
 ///
 /// # Errors
 /// What kept the gateway from starting, or ended it.
-pub fn run(settings: &Settings, passed: Passed) -> Result<(), Fault> {
+pub fn run(settings: &Settings) -> Result<(), Fault> {
     prepare_process();
     let clock = Clock::system();
     // Read once more, after what it held was noted: no change can slip in between.
     let seen = Contents::of(&settings.files);
     let loaded = config::load(&settings.path).map_err(|problems| problems.to_string())?;
-    let gateway = Parted::open(loaded, clock, seen, passed)?;
+    let gateway = Parted::open(loaded, clock, seen)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(gateway.serve())
 }
@@ -83,9 +83,9 @@ struct Parted {
 }
 
 impl Parted {
-    fn open(loaded: Loaded, clock: Clock, seen: Contents, passed: Passed) -> Result<Self, Fault> {
+    fn open(loaded: Loaded, clock: Clock, seen: Contents) -> Result<Self, Fault> {
         let settings = loaded.settings.clone();
-        let passed = Arc::new(passed);
+        let passed = Arc::new(Passed::take()?);
         let state = StateDir::open(&settings.state_dir).map_err(|error| {
             format!("cannot open the state directory {}: {error}", settings.state_dir.display())
         })?;

@@ -13,25 +13,22 @@ use crate::listener::accept::Listener;
 /// The sockets, by the address that each listens on. Held as long as the process lives: a reload may close a listener
 /// and a later one open it again.
 #[derive(Debug, Default)]
-pub struct Passed(Vec<(SocketAddr, TcpListener)>);
+pub(super) struct Passed(Vec<(SocketAddr, TcpListener)>);
 
 impl Passed {
-    /// Takes them as `sd_listen_fds(3)` says, and the variables out of the environment; so once per process, and
-    /// before it has threads.
+    /// Takes them as `sd_listen_fds(3)` says, and the variables out of the environment: once per process, before the
+    /// threads that serve.
     ///
     /// # Errors
     /// When something else than a listening TCP socket is passed.
-    pub fn take() -> io::Result<Self> {
+    pub(super) fn take() -> Result<Self, Fault> {
         let mut passed = ListenFd::from_env();
         let mut sockets = Vec::new();
         for place in 0..passed.len() {
-            if let Some(socket) = passed.take_tcp_listener(place)? {
-                if !socket2::SockRef::from(&socket).is_listener()? {
-                    return Err(io::Error::other("a socket is passed that does not listen"));
-                }
-                socket.set_nonblocking(true)?;
-                sockets.push((socket.local_addr()?, socket));
-            }
+            let socket = passed.take_tcp_listener(place).and_then(|socket| socket.map(ready).transpose());
+            let socket =
+                socket.map_err(|error| format!("a socket that systemd passes is of no use: {error}"))?;
+            sockets.extend(socket);
         }
         Ok(Self(sockets))
     }
@@ -70,6 +67,15 @@ impl Passed {
             })
             .collect()
     }
+}
+
+/// With its address, for the runtime.
+fn ready(socket: TcpListener) -> io::Result<(SocketAddr, TcpListener)> {
+    if !socket2::SockRef::from(&socket).is_listener()? {
+        return Err(io::Error::other("it does not listen"));
+    }
+    socket.set_nonblocking(true)?;
+    Ok((socket.local_addr()?, socket))
 }
 
 #[cfg(test)]
