@@ -1,13 +1,17 @@
 //! What reads the access log: Fail2Ban, logrotate.
 
 use std::fs;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::common::gate::{Config, Gate};
 use crate::common::upstream::{Session, Upstream};
 use crate::common::{raw, wait_until};
 use crate::{read, repository, succeeds};
 
+/// Fail2Ban is a program in Python, and looks once a second.
+const PATIENCE: Duration = Duration::from_secs(60);
 const SITE: &str = "[site.rate.login]\nrefill = \"1/h\"\nburst = 2\n";
 
 /// An application that knows no password.
@@ -75,30 +79,78 @@ async fn fail2ban_finds_failed_logins_and_refusals_in_the_combined_log() {
     assert_eq!(found(&gate.log(), "portcullis-combined.conf"), ["127.0.0.1"; 5], "{}", gate.log());
 }
 
-#[test]
-fn the_jail_and_its_action_are_read_by_fail2ban() {
-    let dir = tempfile::tempdir().unwrap();
-    let etc = dir.path().join("fail2ban");
-    succeeds(Command::new("cp").args(["-a", "/etc/fail2ban"]).arg(&etc));
-    let _ = fs::remove_file(etc.join("jail.d/defaults-debian.conf"));
-    for (from, to) in [
-        ("portcullis.conf", "filter.d/portcullis.conf"),
-        ("portcullis-combined.conf", "filter.d/portcullis-combined.conf"),
-        ("action.conf", "action.d/portcullis.conf"),
-        ("jail.conf", "jail.d/portcullis.conf"),
-    ] {
-        fs::copy(repository(&format!("deploy/fail2ban/{from}")), etc.join(to)).unwrap();
+/// A Fail2Ban of the test's own, on the files of `deploy/fail2ban`.
+struct Fail2Ban {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Fail2Ban {
+    /// Watches this gateway's access log.
+    fn start(gate: &Gate) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let etc = dir.path().join("etc");
+        succeeds(Command::new("cp").args(["-a", "/etc/fail2ban"]).arg(&etc));
+        // What Debian switches on watches logs that are not ours.
+        let _ = fs::remove_file(etc.join("jail.d/defaults-debian.conf"));
+        for (from, to) in [("portcullis.conf", "filter.d"), ("action.conf", "action.d")] {
+            let file = repository("deploy/fail2ban").join(from);
+            fs::copy(file, etc.join(to).join("portcullis.conf")).unwrap();
+        }
+        let log = gate.config().with_file_name("stdout");
+        let jail = read("deploy/fail2ban/jail.conf")
+            .replace("/var/log/portcullis/access.log", log.to_str().unwrap())
+            .replace("maxretry = 20", "maxretry = 3\nbackend = polling\nignoreself = false")
+            .replace("ignoreip = 127.0.0.0/8 ::1", "ignoreip = ::1");
+        assert!(jail.contains("maxretry = 3\n") && !jail.contains("127.0.0.0/8"));
+        fs::write(etc.join("jail.d/portcullis.conf"), jail).unwrap();
+        let own = "[Definition]\nlogtarget = STDERR\ndbfile = None\n";
+        fs::write(etc.join("fail2ban.local"), own).unwrap();
+        let program = Path::new(env!("CARGO_BIN_EXE_portcullis")).parent().unwrap();
+        let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+        let child = Command::new("fail2ban-server")
+            .args(["-f", "-c"])
+            .arg(&etc)
+            .arg("-s")
+            .arg(dir.path().join("socket"))
+            .arg("-p")
+            .arg(dir.path().join("pid"))
+            .env("PATH", path)
+            .env("PORTCULLIS_CONFIG", gate.config())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(dir.path().join("stderr")).unwrap())
+            .spawn()
+            .expect("fail2ban-server: `make test-deps` installs it");
+        Self { child, dir }
     }
-    let log = dir.path().join("access.log");
-    fs::write(&log, "").unwrap();
-    let jail = etc.join("jail.d/portcullis.conf");
-    let text = fs::read_to_string(&jail).unwrap();
-    fs::write(&jail, text.replace("/var/log/portcullis/access.log", log.to_str().unwrap())).unwrap();
-    let said = succeeds(Command::new("fail2ban-client").arg("-c").arg(&etc).arg("-d"));
-    assert!(
-        said.contains("'portcullis'") && said.contains("portcullis block address <ip> --for <bantime>s"),
-        "{said}"
-    );
+
+    fn said(&self) -> String {
+        fs::read_to_string(self.dir.path().join("stderr")).unwrap()
+    }
+}
+
+impl Drop for Fail2Ban {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn who_is_refused_often_is_blocked_in_the_gateway_by_fail2ban() {
+    let upstream = application();
+    let gate = Gate::start(SITE, upstream.address);
+    let fail2ban = Fail2Ban::start(&gate);
+    let started = wait_until(PATIENCE, || fail2ban.said().contains("Jail 'portcullis' started"));
+    assert!(started, "{}", fail2ban.said());
+    for _ in 0..6 {
+        gate.ask("POST /api/auth/login", "", b"").await;
+    }
+    let blocks = || String::from_utf8(gate.cli(["blocks"]).stdout).unwrap();
+    let blocked = wait_until(PATIENCE, || blocks().contains("127.0.0.1/32"));
+    assert!(blocked, "{}\n{}\n{}", blocks(), fail2ban.said(), gate.log());
+    assert!(blocks().contains("fail2ban portcullis: "), "{}", blocks());
+    assert_eq!(gate.ask("GET /", "", b"").await.status, 403);
 }
 
 #[test]
