@@ -163,6 +163,11 @@ impl Listener {
         Ok(Self { socket, kind })
     }
 
+    /// Takes over a socket that listens already and does not block; several workers may share it.
+    pub fn passed(socket: std::net::TcpListener, kind: Kind) -> Self {
+        Self { socket, kind }
+    }
+
     /// Where it listens.
     ///
     /// # Errors

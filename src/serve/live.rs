@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::notify;
+use super::passed::Passed;
 use crate::clock::Clock;
 use crate::config::problem::{Problem, Problems};
 use crate::config::settings::Settings;
@@ -47,6 +48,8 @@ pub struct Means {
     pub watch: Arc<Watch>,
     /// The access log.
     pub log: access_log::Control,
+    /// Sockets that a supervisor has bound.
+    pub passed: Arc<Passed>,
 }
 
 /// What others read or give while the gateway runs.
@@ -96,7 +99,7 @@ impl Live {
         let mut problems = Problems::default();
         for (kind, address) in wanted(new).into_iter().filter(|one| !old.contains(one)) {
             for own in &mut opened {
-                match Listener::bind(address, kind) {
+                match self.means.passed.open(address, kind) {
                     Ok(listener) => own.push((address, listener)),
                     Err(error) => {
                         problems.0.push(Problem {
@@ -186,6 +189,7 @@ impl Live {
         let close: Vec<_> =
             wanted(&self.settings).into_iter().filter(|one| !wanted_now.contains(one)).collect();
         let mut warnings = self.needs_restart(&new);
+        warnings.extend(self.means.passed.unnamed(&wanted_now));
         self.means.resolver.replace(certificates);
         self.means.policy.publish(policy);
         self.means.shared.metrics_only_from.store(Arc::new(new.admin.metrics_only_from.clone()));

@@ -2,6 +2,7 @@
 
 mod live;
 mod notify;
+mod passed;
 mod shows;
 
 use std::error::Error;
@@ -13,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use self::live::Live;
+use self::passed::Passed;
 use crate::admin::api::Command as AdminCommand;
 use crate::admin::metrics::{Shown, serve as serve_metrics};
 use crate::admin::readiness;
@@ -87,6 +89,7 @@ struct Parted {
 impl Parted {
     fn open(loaded: Loaded, clock: Clock, seen: Contents) -> Result<Self, Fault> {
         let settings = loaded.settings.clone();
+        let passed = Arc::new(Passed::take()?);
         let state = StateDir::open(&settings.state_dir).map_err(|error| {
             format!("cannot open the state directory {}: {error}", settings.state_dir.display())
         })?;
@@ -116,6 +119,7 @@ impl Parted {
                 shared: shared.clone(),
                 watch: Arc::clone(&watch),
                 log: log.control(),
+                passed: Arc::clone(&passed),
             },
             seen,
             &settings,
@@ -128,7 +132,7 @@ impl Parted {
             reloader: Box::new(live),
             say,
         })?;
-        let sockets = bind(&settings, workers)?;
+        let sockets = bind(&settings, workers, &passed)?;
         let metrics = (0..workers).map(|_| Metrics::new()).collect::<Result<_, _>>()?;
         Ok(Self {
             settings,
@@ -301,13 +305,18 @@ async fn end(
 }
 
 /// Every address once for each worker: the kernel spreads connections over them.
-fn bind(settings: &Settings, workers: usize) -> Result<Vec<Vec<(SocketAddr, Listener)>>, Fault> {
+fn bind(
+    settings: &Settings,
+    workers: usize,
+    passed: &Passed,
+) -> Result<Vec<Vec<(SocketAddr, Listener)>>, Fault> {
+    let wanted = live::wanted(settings);
+    passed.all_named(&wanted)?;
     let mut sockets = Vec::new();
     for _ in 0..workers {
         let mut own = Vec::new();
-        for (kind, address) in live::wanted(settings) {
-            let listener =
-                Listener::bind(address, kind).map_err(|error| bind_error(kind, address, &error))?;
+        for (kind, address) in wanted.iter().copied() {
+            let listener = passed.open(address, kind).map_err(|error| bind_error(kind, address, &error))?;
             own.push((address, listener));
         }
         sockets.push(own);
