@@ -292,6 +292,17 @@ async fn slow_upload(mut stream: Tls, stop: Arc<AtomicBool>) {
     assert_eq!(answer.expect("an answer to the upload").status, 200);
 }
 
+/// Fills what each worker remembers of its latest requests: that grows up to its bound, whatever is reloaded.
+async fn fill_memory(gate: &Gate) {
+    let head = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    for _ in 0..8 {
+        let mut stream = gate.connect().await;
+        for _ in 0..600 {
+            raw::ask(&mut stream, head.as_bytes()).await;
+        }
+    }
+}
+
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times[times.len() / 2]
@@ -305,6 +316,7 @@ async fn a_hundred_reloads_of_all_kinds_fail_nothing_and_cut_nothing() {
     let conf = Conf::of(&gate);
     conf.write(&conf.number(0));
     assert!(gate.cli(["reload"]).status.success());
+    fill_memory(&gate).await;
     let traffic = Traffic::start(&gate, &stop);
     let mut resident = 0;
     let mut by_file = Vec::new();
