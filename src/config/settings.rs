@@ -363,7 +363,8 @@ impl Site {
 
     /// Every upstream that its requests may go to, each once.
     pub fn upstreams(&self) -> Vec<Upstream> {
-        let ports = self.app.routes.iter().filter_map(|route| route.port).map(|port| self.upstream.at_port(port));
+        let ports =
+            self.app.routes.iter().filter_map(|route| route.port).map(|port| self.upstream.at_port(port));
         let own = self.routes.iter().filter_map(|route| route.upstream.clone());
         let mut all: Vec<Upstream> = Vec::new();
         for upstream in std::iter::once(self.upstream.clone()).chain(ports).chain(own) {

@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn who_is_refused_by_his_own_budget_costs_his_neighbours_nothing() {
-        let guard = guard(false);
+        let guard = guard();
         for _ in 0..100 {
             passes(&guard, "2001:db8:1:1::1");
         }
@@ -127,7 +127,7 @@ mod tests {
     fn a_million_networks_of_one_48_pass_eight_budgets_and_take_as_many_places() {
         let limits = Limits::new(10_000);
         let rate = RateValue { refill: Duration::from_secs(60), burst: NonZeroU32::new(10).unwrap() };
-        let guard = Rate::new(&limits, "site/login", rate, false);
+        let guard = Rate::new(&limits, "site/login", rate);
         let passed = (0..1_000_000_u32).filter(|net| {
             let address = Ipv6Addr::from_bits(0x2001_0db8_0001 << 80 | u128::from(*net % 65_536) << 64 | 1);
             let client = Client::Address(IpAddr::V6(address));

@@ -58,8 +58,13 @@ pub(super) fn site(
     let upstream = upstream?;
     for port in app.routes.iter().filter_map(|route| route.port) {
         if matches!(upstream.address, Address::Unix(_)) {
-            let message = format!("`{}` listens on port {port} too, which a socket file does not lead to", app.name);
-            doc.problem(span.clone(), message, "write upstream = \"http://127.0.0.1:PORT\", as the application does");
+            let message =
+                format!("`{}` listens on port {port} too, which a socket file does not lead to", app.name);
+            doc.problem(
+                span.clone(),
+                message,
+                "write upstream = \"http://127.0.0.1:PORT\", as the application does",
+            );
         }
         seen.add_upstream(&upstream.at_port(port), span.clone());
     }
