@@ -527,7 +527,8 @@ fn every_toml_block_of_the_documents_loads() {
             let (kind, block) = block.split("```").next().unwrap().split_once('\n').unwrap();
             let dir = tempfile::tempdir().unwrap();
             let told = match kind.trim() {
-                "" => parse(block).map(|_| ()),
+                // Held in `tests/documents.rs`.
+                "" => continue,
                 "app" => {
                     std::fs::write(dir.path().join("x.toml"), block).unwrap();
                     config::parse(&dir.path().join("c.toml"), &format!("{SITE}app = \"./x.toml\"\n"), NOW)

@@ -211,32 +211,30 @@ async fn a_second_signal_ends_at_once() {
 }
 
 /// A key of the state directory that takes its time: whoever reads it waits until somebody writes.
-fn slow_start(environment: Vec<(&'static str, String)>, upstream: &Upstream) -> (Gate, std::path::PathBuf) {
-    let log = tempfile::tempdir().unwrap().keep().join("access.log");
-    let made = std::process::Command::new("mkfifo").arg(&log).status().unwrap();
-    assert!(made.success());
-    let site = format!("[log]\naccess = \"{}\"", log.display());
-    (Config { site, environment, ..draining("5s") }.launch(upstream.address), log)
+fn slow_start(upstream: &Upstream) -> (Gate, std::path::PathBuf) {
+    let fifo = "for last; do :; done; state=${last%/*}/state; mkdir -m 700 $state && mkfifo -m 600 $state/share.key; \
+                exec \"$0\" \"$@\"";
+    let gate = Config { under: vec!["sh", "-c", fifo], ..draining("5s") }.launch(upstream.address);
+    let key = gate.state().join("share.key");
+    (gate, key)
 }
 
 #[test]
 fn a_hangup_during_the_start_ends_nothing_and_a_stop_does() {
     let upstream = Upstream::answering(OK);
-    // Opening the log waits for its reader.
-    let (mut gate, log) = slow_start(Vec::new(), &upstream);
+    let (mut gate, key) = slow_start(&upstream);
     assert!(wait_until(raw::LIMIT, || common::catches(&gate.status_file(), 1)), "SIGHUP is heard early");
     for _ in 0..3 {
         gate.signal("HUP");
     }
     assert_eq!(gate.wait_ended(Duration::from_millis(500)), None);
     assert!(gate.admin("/readyz").is_none_or(|answer| !answer.starts_with("HTTP/1.1 200")));
-    let reader = std::thread::spawn(move || std::fs::read(log).unwrap());
+    std::fs::write(key, [7; 32]).unwrap();
     gate.wait_ready();
     gate.signal("TERM");
     assert_eq!(gate.wait_ended(raw::LIMIT), Some(0));
-    drop(reader.join());
 
-    let (mut gate, _) = slow_start(Vec::new(), &upstream);
+    let (mut gate, _) = slow_start(&upstream);
     assert!(wait_until(raw::LIMIT, || common::catches(&gate.status_file(), 1)));
     gate.signal("TERM");
     assert!(gate.wait_ended(raw::LIMIT).is_some(), "a start that hangs can be ended");

@@ -11,10 +11,14 @@ const APP: &str = include_str!("../../config/app.toml");
 const CASES: &str = include_str!("../../config/cases.toml");
 
 /// What the reference config shows empty, although something may stand there.
-const FILLED: [(&str, &str); 4] = [
+const FILLED: [(&str, &str); 5] = [
     ("plain = []", "plain = [\"127.0.0.1:8080\"]"),
     ("redirect_hosts = []", "redirect_hosts = [\"www.example.com\"]"),
     ("certificates = []", "certificates = [{ cert = \"full.pem\", key = \"key.pem\" }]"),
+    (
+        "upstream_tls = { ca_file = \"…\" }",
+        "upstream_tls = { ca_file = \"ca.pem\", server_name = \"app.internal\", cert = \"c.pem\", key = \"k.pem\" }",
+    ),
     ("set = {}", "set = { X-Robots-Tag = \"noindex\" }"),
 ];
 

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use rustls::ServerConfig;
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
+use super::bind;
 use super::caps::{Caps, Full, Permit};
 use super::deadlines::{Deadlines, PERIOD};
 use super::local::Local;
@@ -30,8 +30,6 @@ use crate::request::body::Body;
 use crate::stores::descriptors::Descriptors;
 use crate::stores::streams::{Kill, Killable};
 
-/// Connections that the kernel keeps for us.
-const BACKLOG: i32 = 1024;
 /// First and longest wait after the kernel refused us a connection; short, since a place may be free at once.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
 
@@ -154,13 +152,7 @@ impl Listener {
     /// # Errors
     /// When the address is taken or not ours.
     pub fn bind(address: SocketAddr, kind: Kind) -> io::Result<Self> {
-        let socket = match bind(address) {
-            Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
-                bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()))?
-            }
-            other => other?,
-        };
-        Ok(Self { socket, kind })
+        Ok(Self { socket: bind::bind(address)?, kind })
     }
 
     /// Takes over a socket that listens already and does not block; several workers may share it.
@@ -239,7 +231,8 @@ impl Listener {
         };
         // Closing the socket would reset whoever waits in its queue.
         let socket = listener.into_std()?;
-        while let Ok((stream, peer)) = socket.accept() {
+        for _ in 0..bind::BACKLOG {
+            let Ok((stream, peer)) = socket.accept() else { break };
             stream.set_nonblocking(true)?;
             door.enter(TcpStream::from_std(stream)?, peer);
         }
@@ -372,23 +365,6 @@ async fn drained(drain: &mut watch::Receiver<bool>) {
     if drain.wait_for(|drain| *drain).await.is_err() {
         std::future::pending::<()>().await;
     }
-}
-
-fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-fn no_ipv6(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT))
 }
 
 fn is_exhausted(error: &io::Error) -> bool {

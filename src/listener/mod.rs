@@ -8,6 +8,7 @@ use crate::request::facts::Malformed;
 use crate::stores::streams::Kill;
 
 pub mod accept;
+mod bind;
 pub mod caps;
 pub mod conn;
 pub mod deadlines;

@@ -99,6 +99,10 @@ async fn the_sandbox_of_the_unit_permits_what_the_gateway_does() {
         // "1234 openat(AT_FDCWD, …", or "1234 <... read resumed>", or "+++ exited"
         let call = line.split_whitespace().nth(1).unwrap_or_default();
         let Some((name, _)) = call.split_once('(') else { continue };
+        // A thread that ended before strace could ask what it called.
+        if name == "???" {
+            continue;
+        }
         seen.insert(name.to_owned());
         assert!(permitted.contains(name), "the unit forbids {line}");
         // MemoryDenyWriteExecute=
