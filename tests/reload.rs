@@ -323,8 +323,8 @@ async fn a_hundred_reloads_of_all_kinds_fail_nothing_and_cut_nothing() {
     let mut by_signal = Vec::new();
     for round in 0..ROUNDS {
         let number = 1 + round * 5;
-        // Memory is compared once caches and pools have been filled.
-        if round == ROUNDS / 4 {
+        // Memory is compared once caches, pools, and what is remembered of refusals have been filled.
+        if round == ROUNDS / 2 {
             resident = gate.resident();
         }
         for (kind, number) in (number..number + 3).enumerate() {
