@@ -18,7 +18,7 @@ use super::view::View;
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
 use crate::guards::size::Size;
-use crate::guards::{Denial, Guard, Reason};
+use crate::guards::{self, Denial, Guard, Reason};
 use crate::request::body::{Body, BodyError, Tail};
 use crate::request::client::Client;
 use crate::request::facts::{Facts, Malformed};
@@ -162,6 +162,13 @@ impl Exchange {
         self.verdict = Verdict::Denied { guard, reason };
         self.told = Some(causes::denied(denial.reason));
         self.view.site(self.site).metrics.denial(self.class, guard, reason);
+    }
+
+    /// A guard has judged it.
+    pub fn heard(&mut self, verdict: &guards::Verdict) {
+        if let guards::Verdict::WouldDeny(denial) = verdict {
+            self.observed(denial);
+        }
     }
 
     /// A guard would have refused it. Each is counted; the log has the first, which would have been the answer.

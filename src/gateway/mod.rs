@@ -191,15 +191,14 @@ where
         }
         exchange.client = self.client(&*from.link, &view, &head);
         let length = incoming.size_hint().exact();
-        let reading =
-            match read::read(self.around(&view, exchange.start), &*from.link, exchange.client, &head, length)
-            {
-                Ok(reading) => reading,
-                Err(refusal) => {
-                    let answer = answer::refused(refusal, &mut exchange, &asked);
-                    return finish(exchange, answer, Dress::nowhere(&view, &asked));
-                }
-            };
+        let around = self.around(&view, exchange.start);
+        let reading = match read::read(around, &*from.link, exchange.client, &head, length) {
+            Ok(reading) => reading,
+            Err(refusal) => {
+                let answer = answer::refused(refusal, &mut exchange, &asked);
+                return finish(exchange, answer, Dress::nowhere(&view, &asked));
+            }
+        };
         from.link.of_class(reading.facts.class);
         exchange.of(&reading, self.token_name(&reading.facts));
         let dress = Dress::site(&reading, &asked);
@@ -207,11 +206,7 @@ where
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
         let mut live = self.streams.register(Rc::clone(&facts), Rc::clone(&from.kill));
         let index = self.blocks.current();
-        let verdict = decide(reading.found.route, &index, &facts, &mut |_, verdict| {
-            if let Verdict::WouldDeny(denial) = verdict {
-                exchange.observed(denial);
-            }
-        });
+        let verdict = decide(reading.found.route, &index, &facts, &mut |_, verdict| exchange.heard(verdict));
         let permit = match verdict {
             Ok(permit) => permit,
             Err(denial) => {
