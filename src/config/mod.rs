@@ -3,11 +3,13 @@
 pub mod app;
 pub mod class;
 pub mod defaults;
+pub mod keys;
 pub mod path_pattern;
 pub mod problem;
 mod read;
 pub mod settings;
 pub mod values;
+pub mod verification;
 pub mod watch;
 
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@ use super::app::{self, App};
 use super::class::Class;
 use super::path_pattern::PathPattern;
 use super::values::{ByteSize, HostPattern, Networks, Rate};
+use super::verification::Verification;
 
 /// The whole config.
 #[derive(Debug, Clone)]
@@ -236,6 +237,8 @@ pub struct Site {
     pub refresh_lifetime: Duration,
     /// Additions and overrides of the app file's routes, stronger than those.
     pub routes: Vec<SiteRoute>,
+    /// How tokens are verified; `None`: the application alone does.
+    pub verification: Option<Verification>,
 }
 
 /// Where requests of a site go: one host for now; several come with balancing.

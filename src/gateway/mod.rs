@@ -33,7 +33,8 @@ use self::view::{View, Views};
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
 use crate::config::settings::Upstream;
-use crate::guards::{Denial, Guard, Verdict, blocks};
+use crate::guards::blocks::Judged;
+use crate::guards::{Denial, Guard, Verdict, blocks, verify};
 use crate::policy::{Route, RouteGuards, Site};
 use crate::request::body::Body;
 use crate::request::client::Client;
@@ -73,18 +74,24 @@ pub fn decide(
     on: &mut impl FnMut(&'static str, &Verdict),
 ) -> Result<Permit, Denial> {
     // No `..` here: a new guard does not compile until it has been given its place.
-    let RouteGuards { allowlist, browser, size, rate } = &route.guards;
+    let RouteGuards { allowlist, verify, browser, size, rate } = &route.guards;
     // Cheapest, and hides the endpoint. It and the blocks enforce always; the others may only observe.
     pass(crate::guards::allowlist::Allowlist::NAME, allowlist.check(cx), false, on)?;
     // Emergency blocks: before anything that costs or counts.
     let judged = blocks::check(index, cx);
     pass(blocks::NAME, judged.verdict, false, on)?;
+    // Before what would spend a budget or read a body for a forger.
+    let verified = verify.as_ref().map_or_else(Judged::pass, |verify| verify.check(cx));
+    pass(verify::NAME, verified.verdict, site.observe, on)?;
     pass(crate::guards::browser::Browser::NAME, browser.check(cx), site.observe, on)?;
     pass(crate::guards::size::Size::NAME, size.check(cx), site.observe, on)?;
     // Before anything that reads a body.
     let rate_verdict = rate.as_ref().map_or(Verdict::Pass, |rate| rate.check(cx));
     pass(crate::guards::rate::Rate::NAME, rate_verdict, site.observe, on)?;
-    Ok(Permit { upstream: route.upstream.clone(), strip_cookies: judged.strip_cookies })
+    Ok(Permit {
+        upstream: route.upstream.clone(),
+        strip_cookies: judged.strip_cookies || (verified.strip_cookies && !site.observe),
+    })
 }
 
 fn pass(

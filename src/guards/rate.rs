@@ -42,16 +42,27 @@ impl Rate {
         }
     }
 
-    fn charge(&self, cx: &Facts) -> Result<(), Duration> {
+    /// What [`Guard::check`] would say, without a charge.
+    pub fn ask(&self, cx: &Facts) -> Verdict {
+        self.said(self.charge(cx, true))
+    }
+
+    fn said(&self, charged: Result<(), Duration>) -> Verdict {
+        let Err(wait) = charged else { return Verdict::Pass };
+        let denial = Denial { guard: Self::NAME, reason: Reason::RateLimited, retry_after: Some(wait) };
+        if self.observe { Verdict::WouldDeny(denial) } else { Verdict::Deny(denial) }
+    }
+
+    fn charge(&self, cx: &Facts, rehearsal: bool) -> Result<(), Duration> {
         match cx.client {
-            Client::Unknown => self.narrow.check(u128::MAX, cx.now, cx.rehearsal),
+            Client::Unknown => self.narrow.check(u128::MAX, cx.now, rehearsal),
             Client::Address(IpAddr::V4(address)) => {
-                self.narrow.check(u128::from(address.to_bits()), cx.now, cx.rehearsal)
+                self.narrow.check(u128::from(address.to_bits()), cx.now, rehearsal)
             }
             Client::Address(IpAddr::V6(address)) => {
                 let bits = address.to_bits();
-                self.narrow.check(bits >> 64 << 64 | 1, cx.now, cx.rehearsal)?;
-                self.wide.check(bits >> 80 << 80, cx.now, cx.rehearsal)
+                self.narrow.check(bits >> 64 << 64 | 1, cx.now, rehearsal)?;
+                self.wide.check(bits >> 80 << 80, cx.now, rehearsal)
             }
         }
     }
@@ -61,9 +72,7 @@ impl Guard for Rate {
     const NAME: &'static str = "rate";
 
     fn check(&self, cx: &Facts) -> Verdict {
-        let Err(wait) = self.charge(cx) else { return Verdict::Pass };
-        let denial = Denial { guard: Self::NAME, reason: Reason::RateLimited, retry_after: Some(wait) };
-        if self.observe { Verdict::WouldDeny(denial) } else { Verdict::Deny(denial) }
+        self.said(self.charge(cx, cx.rehearsal))
     }
 }
 

@@ -1,7 +1,9 @@
 //! Settings → policy. What can be wrong with settings was found by `config::load`; this cannot fail.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -10,13 +12,16 @@ use super::{AppDenial, HostPlace, Policy, Route, RouteGuards, Site, SiteHost};
 use crate::config::class::Class;
 use crate::config::path_pattern::PathPattern;
 use crate::config::settings::{self, ClassMap, Settings};
-use crate::config::values::{HostPattern, Networks};
+use crate::config::values::{HostPattern, Networks, Rate as RateValue};
+use crate::config::verification::{KeySource, Verification};
 use crate::guards::allowlist::Allowlist;
 use crate::guards::browser::Browser;
 use crate::guards::headers::{HeaderSet, Ingredients};
 use crate::guards::rate::Rate;
 use crate::guards::size::Size;
+use crate::guards::verify::Verify;
 use crate::request::facts::scope_of;
+use crate::stores::keys::KeyRing;
 use crate::stores::limits::Limits;
 
 /// Compiles a policy over the stores that outlive it.
@@ -63,7 +68,8 @@ fn nowhere(settings: &Settings) -> HeaderSet {
 }
 
 fn compile_site(settings: &Settings, site: &settings::Site, limits: &Arc<Limits>) -> Site {
-    let guards = ClassMap::from_fn(|class| guards_of(site, class, limits));
+    let verify = verify_of(site, limits);
+    let guards = ClassMap::from_fn(|class| guards_of(site, class, limits, verify.as_ref()));
     let mut routes: Vec<Route> =
         site.routes.iter().map(|route| own_route(site, route, &guards, limits)).collect();
     routes.extend(site.app.routes.iter().map(|route| Route {
@@ -94,13 +100,33 @@ fn compile_site(settings: &Settings, site: &settings::Site, limits: &Arc<Limits>
     }
 }
 
-fn guards_of(site: &settings::Site, class: Class, limits: &Arc<Limits>) -> RouteGuards {
+/// What bad tokens cost a client: looked at before any signature work.
+const FAILURES: RateValue =
+    RateValue { refill: Duration::from_secs(2), burst: NonZeroU32::MIN.saturating_add(29) };
+
+fn verify_of(site: &settings::Site, limits: &Arc<Limits>) -> Option<Arc<Verify>> {
+    let Verification { source, wanted, .. } = site.verification.as_ref()?;
+    let ring = Arc::new(KeyRing::default());
+    if let KeySource::File(keys) = source {
+        ring.publish(Arc::clone(keys));
+    }
+    let failures = Rate::new(limits, &format!("{}/bad tokens", site.name()), FAILURES, false);
+    Some(Arc::new(Verify::new(ring, site.app.tokens.format, wanted.clone(), failures)))
+}
+
+fn guards_of(
+    site: &settings::Site,
+    class: Class,
+    limits: &Arc<Limits>,
+    verify: Option<&Arc<Verify>>,
+) -> RouteGuards {
     let listed = site.only_from.iter().find(|(of, _)| *of == class).map(|(_, networks)| networks.clone());
     let networks = listed.or_else(|| class.restricts().then(Networks::loopback));
     let rate = site.rate.iter().find(|(of, _)| *of == class).map(|(_, rate)| *rate);
     let name = format!("{}/{class}", site.name());
     RouteGuards {
         allowlist: networks.map(Allowlist::new),
+        verify: verify.cloned(),
         browser: Browser::of(class),
         size: Size::new(*site.body.get(class)),
         rate: rate.map(|rate| Arc::new(Rate::new(limits, &name, rate, site.observe))),

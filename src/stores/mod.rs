@@ -4,5 +4,7 @@ pub mod blocks;
 pub mod cached;
 pub mod descriptors;
 pub mod durable;
+pub mod keys;
 pub mod limits;
 pub mod streams;
+pub mod verified;

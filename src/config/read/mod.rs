@@ -11,6 +11,7 @@ mod listen;
 mod route;
 mod site;
 mod table;
+mod tokens;
 mod value;
 
 use std::cell::RefCell;

@@ -3,21 +3,18 @@
 use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::uri::Authority;
 
 use super::gateway::Bodies;
 use super::hosts::Hosts;
 use super::listen::Public;
-use super::{Table, Value, app, headers, nearest, route};
+use super::{Table, Value, app, headers, nearest, route, tokens};
 use crate::config::app::App;
 use crate::config::class::Class;
 use crate::config::defaults;
 use crate::config::settings::{ClassMap, Site, SiteRoute, Upstream};
-use crate::config::values::{
-    ByteSize, HostPattern, Networks, Rate, ValueError, parse_duration, parse_network, parse_refill,
-};
+use crate::config::values::{ByteSize, HostPattern, Networks, Rate, ValueError, parse_network, parse_refill};
 
 /// What a site takes over from the rest of the file.
 pub(super) struct Around<'a> {
@@ -44,16 +41,18 @@ pub(super) fn site(
     let bodies = Bodies::read(&mut limits);
     limits.finish();
     let headers = headers::headers(table.section("headers"), around.public.tls.self_signed);
-    let lifetimes = lifetimes(table.section("tokens"));
+    let tokens = tokens::tokens(table.section("tokens"));
     let routes = routes(&mut table, &only_from, seen);
     not_yet(&mut table);
+    let doc = table.doc;
     table.finish();
     let app = app?;
+    let verification = tokens.verification(&app, doc);
     Some(Site {
         rate: merged_rates(own_rates, &app),
         body: merged_bodies(bodies, around.bodies, &app),
-        token_lifetime: lifetimes.0.unwrap_or(app.tokens.lifetime),
-        refresh_lifetime: lifetimes.1.unwrap_or(app.tokens.refresh_lifetime),
+        token_lifetime: tokens.lifetime.unwrap_or(app.tokens.lifetime),
+        refresh_lifetime: tokens.refresh_lifetime.unwrap_or(app.tokens.refresh_lifetime),
         hosts,
         redirect_hosts,
         download_host: None,
@@ -63,6 +62,7 @@ pub(super) fn site(
         only_from,
         headers,
         routes,
+        verification,
     })
 }
 
@@ -228,15 +228,6 @@ pub(super) fn parse_class(word: &str) -> Result<Class, ValueError> {
             },
         }
     })
-}
-
-fn lifetimes(mut table: Table<'_>) -> (Option<Duration>, Option<Duration>) {
-    let found = (table.parse("lifetime", parse_duration), table.parse("refresh_lifetime", parse_duration));
-    for key in ["verify", "issuer", "audience"] {
-        table.later(key, "the application verifies its tokens itself; blocked ones are refused here");
-    }
-    table.finish();
-    found
 }
 
 fn routes(table: &mut Table<'_>, only_from: &[(Class, Networks)], seen: &mut Hosts) -> Vec<SiteRoute> {
