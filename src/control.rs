@@ -5,6 +5,8 @@
 mod block_file;
 pub mod blocking;
 pub mod defaults;
+mod fetch;
+mod key_sets;
 pub mod reload;
 #[cfg(test)]
 mod tests;
@@ -26,9 +28,11 @@ use crate::config::settings::FileBlock;
 use crate::stores::blocks::{Blocks, Held, Index};
 use crate::stores::durable::directory::StateDir;
 use crate::stores::durable::{OpenError, Store};
+use crate::stores::keys::KeyRings;
 use crate::telemetry::audit::{Audit, Say};
 use crate::worker::Workers;
 use defaults::SiteFacts;
+use key_sets::KeySets;
 use reload::Reloader;
 
 /// Commands that may wait; more wait at the socket.
@@ -58,6 +62,7 @@ pub struct Control {
     file: Option<Vec<FileBlock>>,
     shown: Arc<Vitals>,
     readiness: Option<Readiness>,
+    key_sets: KeySets,
 }
 
 /// What the control thread is made of.
@@ -72,6 +77,8 @@ pub struct Parts {
     pub loaded: Loaded,
     /// Takes a new config into service.
     pub reloader: Box<dyn Reloader>,
+    /// The key sets that the config names.
+    pub rings: Arc<KeyRings>,
     /// The process log.
     pub say: Say,
 }
@@ -111,7 +118,7 @@ impl Control {
     /// # Errors
     /// When the list of blocks cannot be had whole.
     pub fn open(parts: Parts) -> Result<Self, StateError> {
-        let Parts { clock, blocks, state, loaded, reloader, say } = parts;
+        let Parts { clock, blocks, state, loaded, reloader, rings, say } = parts;
         let opened = Store::open(&state.store())?;
         if opened.fresh {
             say(&format!(
@@ -127,6 +134,7 @@ impl Control {
             unwritten: BTreeSet::new(),
             store: opened.store,
             workers: Workers::default(),
+            key_sets: KeySets::new(rings, state.clone(), Arc::clone(&say)),
             audit: Audit::new(state.audit_log(), Arc::clone(&say)),
             state,
             say,
@@ -139,6 +147,7 @@ impl Control {
             readiness: None,
             clock,
         };
+        control.key_sets.follow();
         control.take_in_spool()?;
         control.take_in_file();
         control.rebuild();
@@ -178,6 +187,9 @@ impl Control {
                 Some(()) = changed.recv() => {
                     let _ = self.reload("file change or SIGHUP");
                     self.follow_file().await;
+                }
+                (address, fetched) = self.key_sets.fetched() => {
+                    self.key_sets.take(&address, fetched, self.clock.now());
                 }
                 _ = tick.tick() => self.tend().await,
             }
@@ -250,6 +262,7 @@ impl Control {
 
     fn warnings(&self, now: Now) -> Vec<String> {
         let mut warnings = self.orphans(now);
+        warnings.extend(self.key_sets.warnings(now));
         if !self.unwritten.is_empty() {
             warnings.push(format!(
                 "{} is not written: blocks hold until a restart; make room on the disk, it is tried again each {} s",

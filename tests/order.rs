@@ -23,6 +23,7 @@ use portcullis::request::client::Client;
 use portcullis::request::facts::{Facts, Origin, scope_of};
 use portcullis::request::path::PathViews;
 use portcullis::stores::blocks::{Block, Index, What};
+use portcullis::stores::keys::KeyRings;
 use portcullis::stores::limits::Limits;
 
 const NOW: Now = Now { mono: 1_000_000_000_000, wall: 1_790_000_000_000 };
@@ -35,7 +36,11 @@ fn policy(more: &str) -> Policy {
          [site.only_from]\nlogin = [\"203.0.113.0/24\"]\n"
     );
     let loaded = portcullis::config::parse(Path::new("/etc/portcullis/portcullis.toml"), &text, NOW);
-    compile(&loaded.unwrap_or_else(|problems| panic!("{problems}")).settings, &Limits::new(100))
+    compile(
+        &loaded.unwrap_or_else(|problems| panic!("{problems}")).settings,
+        &Limits::new(100),
+        &KeyRings::default(),
+    )
 }
 
 /// Every address is blocked.

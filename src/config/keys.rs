@@ -11,7 +11,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use serde::Deserialize;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
@@ -46,6 +46,17 @@ pub struct VerifyKey {
     algorithms: &'static [Algorithm],
     only: Option<Algorithm>,
     key: DecodingKey,
+}
+
+impl PartialEq for VerifyKey {
+    fn eq(&self, other: &Self) -> bool {
+        let bytes = |key: &Self| match key.key.kind() {
+            DecodingKeyKind::SecretOrDer(bytes) => (bytes.clone(), Vec::new()),
+            DecodingKeyKind::RsaModulusExponent { n, e } => (n.clone(), e.clone()),
+        };
+        (&self.id, self.algorithms, self.only) == (&other.id, other.algorithms, other.only)
+            && bytes(self) == bytes(other)
+    }
 }
 
 /// Where keys come from.

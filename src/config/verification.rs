@@ -24,12 +24,16 @@ pub enum KeySource {
     /// They were read from a file, which is watched.
     File(Arc<[VerifyKey]>),
     /// They are fetched, and fetched again.
-    Address {
-        /// `https://…`, or `http://` on this machine.
-        url: Box<str>,
-        /// A private CA of that server, PEM.
-        ca_file: Option<PathBuf>,
-    },
+    Address(Address),
+}
+
+/// Where a key set is fetched.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// `https://…`, or `http://` on this machine.
+    pub url: Box<str>,
+    /// A private CA of that server, PEM.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// What the claims of a token must say; an empty list asks for nothing.

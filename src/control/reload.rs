@@ -72,6 +72,7 @@ impl Control {
         let file = loaded.settings.blocks.clone();
         warnings.extend(self.reloader.apply(loaded)?);
         self.reloader.follow(files);
+        self.key_sets.tend(self.clock.now());
         self.sites = sites;
         self.file = file;
         Ok(warnings)

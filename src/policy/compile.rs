@@ -21,12 +21,13 @@ use crate::guards::rate::Rate;
 use crate::guards::size::Size;
 use crate::guards::verify::Verify;
 use crate::request::facts::scope_of;
-use crate::stores::keys::KeyRing;
+use crate::stores::keys::{KeyRing, KeyRings};
 use crate::stores::limits::Limits;
 
 /// Compiles a policy over the stores that outlive it.
-pub fn compile(settings: &Settings, limits: &Arc<Limits>) -> Policy {
-    let sites: Vec<Site> = settings.sites.iter().map(|site| compile_site(settings, site, limits)).collect();
+pub fn compile(settings: &Settings, limits: &Arc<Limits>, rings: &KeyRings) -> Policy {
+    let sites: Vec<Site> =
+        settings.sites.iter().map(|site| compile_site(settings, site, (limits, rings))).collect();
     let mut hosts = HashMap::new();
     let mut wildcards = Vec::new();
     for (place, site) in settings.sites.iter().enumerate() {
@@ -67,8 +68,12 @@ fn nowhere(settings: &Settings) -> HeaderSet {
     })
 }
 
-fn compile_site(settings: &Settings, site: &settings::Site, limits: &Arc<Limits>) -> Site {
-    let verify = verify_of(site, limits);
+fn compile_site(
+    settings: &Settings,
+    site: &settings::Site,
+    (limits, rings): (&Arc<Limits>, &KeyRings),
+) -> Site {
+    let verify = verify_of(site, limits, rings);
     let guards = ClassMap::from_fn(|class| guards_of(site, class, limits, verify.as_ref()));
     let mut routes: Vec<Route> =
         site.routes.iter().map(|route| own_route(site, route, &guards, limits)).collect();
@@ -104,12 +109,16 @@ fn compile_site(settings: &Settings, site: &settings::Site, limits: &Arc<Limits>
 const FAILURES: RateValue =
     RateValue { refill: Duration::from_secs(2), burst: NonZeroU32::MIN.saturating_add(29) };
 
-fn verify_of(site: &settings::Site, limits: &Arc<Limits>) -> Option<Arc<Verify>> {
+fn verify_of(site: &settings::Site, limits: &Arc<Limits>, rings: &KeyRings) -> Option<Arc<Verify>> {
     let Verification { source, wanted, .. } = site.verification.as_ref()?;
-    let ring = Arc::new(KeyRing::default());
-    if let KeySource::File(keys) = source {
-        ring.publish(Arc::clone(keys));
-    }
+    let ring = match source {
+        KeySource::File(keys) => {
+            let ring = Arc::<KeyRing>::default();
+            ring.publish(Arc::clone(keys));
+            ring
+        }
+        KeySource::Address(address) => rings.of(address),
+    };
     let failures = Rate::new(limits, &format!("{}/bad tokens", site.name()), FAILURES, false);
     Some(Arc::new(Verify::new(ring, site.app.tokens.format, wanted.clone(), failures)))
 }

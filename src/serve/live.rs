@@ -17,6 +17,7 @@ use crate::listener::Kind;
 use crate::listener::accept::Listener;
 use crate::listener::tls::{Certificates, Resolver, Wanted};
 use crate::policy::{PolicyCell, compile};
+use crate::stores::keys::KeyRings;
 use crate::stores::limits::Limits;
 use crate::worker::Workers;
 
@@ -37,6 +38,8 @@ pub struct Means {
     pub policy: Arc<PolicyCell>,
     /// Budgets, which go on.
     pub limits: Arc<Limits>,
+    /// Fetched keys, which go on.
+    pub rings: Arc<KeyRings>,
     /// Certificates.
     pub resolver: Arc<Resolver>,
     /// What the admin side reads.
@@ -144,7 +147,7 @@ impl Reloader for Live {
         let certificates = Certificates::build(&Wanted::of(&new), self.means.clock.now(), Some(&current))?;
         let workers = self.means.shared.workers();
         let opened = self.open(&new, workers.len())?;
-        let policy = compile(&new, &self.means.limits);
+        let policy = compile(&new, &self.means.limits, &self.means.rings);
         // From here on nothing fails.
         let wanted_now = wanted(&new);
         let close: Vec<_> =

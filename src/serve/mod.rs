@@ -30,6 +30,7 @@ use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Blocks;
 use crate::stores::descriptors::Descriptors;
 use crate::stores::durable::directory::{self, StateDir};
+use crate::stores::keys::KeyRings;
 use crate::stores::limits::Limits;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::audit::Say;
@@ -91,7 +92,8 @@ impl Parted {
             .map_err(|problems| problems.to_string())?;
         let resolver = Resolver::new(certificates);
         let limits = Limits::new(settings.limits.limiter_keys);
-        let policy = Arc::new(PolicyCell::new(compile(&settings, &limits)));
+        let rings = Arc::<KeyRings>::default();
+        let policy = Arc::new(PolicyCell::new(compile(&settings, &limits, &rings)));
         let blocks = Arc::<Blocks>::default();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let (change, changed) = mpsc::channel(1);
@@ -106,6 +108,7 @@ impl Parted {
                 clock: clock.clone(),
                 policy: Arc::clone(&policy),
                 limits: Arc::clone(&limits),
+                rings: Arc::clone(&rings),
                 resolver: Arc::clone(&resolver),
                 shared: shared.clone(),
                 watch: Arc::clone(&watch),
@@ -119,6 +122,7 @@ impl Parted {
             state,
             loaded,
             reloader: Box::new(live),
+            rings,
             say: say(clock.clone()),
         })?;
         let sockets = bind(&settings, workers)?;

@@ -1,11 +1,13 @@
 //! The keys of one site, as all workers see them: fixed, or fetched by the control thread and swapped.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
 
 use crate::config::keys::VerifyKey;
+use crate::config::verification::Address;
 
 /// A set of keys and its number.
 #[derive(Debug)]
@@ -32,6 +34,14 @@ impl KeyRing {
         self.keys.store(Some(Arc::new(Keys { list, generation })));
     }
 
+    /// Publishes, unless these are the keys that count already: what was verified with them stays verified.
+    pub fn publish_if_other(&self, list: Arc<[VerifyKey]>) {
+        let same = self.current().as_ref().is_some_and(|keys| keys.list == list);
+        if !same {
+            self.publish(list);
+        }
+    }
+
     /// The keys as they are now; `None`: they were never had.
     pub fn current(&self) -> Guard<Option<Arc<Keys>>> {
         self.keys.load()
@@ -45,5 +55,24 @@ impl KeyRing {
     /// Whether somebody has asked since the last call.
     pub fn was_asked(&self) -> bool {
         self.asked.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// The rings of all key sets that are fetched: one for each address, so that a reload finds its keys again.
+#[derive(Debug, Default)]
+pub struct KeyRings(Mutex<BTreeMap<Address, Arc<KeyRing>>>);
+
+impl KeyRings {
+    /// The ring of an address; an empty one at first.
+    pub fn of(&self, address: &Address) -> Arc<KeyRing> {
+        let mut rings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(rings.entry(address.clone()).or_default())
+    }
+
+    /// The rings that some policy uses; the others are forgotten.
+    pub fn in_use(&self) -> Vec<(Address, Arc<KeyRing>)> {
+        let mut rings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rings.retain(|_, ring| Arc::strong_count(ring) > 1);
+        rings.iter().map(|(address, ring)| (address.clone(), Arc::clone(ring))).collect()
     }
 }

@@ -10,7 +10,7 @@ use super::{Table, Value, read_file};
 use crate::config::app::{App, TokenFormat};
 use crate::config::keys;
 use crate::config::values::{ValueError, parse_duration};
-use crate::config::verification::{KeySource, Verification, Wanted};
+use crate::config::verification::{Address, KeySource, Verification, Wanted};
 
 /// What `[site.tokens]` says.
 pub(super) struct Tokens {
@@ -69,7 +69,9 @@ fn source(mut table: Table<'_>) -> Option<KeySource> {
     let ca_file = table.text("ca_file").map(|path| table.doc.named_file(path));
     let source = match (file, address) {
         (Some(file), None) => from_file(&file),
-        (None, Some(address)) => address.parse(checked_url).map(|url| KeySource::Address { url, ca_file }),
+        (None, Some(address)) => {
+            address.parse(checked_url).map(|url| KeySource::Address(Address { url, ca_file }))
+        }
         _ => {
             let help = "write { key_file = \"jwt-public.pem\" } or { jwks = \"https://…\" }";
             table.doc.problem(table.span.clone(), "`verify` wants one of `key_file` and `jwks`", help);
