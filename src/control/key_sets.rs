@@ -102,7 +102,7 @@ impl KeySets {
         match read {
             Ok((json, keys)) => {
                 if set.failed > 0 || set.good.is_none() {
-                    (self.say)(&format!("{} keys from {}", keys.len(), address.url));
+                    (self.say)(&format!("{} key(s) from {}", keys.len(), address.url));
                 }
                 (set.good, set.failed) = (Some(now.mono_ms()), 0);
                 set.ring.publish_if_other(keys.into());

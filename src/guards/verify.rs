@@ -39,12 +39,26 @@ pub struct Verify {
     format: TokenFormat,
     wanted: Wanted,
     failures: Rate,
+    cut_at_expiry: bool,
 }
 
 impl Verify {
     /// For tokens of this format. `failures`: what bad tokens cost a client.
     pub fn new(ring: Arc<KeyRing>, format: TokenFormat, wanted: Wanted, failures: Rate) -> Self {
-        Self { ring, verified: Verified::default(), format, wanted, failures }
+        Self { ring, verified: Verified::default(), format, wanted, failures, cut_at_expiry: false }
+    }
+
+    /// The same, where streams end with their token.
+    #[must_use]
+    pub fn cutting_at_expiry(self, cut_at_expiry: bool) -> Self {
+        Self { cut_at_expiry, ..self }
+    }
+
+    /// Unix seconds at which streams of these tokens are to be cut: when the first of them has ended.
+    pub fn end_of(&self, credentials: &[Credential]) -> Option<u64> {
+        let tokens = credentials.iter().filter(|one| self.cut_at_expiry && presented(one).is_some());
+        let ends = tokens.filter_map(|one| one.claims.as_ref()?.expires).min()?;
+        Some(ends.saturating_add(LEEWAY))
     }
 
     /// Judges every token of a request.

@@ -110,7 +110,7 @@ const FAILURES: RateValue =
     RateValue { refill: Duration::from_secs(2), burst: NonZeroU32::MIN.saturating_add(29) };
 
 fn verify_of(site: &settings::Site, limits: &Arc<Limits>, rings: &KeyRings) -> Option<Arc<Verify>> {
-    let Verification { source, wanted, .. } = site.verification.as_ref()?;
+    let Verification { source, wanted, cut_at_expiry } = site.verification.as_ref()?;
     let ring = match source {
         KeySource::File(keys) => {
             let ring = Arc::<KeyRing>::default();
@@ -120,7 +120,8 @@ fn verify_of(site: &settings::Site, limits: &Arc<Limits>, rings: &KeyRings) -> O
         KeySource::Address(address) => rings.of(address),
     };
     let failures = Rate::new(limits, &format!("{}/bad tokens", site.name()), FAILURES, false);
-    Some(Arc::new(Verify::new(ring, site.app.tokens.format, wanted.clone(), failures)))
+    let verify = Verify::new(ring, site.app.tokens.format, wanted.clone(), failures);
+    Some(Arc::new(verify.cutting_at_expiry(*cut_at_expiry)))
 }
 
 fn guards_of(

@@ -29,6 +29,7 @@ fn facts(credentials: Vec<Credential>) -> Facts {
         rehearsal: false,
         origin: crate::request::facts::Origin::Absent,
         runs_as_code: false,
+        ends: None,
     }
 }
 
