@@ -1,5 +1,6 @@
 //! What outlives a policy: blocks, limits, live streams.
 
+pub mod attempts;
 pub mod blocks;
 pub mod cached;
 pub mod descriptors;
