@@ -279,9 +279,17 @@ mod tests {
         }
         assert!(charge(&attempts, "a", 0).is_err());
         for _ in 0..5 {
-            assert_eq!(charge(&attempts, "a", 930), Ok(()), "fifteen minutes after the lockout all is forgiven");
+            assert_eq!(
+                charge(&attempts, "a", 930),
+                Ok(()),
+                "fifteen minutes after the lockout all is forgiven"
+            );
         }
-        assert_eq!(charge(&attempts, "a", 930), Err(Refused::Begun(LOCKOUT.first)), "and the next is a first one");
+        assert_eq!(
+            charge(&attempts, "a", 930),
+            Err(Refused::Begun(LOCKOUT.first)),
+            "and the next is a first one"
+        );
     }
 
     #[test]

@@ -7,5 +7,6 @@ pub mod descriptors;
 pub mod durable;
 pub mod keys;
 pub mod limits;
+pub mod seal;
 pub mod streams;
 pub mod verified;
