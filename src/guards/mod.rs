@@ -4,6 +4,7 @@ pub mod allowlist;
 pub mod blocks;
 pub mod browser;
 pub mod headers;
+pub mod login;
 pub mod rate;
 pub mod size;
 pub mod verify;
@@ -64,6 +65,8 @@ pub enum Reason {
     BodyTooLarge,
     /// The client's budget for the class is used up.
     RateLimited,
+    /// Too many failed logins.
+    LockedOut,
     /// The gateway is draining.
     Draining,
 }
@@ -84,6 +87,7 @@ impl Reason {
             Self::CrossOrigin => "cross_origin",
             Self::BodyTooLarge => "body_too_large",
             Self::RateLimited => "rate_limited",
+            Self::LockedOut => "locked_out",
             Self::Draining => "draining",
         }
     }
@@ -96,7 +100,7 @@ impl Reason {
             Self::TokenBlocked | Self::TokenInvalid | Self::TokenExpired => StatusCode::UNAUTHORIZED,
             Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited | Self::LockedOut => StatusCode::TOO_MANY_REQUESTS,
             Self::Draining | Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
