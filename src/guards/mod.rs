@@ -6,6 +6,7 @@ pub mod browser;
 pub mod headers;
 pub mod login;
 pub mod rate;
+pub mod share;
 pub mod size;
 pub mod verify;
 
@@ -67,6 +68,8 @@ pub enum Reason {
     RateLimited,
     /// Too many failed logins.
     LockedOut,
+    /// Too many share links that there are not.
+    LinksLocked,
     /// The gateway is draining.
     Draining,
 }
@@ -88,6 +91,7 @@ impl Reason {
             Self::BodyTooLarge => "body_too_large",
             Self::RateLimited => "rate_limited",
             Self::LockedOut => "locked_out",
+            Self::LinksLocked => "links_locked",
             Self::Draining => "draining",
         }
     }
@@ -100,7 +104,7 @@ impl Reason {
             Self::TokenBlocked | Self::TokenInvalid | Self::TokenExpired => StatusCode::UNAUTHORIZED,
             Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::RateLimited | Self::LockedOut => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited | Self::LockedOut | Self::LinksLocked => StatusCode::TOO_MANY_REQUESTS,
             Self::Draining | Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

@@ -7,6 +7,7 @@ pub mod descriptors;
 pub mod durable;
 pub mod keys;
 pub mod limits;
+pub mod marks;
 pub mod seal;
 pub mod streams;
 pub mod verified;
