@@ -7,6 +7,8 @@ mod allow;
 mod block_file;
 pub mod blocking;
 pub mod defaults;
+mod fetch;
+mod key_sets;
 mod learned;
 mod recall;
 pub mod reload;
@@ -32,10 +34,12 @@ use crate::stores::blocks::{Blocks, Held, Index};
 use crate::stores::durable::directory::StateDir;
 use crate::stores::durable::{OpenError, Store};
 use crate::stores::holes::Hole;
+use crate::stores::keys::KeyRings;
 use crate::telemetry::audit::{Audit, Say};
 use crate::warnings::Machine;
 use crate::worker::Workers;
 use defaults::SiteFacts;
+use key_sets::KeySets;
 use reload::Reloader;
 
 /// Commands that may wait; more wait at the socket.
@@ -74,6 +78,7 @@ pub struct Control {
     settings: Settings,
     /// What was seen of the machine, and when, in nanoseconds of the monotonic clock.
     machine: (u64, Machine),
+    key_sets: KeySets,
 }
 
 /// What the control thread is made of.
@@ -88,6 +93,8 @@ pub struct Parts {
     pub loaded: Loaded,
     /// Takes a new config into service.
     pub reloader: Box<dyn Reloader>,
+    /// The key sets that the config names.
+    pub rings: Arc<KeyRings>,
     /// The process log.
     pub say: Say,
 }
@@ -127,7 +134,7 @@ impl Control {
     /// # Errors
     /// When the list of blocks cannot be had whole.
     pub fn open(parts: Parts) -> Result<Self, StateError> {
-        let Parts { clock, blocks, state, mut loaded, reloader, say } = parts;
+        let Parts { clock, blocks, state, mut loaded, reloader, rings, say } = parts;
         let file = loaded.settings.blocks.take();
         let opened = Store::open(&state.store())?;
         let now = clock.now();
@@ -138,6 +145,7 @@ impl Control {
             unwritten: BTreeSet::new(),
             store: opened.store,
             workers: Workers::default(),
+            key_sets: KeySets::new(rings, state.clone(), Arc::clone(&say)),
             audit: Audit::new(state.audit_log(), Arc::clone(&say)),
             state,
             say,
@@ -162,6 +170,7 @@ impl Control {
         };
         control.take_in_accounts();
         control.warn();
+        control.key_sets.follow();
         control.take_in_spool()?;
         control.take_in_file();
         control.rebuild();
@@ -206,6 +215,9 @@ impl Control {
                 Some(()) = changed.recv() => {
                     let _ = self.reload("file change or SIGHUP");
                     self.follow_file().await;
+                }
+                (address, fetched) = self.key_sets.fetched() => {
+                    self.key_sets.take(&address, fetched, self.clock.now());
                 }
                 _ = tick.tick() => self.tend().await,
             }
@@ -286,6 +298,7 @@ impl Control {
     async fn warnings(&self, now: Now) -> Vec<String> {
         let mut warnings = self.orphans(now);
         warnings.extend(self.advice().await.iter().map(ToString::to_string));
+        warnings.extend(self.key_sets.warnings(now));
         if !self.unwritten.is_empty() {
             warnings.push(format!(
                 "{} is not written: blocks hold until a restart; make room on the disk, it is tried again each {} s",

@@ -221,8 +221,16 @@ impl Worker {
     /// Looks after waits and pools.
     fn tick(&self) {
         self.gateway.upstream.tick();
+        self.cut_ended();
         self.take_over();
         self.cx.deadlines.tick(&self.cx.limits.borrow(), self.cx.clock.now());
+    }
+
+    /// Streams whose token has ended, where a site wants it so.
+    fn cut_ended(&self) {
+        let now = self.cx.clock.now().unix();
+        let cut = self.streams.sweep(|facts| facts.ends.is_some_and(|ends| now >= ends));
+        self.gateway.views.metrics().streams_cut(cut);
     }
 
     /// Takes over what a reload has changed for connections.

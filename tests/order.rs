@@ -11,31 +11,44 @@ mod common;
 
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use common::gate::Config;
 use common::upstream::{OK, Upstream};
 use http::Method;
 use portcullis::clock::Now;
+use portcullis::config::app::TokenFormat;
 use portcullis::gateway::decide;
 use portcullis::guards::Verdict;
 use portcullis::policy::{Policy, compile};
 use portcullis::request::client::Client;
+use portcullis::request::credential::{Credential, TokenText, examine};
 use portcullis::request::facts::{Facts, Origin, scope_of};
 use portcullis::request::path::PathViews;
 use portcullis::stores::blocks::{Block, Index, What};
+use portcullis::stores::keys::KeyRings;
 use portcullis::stores::limits::Limits;
 
 const NOW: Now = Now { mono: 1_000_000_000_000, wall: 1_790_000_000_000 };
-const ORDER: [&str; 5] = ["allowlist", "blocks", "browser", "size", "rate"];
+const ORDER: [&str; 6] = ["allowlist", "blocks", "verify", "browser", "size", "rate"];
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn policy(more: &str) -> Policy {
+    let key = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(key.path(), SECRET).unwrap();
     let text = format!(
         "[tls]\nself_signed = true\n[[site]]\nhosts = [\"a.example\"]\nupstream = \"http://127.0.0.1:8000\"\n\
          app = \"keepstack\"\n{more}[site.rate.login]\nrefill = \"1/min\"\nburst = 1\n\
-         [site.only_from]\nlogin = [\"203.0.113.0/24\"]\n"
+         [site.only_from]\nlogin = [\"203.0.113.0/24\"]\n\
+         [site.tokens]\nverify = {{ key_file = \"{}\" }}\n",
+        key.path().display()
     );
     let loaded = portcullis::config::parse(Path::new("/etc/portcullis/portcullis.toml"), &text, NOW);
-    compile(&loaded.unwrap_or_else(|problems| panic!("{problems}")).settings, &Limits::new(100))
+    compile(
+        &loaded.unwrap_or_else(|problems| panic!("{problems}")).settings,
+        &Limits::new(100),
+        &KeyRings::default(),
+    )
 }
 
 /// Every address is blocked.
@@ -67,14 +80,19 @@ fn said(policy: &Policy, index: &Index, facts: &Facts) -> (Vec<(&'static str, Ve
 
 /// A login that every guard would refuse, but for the first `healed` of them.
 fn bad_login(healed: usize) -> (Facts, Index) {
+    let forged = Credential {
+        text: Some(TokenText::new(b"e30.AAAA")),
+        ..examine(b"e30.AAAA", TokenFormat::HmacPair, Duration::ZERO, false).unwrap()
+    };
     let address = if healed > 0 { [203, 0, 113, 7] } else { [198, 51, 100, 7] };
     let facts = Facts {
         client: Client::Address(address.into()),
         scopes: Rc::new([scope_of("a.example")]),
         class: portcullis::config::class::Class::Login,
         method: Method::POST,
-        origin: if healed > 2 { Origin::Own } else { Origin::Foreign },
-        body_length: Some(if healed > 3 { 10 } else { 1 << 30 }),
+        credentials: if healed > 2 { Vec::new() } else { vec![forged] },
+        origin: if healed > 3 { Origin::Own } else { Origin::Foreign },
+        body_length: Some(if healed > 4 { 10 } else { 1 << 30 }),
         now: NOW,
         ..Facts::example()
     };
@@ -84,7 +102,7 @@ fn bad_login(healed: usize) -> (Facts, Index) {
 #[test]
 fn the_guards_answer_in_their_order_and_the_first_refusal_ends_it() {
     let policy = policy("");
-    let (good, index) = bad_login(5);
+    let (good, index) = bad_login(6);
     let (heard, permitted) = said(&policy, &index, &good);
     assert!(permitted, "the budget of one is free");
     assert_eq!(heard.iter().map(|(guard, _)| *guard).collect::<Vec<_>>(), ORDER);
@@ -110,7 +128,7 @@ fn observing_softens_all_but_blocks() {
             assert_eq!(guard, asked);
             assert_eq!(matches!(verdict, Verdict::WouldDeny(_)), *guard != "blocks");
         } else {
-            assert_eq!(healed, 4, "nobody has spent the budget yet");
+            assert_eq!(healed, 5, "nobody has spent the budget yet");
         }
     }
 }
@@ -119,11 +137,12 @@ fn observing_softens_all_but_blocks() {
 #[tokio::test]
 async fn each_guard_answers_in_its_turn_in_the_running_gateway() {
     let upstream = Upstream::answering(OK);
-    let site =
-        "[site.rate.login]\nrefill = \"1/min\"\nburst = 1\n[site.only_from]\nlogin = [\"203.0.113.0/24\"]\n";
+    let site = "[site.rate.login]\nrefill = \"1/min\"\nburst = 1\n[site.only_from]\nlogin = [\"203.0.113.0/24\"]\n\
+                [site.tokens]\nverify = { key_file = \"key\" }\n";
     let gate = Config {
         listen: "trusted_proxies = [\"127.0.0.1\"]\n".into(),
         site: site.into(),
+        files: vec![("key", SECRET.into())],
         ..Config::default()
     }
     .start(upstream.address);
@@ -133,9 +152,11 @@ async fn each_guard_answers_in_its_turn_in_the_running_gateway() {
     assert!(done.status.success(), "{done:?}");
     let large = vec![b'x'; 40_000];
     let origin = "Origin: https://evil.test\r\n";
+    let forged = "Origin: https://evil.test\r\nAuthorization: Bearer e30.AAAA\r\n";
     for (client, origin, body, status) in [
-        ("198.51.100.8", origin, &large[..], 404),
-        ("203.0.113.8", origin, &large, 403),
+        ("198.51.100.8", forged, &large[..], 404),
+        ("203.0.113.8", forged, &large, 403),
+        ("203.0.113.7", forged, &large, 401),
         ("203.0.113.7", origin, &large, 403),
         ("203.0.113.7", "", &large, 413),
         ("203.0.113.7", "", b"{}", 429),
@@ -150,6 +171,7 @@ async fn each_guard_answers_in_its_turn_in_the_running_gateway() {
     for (guard, reason) in ORDER.iter().zip([
         "not_allowlisted",
         "address_blocked",
+        "token_invalid",
         "cross_origin",
         "body_too_large",
         "rate_limited",

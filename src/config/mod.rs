@@ -4,6 +4,7 @@ pub mod app;
 pub mod cases;
 pub mod class;
 pub mod defaults;
+pub mod keys;
 pub mod path_pattern;
 pub mod problem;
 mod read;
@@ -11,6 +12,7 @@ pub mod schema;
 pub mod settings;
 pub mod upstream;
 pub mod values;
+pub mod verification;
 pub mod watch;
 
 use std::path::{Path, PathBuf};

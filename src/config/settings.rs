@@ -12,6 +12,7 @@ use super::class::Class;
 use super::path_pattern::PathPattern;
 pub use super::upstream::Upstream;
 use super::values::{ByteSize, HostPattern, Networks, Rate};
+use super::verification::Verification;
 
 /// The whole config.
 #[derive(Debug, Clone)]
@@ -236,6 +237,8 @@ pub struct Site {
     pub refresh_lifetime: Duration,
     /// Additions and overrides of the app file's routes, stronger than those.
     pub routes: Vec<SiteRoute>,
+    /// How tokens are verified; `None`: the application alone does.
+    pub verification: Option<Verification>,
 }
 
 /// `[[site.route]]`.
@@ -261,6 +264,8 @@ pub struct SiteRoute {
 pub struct Observed {
     /// The allowlist of a class that is open by default.
     pub allowlist: bool,
+    /// Whether tokens are true.
+    pub verify: bool,
     /// What browsers may do.
     pub browser: bool,
     /// How large a body may be.
@@ -325,6 +330,7 @@ impl Observed {
         let all = site.observe;
         Self {
             allowlist: (all || named.allowlist) && !class.restricts(),
+            verify: all || named.verify,
             browser: all || named.browser,
             size: all || named.size,
             rate: all || named.rate,

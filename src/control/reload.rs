@@ -74,6 +74,7 @@ impl Control {
         warnings.extend(self.reloader.apply(loaded)?);
         self.settings = settings;
         self.reloader.follow(files);
+        self.key_sets.tend(self.clock.now());
         self.sites = sites;
         self.file = file;
         Ok(warnings)

@@ -115,6 +115,7 @@ impl Bench {
             state: StateDir::open(&self.folder.path().join("state")).unwrap(),
             loaded: loaded(self.folder.path()),
             reloader: Box::new(self.fake.clone()),
+            rings: Arc::default(),
             say: Arc::new(move |line| said.lock().unwrap().push(line.to_owned())),
         };
         Control::open(parts).unwrap()

@@ -91,6 +91,18 @@ pub const fn denied(reason: Reason) -> Told {
             "a credential of the request is blocked, by itself, by its subject, or with everyone's",
             "`portcullis blocks` lists the blocks, `portcullis unblock NUMBER` lifts one",
         ),
+        Reason::TokenInvalid => told(
+            "a token is signed by another key, changed, of another algorithm, not yet good, or its claims are not what [site.tokens] asks for",
+            "if it is the application's own, compare verify, issuer, audience and claims of [site.tokens] with the application's settings",
+        ),
+        Reason::TokenExpired => told(
+            "a token has ended",
+            "nothing: its owner logs in again. If all tokens are refused compare the clocks of both machines",
+        ),
+        Reason::KeysUnavailable => told(
+            "the keys that tokens are verified with could not be had yet",
+            "`portcullis status` says why; is the address in [site.tokens] verify right, and does it answer?",
+        ),
         Reason::AddressBlocked => told(
             "the client's network is blocked",
             "`portcullis blocks` lists the blocks, `portcullis unblock NUMBER` lifts one",
@@ -111,6 +123,8 @@ pub const fn denied(reason: Reason) -> Told {
             "the client has used up its budget for the class; many people behind one address share one",
             "it refills by itself. [site.rate.CLASS] sets refill and burst; `observe = [\"rate\"]` on a route only counts",
         ),
+        Reason::LockedOut => told("x","y"),
+        Reason::LinksLocked => told("x","y"),
         Reason::Draining => told("the gateway is stopping", "nothing: the next one takes it"),
     }
 }

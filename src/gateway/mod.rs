@@ -46,7 +46,8 @@ use self::view::{View, Views};
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
 use crate::config::settings::Upstream;
-use crate::guards::{Denial, Guard, Verdict, blocks};
+use crate::guards::blocks::Judged;
+use crate::guards::{Denial, Guard, Verdict, blocks, verify};
 use crate::policy::{Route, RouteGuards};
 use crate::request::body::Body;
 use crate::request::client::Client;
@@ -86,7 +87,7 @@ pub fn decide(
     on: &mut impl FnMut(&'static str, &Verdict),
 ) -> Result<Permit, Denial> {
     // No `..` here: a new guard does not compile until it has been given its place.
-    let RouteGuards { allowlist, browser, size, rate } = &route.guards;
+    let RouteGuards { allowlist, verify, browser, size, rate } = &route.guards;
     let observe = route.observe;
     // Cheapest, and hides the endpoint. Where a class is closed by default it enforces always, as the blocks do.
     let reached = crate::guards::allowlist::check(allowlist.as_ref(), index, cx);
@@ -94,12 +95,16 @@ pub fn decide(
     // Emergency blocks: before anything that costs or counts.
     let judged = blocks::check(index, cx);
     pass(blocks::NAME, judged.verdict, false, on)?;
+    // Before what would spend a budget or read a body for a forger.
+    let verified = verify.as_ref().map_or_else(Judged::pass, |verify| verify.check(cx));
+    pass(verify::NAME, verified.verdict, observe.verify, on)?;
     pass(crate::guards::browser::Browser::NAME, browser.check(cx), observe.browser, on)?;
     pass(crate::guards::size::Size::NAME, size.check(cx), observe.size, on)?;
     // Before anything that reads a body.
     let rate_verdict = rate.as_ref().map_or(Verdict::Pass, |rate| rate.check(cx));
     pass(crate::guards::rate::Rate::NAME, rate_verdict, observe.rate, on)?;
-    Ok(Permit { upstream: route.upstream.clone(), strip_cookies: judged.strip_cookies })
+    let strip_cookies = judged.strip_cookies || (verified.strip_cookies && !observe.verify);
+    Ok(Permit { upstream: route.upstream.clone(), strip_cookies })
 }
 
 fn pass(

@@ -117,12 +117,16 @@ pub fn read<'p>(
     }
     let authority = authority(head)?;
     let websocket = asks_for_websocket(head);
+    let verify = found.route.guards.verify.as_ref();
+    let (query, tokens) = (path.query(), &site.tokens);
+    let credentials = carriers::find(&head.headers, query, tokens, site.token_lifetime, verify.is_some())?;
     let facts = Rc::new(Facts {
         client,
         scopes: around.snapshot.scopes(place),
         class: found.route.class,
         method: method.clone(),
-        credentials: carriers::find(&head.headers, path.query(), &site.tokens, site.token_lifetime)?,
+        ends: verify.and_then(|verify| verify.end_of(&credentials)),
+        credentials,
         share: share(found.route.class, &found, &path, around.share_key),
         body_length: length,
         websocket,

@@ -24,10 +24,17 @@ pub struct Judged {
     pub strip_cookies: bool,
 }
 
+impl Judged {
+    /// Nothing against it.
+    pub const fn pass() -> Self {
+        Self { verdict: Verdict::Pass, strip_cookies: false }
+    }
+}
+
 /// Judges by the index: not a [`super::Guard`] of a policy, since blocks outlive policies.
 pub fn check(index: &Index, cx: &Facts) -> Judged {
     let Some(hit) = index.matching(cx) else {
-        return Judged { verdict: Verdict::Pass, strip_cookies: false };
+        return Judged::pass();
     };
     // The index answers with a blocked cookie only when nothing else is blocked.
     let in_cookie =

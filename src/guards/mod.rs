@@ -4,8 +4,11 @@ pub mod allowlist;
 pub mod blocks;
 pub mod browser;
 pub mod headers;
+pub mod login;
 pub mod rate;
+pub mod share;
 pub mod size;
+pub mod verify;
 
 use std::time::Duration;
 
@@ -47,6 +50,12 @@ pub enum Reason {
     NotAllowlisted,
     /// A credential is blocked.
     TokenBlocked,
+    /// A token is forged, not yet good, or not this site's.
+    TokenInvalid,
+    /// A token has ended.
+    TokenExpired,
+    /// The keys that tokens are verified with could not be had yet.
+    KeysUnavailable,
     /// The client's network is blocked.
     AddressBlocked,
     /// The share link is blocked.
@@ -57,6 +66,10 @@ pub enum Reason {
     BodyTooLarge,
     /// The client's budget for the class is used up.
     RateLimited,
+    /// Too many failed logins.
+    LockedOut,
+    /// Too many share links that there are not.
+    LinksLocked,
     /// The gateway is draining.
     Draining,
 }
@@ -69,11 +82,16 @@ impl Reason {
             Self::UntrustedPeer => "untrusted_peer",
             Self::NotAllowlisted => "not_allowlisted",
             Self::TokenBlocked => "token_blocked",
+            Self::TokenInvalid => "token_invalid",
+            Self::TokenExpired => "token_expired",
+            Self::KeysUnavailable => "keys_unavailable",
             Self::AddressBlocked => "address_blocked",
             Self::ShareBlocked => "share_blocked",
             Self::CrossOrigin => "cross_origin",
             Self::BodyTooLarge => "body_too_large",
             Self::RateLimited => "rate_limited",
+            Self::LockedOut => "locked_out",
+            Self::LinksLocked => "links_locked",
             Self::Draining => "draining",
         }
     }
@@ -83,11 +101,11 @@ impl Reason {
         match self {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotAllowlisted | Self::ShareBlocked => StatusCode::NOT_FOUND,
-            Self::TokenBlocked => StatusCode::UNAUTHORIZED,
+            Self::TokenBlocked | Self::TokenInvalid | Self::TokenExpired => StatusCode::UNAUTHORIZED,
             Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RateLimited | Self::LockedOut | Self::LinksLocked => StatusCode::TOO_MANY_REQUESTS,
+            Self::Draining | Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

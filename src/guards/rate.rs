@@ -43,17 +43,22 @@ impl Rate {
         }
     }
 
-    fn charge(&self, cx: &Facts) -> Result<(), Duration> {
+    /// What [`Guard::check`] would say, without a charge.
+    pub fn ask(&self, cx: &Facts) -> Verdict {
+        said(self.charge(cx, true))
+    }
+
+    fn charge(&self, cx: &Facts, rehearsal: bool) -> Result<(), Duration> {
         match cx.client {
-            Client::Unknown => self.narrow.check(UNKNOWN, cx.now, cx.rehearsal),
-            Client::Address(IpAddr::V4(address)) => self.narrow.check(v4(address), cx.now, cx.rehearsal),
+            Client::Unknown => self.narrow.check(UNKNOWN, cx.now, rehearsal),
+            Client::Address(IpAddr::V4(address)) => self.narrow.check(v4(address), cx.now, rehearsal),
             Client::Address(IpAddr::V6(address)) => {
                 let [site, net] = v6(address);
                 // Asked first: the networks of a /48 that is refused take no places. Charged last: who is refused by his
                 // own budget costs his neighbours nothing.
                 self.wide.check(site, cx.now, true)?;
-                self.narrow.check(net, cx.now, cx.rehearsal)?;
-                self.wide.check(site, cx.now, cx.rehearsal)
+                self.narrow.check(net, cx.now, rehearsal)?;
+                self.wide.check(site, cx.now, rehearsal)
             }
         }
     }
@@ -73,12 +78,16 @@ fn v6(address: Ipv6Addr) -> [Who; 2] {
     [Who { client: network, network }, Who { client: bits >> 64 << 64, network }]
 }
 
+fn said(charged: Result<(), Duration>) -> Verdict {
+    let Err(wait) = charged else { return Verdict::Pass };
+    Verdict::Deny(Denial { guard: Rate::NAME, reason: Reason::RateLimited, retry_after: Some(wait) })
+}
+
 impl Guard for Rate {
     const NAME: &'static str = "rate";
 
     fn check(&self, cx: &Facts) -> Verdict {
-        let Err(wait) = self.charge(cx) else { return Verdict::Pass };
-        Verdict::Deny(Denial { guard: Self::NAME, reason: Reason::RateLimited, retry_after: Some(wait) })
+        said(self.charge(cx, cx.rehearsal))
     }
 }
 

@@ -1,7 +1,9 @@
 //! Settings → policy. What can be wrong with settings was found by `config::load`; this cannot fail.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -10,18 +12,22 @@ use super::{AppDenial, HostPlace, Policy, Route, RouteGuards, Site, SiteHost};
 use crate::config::class::Class;
 use crate::config::path_pattern::PathPattern;
 use crate::config::settings::{self, ClassMap, Observed, Settings};
-use crate::config::values::{HostPattern, Networks};
+use crate::config::values::{HostPattern, Networks, Rate as RateValue};
+use crate::config::verification::{KeySource, Verification};
 use crate::guards::allowlist::Allowlist;
 use crate::guards::browser::Browser;
 use crate::guards::headers::{HeaderSet, Ingredients};
 use crate::guards::rate::Rate;
 use crate::guards::size::Size;
+use crate::guards::verify::Verify;
 use crate::request::facts::scope_of;
+use crate::stores::keys::{KeyRing, KeyRings};
 use crate::stores::limits::Limits;
 
 /// Compiles a policy over the stores that outlive it.
-pub fn compile(settings: &Settings, limits: &Arc<Limits>) -> Policy {
-    let sites: Vec<Site> = settings.sites.iter().map(|site| compile_site(settings, site, limits)).collect();
+pub fn compile(settings: &Settings, limits: &Arc<Limits>, rings: &KeyRings) -> Policy {
+    let sites: Vec<Site> =
+        settings.sites.iter().map(|site| compile_site(settings, site, (limits, rings))).collect();
     let mut hosts = HashMap::new();
     let mut wildcards = Vec::new();
     for (place, site) in settings.sites.iter().enumerate() {
@@ -62,8 +68,13 @@ fn nowhere(settings: &Settings) -> HeaderSet {
     })
 }
 
-fn compile_site(settings: &Settings, site: &settings::Site, limits: &Arc<Limits>) -> Site {
-    let guards = ClassMap::from_fn(|class| guards_of(site, class, limits));
+fn compile_site(
+    settings: &Settings,
+    site: &settings::Site,
+    (limits, rings): (&Arc<Limits>, &KeyRings),
+) -> Site {
+    let verify = verify_of(site, limits, rings);
+    let guards = ClassMap::from_fn(|class| guards_of(site, class, limits, verify.as_ref()));
     let mut routes: Vec<Route> =
         site.routes.iter().map(|route| own_route(site, route, &guards, limits)).collect();
     routes.extend(site.app.routes.iter().map(|route| Route {
@@ -96,13 +107,38 @@ fn compile_site(settings: &Settings, site: &settings::Site, limits: &Arc<Limits>
     }
 }
 
-fn guards_of(site: &settings::Site, class: Class, limits: &Arc<Limits>) -> RouteGuards {
+/// What bad tokens cost a client: looked at before any signature work.
+const FAILURES: RateValue =
+    RateValue { refill: Duration::from_secs(2), burst: NonZeroU32::MIN.saturating_add(29) };
+
+fn verify_of(site: &settings::Site, limits: &Arc<Limits>, rings: &KeyRings) -> Option<Arc<Verify>> {
+    let Verification { source, wanted, cut_at_expiry } = site.verification.as_ref()?;
+    let ring = match source {
+        KeySource::File(keys) => {
+            let ring = Arc::<KeyRing>::default();
+            ring.publish(Arc::clone(keys));
+            ring
+        }
+        KeySource::Address(address) => rings.of(address),
+    };
+    let failures = Rate::new(limits, &format!("{}/bad tokens", site.name()), FAILURES);
+    let verify = Verify::new(ring, site.app.tokens.format, wanted.clone(), failures);
+    Some(Arc::new(verify.cutting_at_expiry(*cut_at_expiry)))
+}
+
+fn guards_of(
+    site: &settings::Site,
+    class: Class,
+    limits: &Arc<Limits>,
+    verify: Option<&Arc<Verify>>,
+) -> RouteGuards {
     let listed = site.only_from.iter().find(|(of, _)| *of == class).map(|(_, networks)| networks.clone());
     let networks = listed.or_else(|| class.restricts().then(Networks::loopback));
     let rate = site.rate.iter().find(|(of, _)| *of == class).map(|(_, rate)| *rate);
     let name = format!("{}/{class}", site.name());
     RouteGuards {
         allowlist: networks.map(Allowlist::new),
+        verify: verify.cloned(),
         browser: Browser::of(class),
         size: Size::new(*site.body.get(class)),
         rate: rate.map(|rate| Arc::new(Rate::new(limits, &name, rate))),

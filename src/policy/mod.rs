@@ -27,6 +27,7 @@ use crate::guards::browser::Browser;
 use crate::guards::headers::HeaderSet;
 use crate::guards::rate::Rate;
 use crate::guards::size::Size;
+use crate::guards::verify::Verify;
 use crate::request::target::Host;
 
 /// The snapshot. Everything a request needs, nothing that changes.
@@ -134,6 +135,8 @@ pub struct Route {
 pub struct RouteGuards {
     /// Who may reach it.
     pub allowlist: Option<Allowlist>,
+    /// Whether tokens are true, where the site verifies them.
+    pub verify: Option<Arc<Verify>>,
     /// What browsers may do with it.
     pub browser: Browser,
     /// How large a body may be.

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use percent_encoding::percent_decode;
 
-use super::credential::{Credential, examine};
+use super::credential::{Credential, TokenText, examine};
 use super::facts::Malformed;
 use crate::config::app::{Carrier, TokenFormat, Tokens};
 
@@ -21,7 +21,7 @@ pub const MAX_CREDENTIALS: usize = 16;
 /// Shorter words are no guess worth looking at.
 const SHORTEST: usize = 8;
 
-/// Finds every candidate token.
+/// Finds every candidate token; `keep`: with its text, to be verified.
 ///
 /// # Errors
 /// [`Malformed::Credentials`]: two of one kind that differ, more than [`MAX_CREDENTIALS`], or one that cannot be
@@ -31,8 +31,9 @@ pub fn find(
     query: Option<&str>,
     tokens: &Tokens,
     lifetime: Duration,
+    keep: bool,
 ) -> Result<Vec<Credential>, Malformed> {
-    let mut finds = Finds { format: tokens.format, lifetime, found: Vec::new() };
+    let mut finds = Finds { format: tokens.format, lifetime, keep, found: Vec::new() };
     finds.authorization(headers, tokens.carriers.contains(&Carrier::Basic))?;
     let cookies = headers.contains_key(COOKIE);
     for carrier in &tokens.carriers {
@@ -63,6 +64,7 @@ pub fn is_called(sent: &[u8], name: &str) -> bool {
 struct Finds {
     format: TokenFormat,
     lifetime: Duration,
+    keep: bool,
     found: Vec<Credential>,
 }
 
@@ -200,7 +202,7 @@ impl Finds {
         if text.is_empty() {
             return Ok(());
         }
-        let credential = examine(text, format, self.lifetime, cookie)?;
+        let credential = self.examined(text, format, cookie)?;
         match &kind.first {
             Some(first) if *first == credential.fingerprint => return Ok(()),
             Some(_) => return Err(Malformed::Credentials),
@@ -209,12 +211,19 @@ impl Finds {
         self.push(credential)
     }
 
+    /// The refresh cookie has no form and is nobody's to verify.
+    fn examined(&self, text: &[u8], format: TokenFormat, cookie: bool) -> Result<Credential, Malformed> {
+        let credential = examine(text, format, self.lifetime, cookie)?;
+        let text = (self.keep && format == self.format).then(|| TokenText::new(text));
+        Ok(Credential { text, ..credential })
+    }
+
     /// What an application may take for a token; there may be several that differ.
     fn guess(&mut self, text: &[u8], cookie: bool) -> Result<(), Malformed> {
         if text.len() < SHORTEST {
             return Ok(());
         }
-        let credential = examine(text, self.format, self.lifetime, cookie)?;
+        let credential = self.examined(text, self.format, cookie)?;
         let same =
             |known: &Credential| known.fingerprint == credential.fingerprint && known.in_cookie == cookie;
         if self.found.iter().any(same) {
@@ -292,7 +301,7 @@ mod tests {
             Carrier::Query("token".into()),
             Carrier::Subprotocol,
         ];
-        let found = find(&headers, Some(query), &tokens(&all), Duration::from_secs(60))?;
+        let found = find(&headers, Some(query), &tokens(&all), Duration::from_secs(60), false)?;
         Ok(found.into_iter().map(|credential| credential.fingerprint).collect())
     }
 

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use zeroize::Zeroizing;
 
 use super::facts::Malformed;
 use crate::config::app::TokenFormat;
@@ -35,10 +36,16 @@ pub struct Credential {
     pub claims: Option<Claims>,
     /// It came in a cookie: on `page` and `login` it is stripped and expired rather than refused.
     pub in_cookie: bool,
+    /// The token itself, only where the site verifies tokens.
+    pub text: Option<TokenText>,
     /// Perhaps a token, perhaps the name of a subprotocol or a part of something else: unless it has claims, only its
     /// own fingerprint blocks it.
     pub guessed: bool,
 }
+
+/// A token as it came, wiped when it is dropped.
+#[derive(Clone)]
+pub struct TokenText(Zeroizing<Box<[u8]>>);
 
 /// What a token says of itself. Nobody has verified it: it may block, never allow.
 #[derive(Debug, Clone, Default)]
@@ -74,7 +81,13 @@ pub fn examine(
     if text.len() > MAX_TOKEN {
         return Err(Malformed::Credentials);
     }
-    let opaque = Credential { fingerprint: Fingerprint::of(text), claims: None, in_cookie, guessed: false };
+    let opaque = Credential {
+        fingerprint: Fingerprint::of(text),
+        claims: None,
+        in_cookie,
+        text: None,
+        guessed: false,
+    };
     let Some(payload) = payload(text, format)? else { return Ok(opaque) };
     let claims = Claims::read(&payload, lifetime).ok_or(Malformed::Credentials)?;
     let fingerprint = Fingerprint::of(signed_part(text));
@@ -205,6 +218,26 @@ impl fmt::Debug for Fingerprint {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+// === impl TokenText ===
+
+impl TokenText {
+    /// Keeps a token.
+    pub fn new(text: &[u8]) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The token.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenText")
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Facts {
     pub origin: Origin,
     /// A browser would run the answer as code: `Sec-Fetch-Dest` script, style, worker, object, embed and their kin.
     pub runs_as_code: bool,
+    /// Unix seconds at which its streams are cut, where they end with their token.
+    pub ends: Option<u64>,
     /// Both clocks, read once: the only time a guard sees.
     pub now: Now,
     /// A rehearsal (`explain`) charges no budget.
@@ -71,6 +73,7 @@ impl Facts {
             websocket: false,
             origin: Origin::Absent,
             runs_as_code: false,
+            ends: None,
             now: Now { mono: 1_000_000_000_000, wall: 1_790_000_000_000 },
             rehearsal: false,
         }

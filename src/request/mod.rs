@@ -8,3 +8,4 @@ pub mod facts;
 pub mod path;
 pub mod share_key;
 pub mod target;
+pub mod verification;

@@ -19,6 +19,7 @@ use crate::listener::Kind;
 use crate::listener::accept::Listener;
 use crate::listener::tls::{Certificates, Resolver, Wanted};
 use crate::policy::{PolicyCell, compile};
+use crate::stores::keys::KeyRings;
 use crate::stores::limits::Limits;
 use crate::telemetry::access_log::{self, Prepared};
 use crate::worker::Workers;
@@ -40,6 +41,8 @@ pub struct Means {
     pub policy: Arc<PolicyCell>,
     /// Budgets, which go on.
     pub limits: Arc<Limits>,
+    /// Fetched keys, which go on.
+    pub rings: Arc<KeyRings>,
     /// Certificates.
     pub resolver: Arc<Resolver>,
     /// What the admin side reads.
@@ -183,7 +186,7 @@ impl Live {
         let workers = self.means.shared.workers();
         let opened = self.open(&new, workers.len())?;
         let log = self.open_log(&new)?;
-        let policy = compile(&new, &self.means.limits);
+        let policy = compile(&new, &self.means.limits, &self.means.rings);
         // From here on nothing fails.
         let wanted_now = wanted(&new);
         let close: Vec<_> =

@@ -33,6 +33,7 @@ use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Blocks;
 use crate::stores::descriptors::Descriptors;
 use crate::stores::durable::directory::{self, StateDir};
+use crate::stores::keys::KeyRings;
 use crate::stores::limits::Limits;
 use crate::telemetry::access_log::{AccessLog, Prepared};
 use crate::telemetry::audit::Say;
@@ -98,7 +99,8 @@ impl Parted {
             .map_err(|problems| problems.to_string())?;
         let resolver = Resolver::new(certificates);
         let limits = Limits::new(settings.limits.limiter_keys);
-        let policy = Arc::new(PolicyCell::new(compile(&settings, &limits)));
+        let rings = Arc::<KeyRings>::default();
+        let policy = Arc::new(PolicyCell::new(compile(&settings, &limits, &rings)));
         let blocks = Arc::<Blocks>::default();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let (change, changed) = mpsc::channel(1);
@@ -115,6 +117,7 @@ impl Parted {
                 clock: clock.clone(),
                 policy: Arc::clone(&policy),
                 limits: Arc::clone(&limits),
+                rings: Arc::clone(&rings),
                 resolver: Arc::clone(&resolver),
                 shared: shared.clone(),
                 watch: Arc::clone(&watch),
@@ -130,6 +133,7 @@ impl Parted {
             state,
             loaded,
             reloader: Box::new(live),
+            rings,
             say,
         })?;
         let sockets = bind(&settings, workers, &passed)?;

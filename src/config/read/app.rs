@@ -214,7 +214,7 @@ fn tokens(mut table: Table<'_>) -> Tokens {
 }
 
 /// An issuer that everybody can read in the documentation says nothing of who issued.
-fn issuer(text: &str) -> Result<Box<str>, ValueError> {
+pub(super) fn issuer(text: &str) -> Result<Box<str>, ValueError> {
     const PLACEHOLDERS: [&str; 2] = ["your-app-name", "your-app-audience"];
     if PLACEHOLDERS.contains(&text) {
         return Err(ValueError {

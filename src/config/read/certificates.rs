@@ -151,7 +151,7 @@ fn names_of(certificate: &X509Certificate<'_>, file: &Path, span: Span) -> Names
 }
 
 /// A key that others can read is no secret; where an orchestrator mounts secrets it sets the mode itself.
-fn permissions(value: &Value<'_>, path: &Path) {
+pub(super) fn permissions(value: &Value<'_>, path: &Path) {
     let Ok(about) = std::fs::metadata(path) else { return };
     let mode = about.permissions().mode() & 0o777;
     if mode & 0o077 == 0 {

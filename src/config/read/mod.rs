@@ -14,6 +14,7 @@ mod route;
 mod site;
 mod sketch;
 mod table;
+mod tokens;
 mod upstream;
 mod upstream_tls;
 mod value;

@@ -75,16 +75,18 @@ fn observed(table: &mut Table<'_>, class: Option<Class>) -> Observed {
             guard.wrong(ValueError {
                 message: format!("`{}` always enforces: {why}", guard.text().unwrap_or_default()),
                 help:
-                    "remove it; what may observe is browser, size, rate, and the allowlist of an open class"
+                    "remove it; what may observe is verify, browser, size, rate, and the allowlist of an open class"
                         .into(),
             });
         };
-        let words = ["allowlist", "browser", "size", "rate", "blocks", "malformed"].map(|word| (word, word));
+        let words = ["allowlist", "verify", "browser", "size", "rate", "blocks", "malformed"];
+        let words = words.map(|word| (word, word));
         match guard.choice(&words) {
             Some("allowlist") => match class.filter(|class| class.restricts()) {
                 Some(class) => always(&format!("class `{class}` is closed by default")),
                 None => found.allowlist = true,
             },
+            Some("verify") => found.verify = true,
             Some("browser") => found.browser = true,
             Some("size") => found.size = true,
             Some("rate") => found.rate = true,

@@ -2,21 +2,18 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::gateway::Bodies;
 use super::hosts::Hosts;
 use super::listen::Public;
 use super::upstream_tls::Trust;
-use super::{Keys, Table, Value, app, headers, nearest, route, upstream};
+use super::{Keys, Table, Value, app, headers, nearest, route, tokens, upstream};
 use crate::config::app::App;
 use crate::config::class::Class;
 use crate::config::defaults;
 use crate::config::settings::{ClassMap, Site, SiteRoute};
 use crate::config::upstream::{Address, Speaks, Upstream};
-use crate::config::values::{
-    ByteSize, HostPattern, Networks, Rate, ValueError, parse_duration, parse_network, parse_refill,
-};
+use crate::config::values::{ByteSize, HostPattern, Networks, Rate, ValueError, parse_network, parse_refill};
 
 /// What a site takes over from the rest of the file.
 pub(super) struct Around<'a> {
@@ -44,7 +41,7 @@ pub(super) fn site(
     let bodies = Bodies::read(&mut limits);
     limits.finish();
     let headers = headers::headers(table.section("headers"), around.public.tls.self_signed);
-    let lifetimes = lifetimes(table.section("tokens"));
+    let tokens = tokens::tokens(table.section("tokens"));
     if let Some(app) = &app {
         headers::check_variant(table.section("headers"), &headers.csp, app);
     }
@@ -55,6 +52,7 @@ pub(super) fn site(
     not_yet(&mut table);
     table.finish();
     let app = app?;
+    let verification = tokens.verification(&app, doc);
     let upstream = upstream?;
     for port in app.routes.iter().filter_map(|route| route.port) {
         if matches!(upstream.address, Address::Unix(_)) {
@@ -71,8 +69,8 @@ pub(super) fn site(
     Some(Site {
         rate: merged_rates(own_rates, &app),
         body: merged_bodies(bodies, around.bodies, &app),
-        token_lifetime: lifetimes.0.unwrap_or(app.tokens.lifetime),
-        refresh_lifetime: lifetimes.1.unwrap_or(app.tokens.refresh_lifetime),
+        token_lifetime: tokens.lifetime.unwrap_or(app.tokens.lifetime),
+        refresh_lifetime: tokens.refresh_lifetime.unwrap_or(app.tokens.refresh_lifetime),
         hosts,
         redirect_hosts,
         download_host: None,
@@ -82,6 +80,7 @@ pub(super) fn site(
         only_from,
         headers,
         routes,
+        verification,
     })
 }
 
@@ -209,15 +208,6 @@ pub(super) fn parse_class(word: &str) -> Result<Class, ValueError> {
             },
         }
     })
-}
-
-fn lifetimes(mut table: Table<'_>) -> (Option<Duration>, Option<Duration>) {
-    let found = (table.parse("lifetime", parse_duration), table.parse("refresh_lifetime", parse_duration));
-    for key in ["verify", "issuer", "audience"] {
-        table.later(key, "the application verifies its tokens itself; blocked ones are refused here");
-    }
-    table.finish();
-    found
 }
 
 fn routes(

@@ -29,6 +29,7 @@ fn facts(credentials: Vec<Credential>) -> Facts {
         rehearsal: false,
         origin: crate::request::facts::Origin::Absent,
         runs_as_code: false,
+        ends: None,
     }
 }
 
@@ -37,6 +38,7 @@ fn credential(name: &str) -> Credential {
         fingerprint: Fingerprint::of(name.as_bytes()),
         claims: None,
         in_cookie: false,
+        text: None,
         guessed: false,
     }
 }
@@ -318,7 +320,7 @@ fn requests() -> impl Strategy<Value = Facts> {
             ..Claims::default()
         });
     let one = (0..6u8, proptest::option::of(claims), any::<bool>()).prop_map(|(n, claims, in_cookie)| {
-        Credential { fingerprint: Fingerprint::of(&[n]), claims, in_cookie, guessed: false }
+        Credential { fingerprint: Fingerprint::of(&[n]), claims, in_cookie, text: None, guessed: false }
     });
     let share = proptest::option::of((0..5u8).prop_map(|n| Key([n; 16])));
     (proptest::collection::vec(one, 0..4), share, any::<u8>(), any::<bool>()).prop_map(

@@ -134,6 +134,21 @@ pub fn write_private(owner_of: &Path, path: &Path, bytes: &[u8]) -> io::Result<(
     sync_directory(directory)
 }
 
+/// Replaces a file whole or not at all: aside with mode 0600, synced, renamed, directory synced.
+///
+/// # Errors
+/// The system's.
+pub fn replace_private(owner_of: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let aside = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    file.write_all(bytes)?;
+    give_to_owner(&file, owner_of)?;
+    file.sync_all()?;
+    fs::rename(&aside, path)?;
+    sync_directory(directory)
+}
+
 /// By descriptor, never by name: a name could be swapped for a link before root changes its owner.
 fn give_to_owner(file: &fs::File, owner_of: &Path) -> io::Result<()> {
     let (owner, mine) = (fs::metadata(owner_of)?, file.metadata()?);

@@ -1,0 +1,253 @@
+//! Refuses tokens that are forged, expired, not yet good, or not this site's (RFC 7519, RFC 8725).
+//!
+//! 1. Every token of a request is verified, wherever it travels; a request without one goes on, since pages and logins
+//!    have none: who may do what without a token is the application's to say.
+//! 2. A token that failed costs its client a budget that is looked at before any signature work.
+//! 3. What was verified is remembered by the hash of the *whole* token; its times are asked each time.
+//! 4. A bad *cookie* on `page` and `login` is stripped and expired instead, or its owner could never log in again.
+//! 5. Keys that could not be had yet verify nothing: 503, not 401, which would end everybody's session.
+//!
+//! Caveat: the key alone says which algorithms count; a shared secret is as good as its keeping on both machines.
+
+use std::sync::Arc;
+
+use super::blocks::Judged;
+use super::rate::Rate;
+use super::{Denial, Guard as _, Reason, Verdict};
+use crate::config::app::TokenFormat;
+use crate::config::class::Class;
+use crate::config::verification::Wanted;
+use crate::request::credential::{Credential, Fingerprint, TokenText};
+use crate::request::facts::Facts;
+use crate::request::verification::{Invalid, Times, verify};
+use crate::stores::keys::KeyRing;
+use crate::stores::verified::Verified;
+
+/// Metric label and log field.
+pub const NAME: &str = "verify";
+
+/// Seconds by which the clocks of gateway and issuer may differ.
+const LEEWAY: u64 = 5;
+
+/// Verifies the tokens of one site.
+#[derive(Debug)]
+pub struct Verify {
+    /// The site's keys.
+    pub ring: Arc<KeyRing>,
+    /// Made anew with each policy: what another wish has verified does not count.
+    verified: Verified,
+    format: TokenFormat,
+    wanted: Wanted,
+    failures: Rate,
+    cut_at_expiry: bool,
+}
+
+impl Verify {
+    /// For tokens of this format. `failures`: what bad tokens cost a client.
+    pub fn new(ring: Arc<KeyRing>, format: TokenFormat, wanted: Wanted, failures: Rate) -> Self {
+        Self { ring, verified: Verified::default(), format, wanted, failures, cut_at_expiry: false }
+    }
+
+    /// The same, where streams end with their token.
+    #[must_use]
+    pub fn cutting_at_expiry(self, cut_at_expiry: bool) -> Self {
+        Self { cut_at_expiry, ..self }
+    }
+
+    /// Unix seconds at which streams of these tokens are to be cut: when the first of them has ended.
+    pub fn end_of(&self, credentials: &[Credential]) -> Option<u64> {
+        let tokens = credentials.iter().filter(|one| self.cut_at_expiry && presented(one).is_some());
+        let ends = tokens.filter_map(|one| one.claims.as_ref()?.expires).min()?;
+        Some(ends.saturating_add(LEEWAY))
+    }
+
+    /// Judges every token of a request.
+    pub fn check(&self, cx: &Facts) -> Judged {
+        let mut strip_cookies = false;
+        for credential in &cx.credentials {
+            let Some(text) = presented(credential) else { continue };
+            let Err(denial) = self.token(text, cx) else { continue };
+            let forgiven = credential.in_cookie && matches!(cx.class, Class::Page | Class::Login);
+            if !forgiven || denial.reason == Reason::RateLimited {
+                return Judged { verdict: Verdict::Deny(denial), strip_cookies: false };
+            }
+            strip_cookies = true;
+        }
+        Judged { verdict: Verdict::Pass, strip_cookies }
+    }
+
+    fn token(&self, text: &TokenText, cx: &Facts) -> Result<(), Denial> {
+        let keys = self.ring.current();
+        let Some(keys) = &*keys else { return Err(Denial::new(NAME, Reason::KeysUnavailable)) };
+        let hash = Fingerprint::of(text.bytes()).0;
+        let times = match self.verified.times(&hash, keys.generation) {
+            Some(times) => times,
+            None => {
+                let times = self.fresh(text, &keys.list, cx)?;
+                self.verified.remember(hash, times, keys.generation);
+                times
+            }
+        };
+        is_now(times, cx).map_err(|reason| Denial::new(NAME, reason))
+    }
+
+    /// Asks the budget, then the signature; a failure is charged.
+    fn fresh(
+        &self,
+        text: &TokenText,
+        keys: &[crate::config::keys::VerifyKey],
+        cx: &Facts,
+    ) -> Result<Times, Denial> {
+        if let Verdict::Deny(denial) = self.failures.ask(cx) {
+            return Err(Denial { guard: NAME, ..denial });
+        }
+        verify(text.bytes(), self.format, keys, &self.wanted).map_err(|why| {
+            if why == Invalid::UnknownKey {
+                self.ring.ask();
+            }
+            let _spent = self.failures.check(cx);
+            Denial::new(NAME, Reason::TokenInvalid)
+        })
+    }
+}
+
+/// What the application could take for a token of the site's format. A guessed word that has no such form is none.
+fn presented(credential: &Credential) -> Option<&TokenText> {
+    credential.text.as_ref().filter(|_| credential.claims.is_some() || !credential.guessed)
+}
+
+fn is_now(times: Times, cx: &Facts) -> Result<(), Reason> {
+    let now = cx.now.unix();
+    if now >= times.ends.saturating_add(LEEWAY) {
+        return Err(Reason::TokenExpired);
+    }
+    if now.saturating_add(LEEWAY) < times.begins {
+        return Err(Reason::TokenInvalid);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+    use crate::clock::Now;
+    use crate::config::keys::VerifyKey;
+    use crate::config::values::Rate as RateValue;
+    use crate::request::credential::examine;
+    use crate::stores::limits::Limits;
+
+    const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+    fn guard() -> Verify {
+        let ring = Arc::new(KeyRing::default());
+        ring.publish(vec![VerifyKey::secret(SECRET, Some("one")).unwrap()].into());
+        let rate = RateValue { refill: Duration::from_secs(60), burst: NonZeroU32::new(3).unwrap() };
+        let failures = Rate::new(&Limits::new(1000), "site/bad tokens", rate, false);
+        Verify::new(ring, TokenFormat::Jwt, Wanted::default(), failures)
+    }
+
+    fn token(kid: &str, secret: &[u8], times: &str) -> String {
+        let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","kid":"{kid}"}}"#));
+        let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(format!(r#"{{"sub":"1"{times}}}"#)));
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret);
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(aws_lc_rs::hmac::sign(&key, signed.as_bytes())))
+    }
+
+    fn facts(token: &str, seconds: u64) -> Facts {
+        let credential = examine(token.as_bytes(), TokenFormat::Jwt, Duration::ZERO, false).unwrap();
+        let text = Some(TokenText::new(token.as_bytes()));
+        let now = Now { mono: seconds * 1_000_000_000, wall: seconds * 1000 };
+        Facts { credentials: vec![Credential { text, ..credential }], now, ..Facts::example() }
+    }
+
+    fn reason(guard: &Verify, facts: &Facts) -> Option<Reason> {
+        match guard.check(facts).verdict {
+            Verdict::Deny(denial) => Some(denial.reason),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_token_holds_within_its_times_also_when_it_was_verified_before() {
+        let guard = guard();
+        let token = token("one", SECRET, r#","nbf":1000,"exp":2000"#);
+        for (now, expected) in [
+            (1500, None),
+            (994, Some(Reason::TokenInvalid)),
+            (995, None),
+            (2004, None),
+            (2005, Some(Reason::TokenExpired)),
+            (u64::from(u32::MAX), Some(Reason::TokenExpired)),
+        ] {
+            assert_eq!(reason(&guard, &facts(&token, now)), expected, "at {now}");
+        }
+        assert_eq!(guard.verified.len(), 1);
+    }
+
+    #[test]
+    fn what_was_verified_is_known_by_the_whole_token_and_by_the_keys_of_the_time() {
+        let guard = guard();
+        let good = token("one", SECRET, r#","exp":2000"#);
+        assert_eq!(reason(&guard, &facts(&good, 1000)), None);
+        let (signed, _) = good.rsplit_once('.').unwrap();
+        let forged = format!("{signed}.{}", URL_SAFE_NO_PAD.encode([7; 32]));
+        assert_eq!(reason(&guard, &facts(&forged, 1000)), Some(Reason::TokenInvalid), "same signed part");
+        guard.ring.publish(vec![VerifyKey::secret(&[b'x'; 32], None).unwrap()].into());
+        assert_eq!(reason(&guard, &facts(&good, 1000)), Some(Reason::TokenInvalid), "the key is gone");
+    }
+
+    #[test]
+    fn who_shows_bad_tokens_is_refused_before_any_signature_work_and_known_tokens_go_on() {
+        let guard = guard();
+        let good = token("one", SECRET, r#","exp":2000"#);
+        assert_eq!(reason(&guard, &facts(&good, 1000)), None);
+        for n in 0..3 {
+            let forged = token("one", &[n; 32], r#","exp":2000"#);
+            assert_eq!(reason(&guard, &facts(&forged, 1000)), Some(Reason::TokenInvalid));
+        }
+        let fresh = token("one", SECRET, r#","exp":1999"#);
+        assert_eq!(reason(&guard, &facts(&fresh, 1000)), Some(Reason::RateLimited));
+        assert_eq!(reason(&guard, &facts(&good, 1000)), None, "who was in stays in");
+        assert_eq!(reason(&guard, &facts(&fresh, 1061)), None, "a minute later");
+    }
+
+    #[test]
+    fn without_keys_nobody_is_believed_and_nobody_is_thrown_out() {
+        let guard = Verify { ring: Arc::default(), ..guard() };
+        let facts = facts(&token("one", SECRET, r#","exp":2000"#), 1000);
+        assert_eq!(reason(&guard, &facts), Some(Reason::KeysUnavailable));
+        assert_eq!(
+            reason(&guard, &Facts { credentials: Vec::new(), ..facts }),
+            None,
+            "no token, no question"
+        );
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_is_asked_for() {
+        let guard = guard();
+        let unknown = token("two", SECRET, r#","exp":2000"#);
+        assert_eq!(reason(&guard, &facts(&unknown, 1000)), Some(Reason::TokenInvalid));
+        assert!(guard.ring.was_asked() && !guard.ring.was_asked());
+    }
+
+    #[test]
+    fn a_bad_cookie_is_stripped_where_its_owner_must_be_able_to_log_in_again() {
+        let guard = guard();
+        let mut facts = facts(&token("one", SECRET, r#","exp":2000"#), 3000);
+        for credential in &mut facts.credentials {
+            credential.in_cookie = true;
+        }
+        assert_eq!(reason(&guard, &facts), Some(Reason::TokenExpired));
+        for class in [Class::Page, Class::Login] {
+            let judged = guard.check(&Facts { class, ..facts.clone() });
+            assert_eq!(judged, Judged { verdict: Verdict::Pass, strip_cookies: true });
+        }
+    }
+}

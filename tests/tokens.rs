@@ -1,0 +1,328 @@
+//! Promises of token verification: what is forged, ended or another's never reaches the application.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's own functions are test code")]
+#![allow(clippy::disallowed_methods, reason = "a stream takes time")]
+
+mod common;
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use common::gate::{Config, Gate, place};
+use common::raw::LIMIT;
+use common::tokens::{App, now};
+use common::upstream::{OK, Upstream};
+use common::{wait_for, wait_until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+fn b64(text: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(text)
+}
+
+fn signed(text: String, secret: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    format!("{text}.{}", b64(hmac::sign(&key, text.as_bytes())))
+}
+
+fn jwt(claims: &str, secret: &str) -> String {
+    signed(format!("{}.{}", b64(r#"{"alg":"HS256"}"#), b64(claims)), secret)
+}
+
+/// Claims of this subject, good for so many seconds.
+fn claims(subject: &str, seconds: i64) -> String {
+    let ends = now().checked_add_signed(seconds).unwrap();
+    format!(r#"{{"sub":"{subject}","exp":{ends},"iss":"us","aud":"files","type":"access"}}"#)
+}
+
+const VERIFIED: &str = "[site.tokens]\nverify = { key_file = \"key\" }\nissuer = \"us\"\naudience = [\"files\"]\n\
+                        claims = { type = \"access\" }\n";
+
+fn gate(app: &App, site: &str, upstream: &Upstream) -> Gate {
+    let files = vec![("key", format!("{SECRET}\n"))];
+    Config { app: app.path(), site: site.into(), files, ..Config::default() }.start(upstream.address)
+}
+
+async fn asked(gate: &Gate, token: &str) -> u16 {
+    gate.ask("GET /api/x", &format!("authorization: Bearer {token}\r\n"), b"").await.status
+}
+
+#[tokio::test]
+async fn forged_ended_and_foreign_tokens_never_reach_the_application() {
+    let app = App::everywhere("jwt");
+    let upstream = Upstream::answering(OK);
+    let gate = gate(&app, VERIFIED, &upstream);
+    let good = jwt(&claims("1", 600), SECRET);
+    assert_eq!(asked(&gate, &good).await, 200);
+    let (header, rest) = good.split_once('.').unwrap();
+    let changed = format!("{header}.{}.{}", b64(claims("2", 600)), rest.split('.').nth(1).unwrap());
+    let unsigned = format!("{}.{}.", b64(r#"{"alg":"none"}"#), b64(claims("1", 600)));
+    let critical =
+        signed(format!("{}.{}", b64(r#"{"alg":"HS256","crit":["x"]}"#), b64(claims("1", 600))), SECRET);
+    let seen = upstream.requests().len();
+    for (what, token) in [
+        ("signed by another", jwt(&claims("1", 600), "ffffffffffffffffffffffffffffffff")),
+        ("changed", changed),
+        ("alg none", unsigned),
+        ("crit", critical),
+        ("ended", jwt(&claims("1", -6), SECRET)),
+        ("not yet good", jwt(&format!(r#"{{"nbf":{},{}"#, now() + 60, &claims("1", 600)[1..]), SECRET)),
+        ("of another issuer", jwt(&claims("1", 600).replace("us", "them"), SECRET)),
+        ("for another audience", jwt(&claims("1", 600).replace("files", "mail"), SECRET)),
+        ("a refresh token", jwt(&claims("1", 600).replace("access", "refresh"), SECRET)),
+        ("without an end", jwt(r#"{"sub":"1","iss":"us","aud":"files","type":"access"}"#, SECRET)),
+        ("opaque", "c4f1b2f0a9d8e7c6b5a4".to_owned()),
+    ] {
+        let answer = gate.ask("GET /api/x", &format!("authorization: Bearer {token}\r\n"), b"").await;
+        assert_eq!((answer.status, answer.text().as_str()), (401, r#"{"who":"nobody"}"#), "{what}");
+        assert!(
+            answer.header("www-authenticate").is_some_and(|value| value.contains("invalid_token")),
+            "{what}"
+        );
+        let query = gate.ask(&format!("GET /live/ws?token={token}"), "", b"").await;
+        assert_eq!(query.status, 401, "{what}, in the query");
+        let page = gate.ask("GET /", &format!("cookie: sid={token}; other=1\r\n"), b"").await;
+        assert_eq!(page.status, 200, "{what}: a page strips the cookie");
+    }
+    let came: Vec<_> = upstream.requests().into_iter().skip(seen).collect();
+    assert!(
+        came.iter()
+            .all(|request| request.target == "/" && !request.all("cookie").any(|line| line.contains("sid")))
+    );
+    assert_eq!(gate.ask("GET /api/x", "", b"").await.status, 200, "who shows no token is not asked for one");
+    assert_eq!(asked(&gate, &good).await, 200);
+    let denied = "portcullis_denials_total{class=\"api\",guard=\"verify\",reason=\"token_invalid\",site=\"files.test\"}";
+    assert_eq!(gate.metric(denied), Some(10.0));
+}
+
+#[tokio::test]
+async fn keepstacks_tokens_are_verified_with_its_secret() {
+    let upstream = Upstream::answering(OK);
+    let site = "[site.tokens]\nverify = { key_file = \"key\" }\n";
+    let files = vec![("key", SECRET.to_owned())];
+    let gate = Config { site: site.into(), files, ..Config::default() }.start(upstream.address);
+    let ask = async |token: String| {
+        let line = format!("authorization: Bearer {token}\r\n");
+        gate.ask("GET /api/assets", &line, b"").await
+    };
+    let body = b64(format!(r#"{{"sub":1,"role":"viewer","exp":{}}}"#, now() + 600));
+    assert_eq!(ask(signed(body.clone(), SECRET)).await.status, 200);
+    let forged = ask(signed(b64(format!(r#"{{"sub":1,"role":"admin","exp":{}}}"#, now() + 600)), "x")).await;
+    assert_eq!(forged.status, 401);
+    assert_eq!(forged.text(), r#"{"detail":"Authentication required"}"#, "in the application's own shape");
+}
+
+#[tokio::test]
+async fn a_flood_of_forged_tokens_costs_its_client_a_budget_and_harms_nobody_who_is_in() {
+    let app = App::everywhere("jwt");
+    let upstream = Upstream::answering(OK);
+    let gate = gate(&app, VERIFIED, &upstream);
+    let good = jwt(&claims("1", 600), SECRET);
+    assert_eq!(asked(&gate, &good).await, 200, "{}", gate.log());
+    let mut seen = Vec::new();
+    for n in 0..40 {
+        seen.push(asked(&gate, &jwt(&claims(&n.to_string(), 600), "ffffffffffffffffffffffffffffffff")).await);
+    }
+    assert_eq!(
+        seen.iter().filter(|status| **status == 401).count(),
+        seen.iter().position(|s| *s == 429).unwrap()
+    );
+    assert!(seen.contains(&429), "{seen:?}");
+    assert_eq!(asked(&gate, &good).await, 200);
+}
+
+#[tokio::test]
+async fn another_key_counts_from_the_reload_on_and_a_broken_one_changes_nothing() {
+    let app = App::everywhere("jwt");
+    let upstream = Upstream::answering(OK);
+    let gate = gate(&app, VERIFIED, &upstream);
+    let (old, new) = (SECRET, "ffffffffffffffffffffffffffffffff");
+    let (old, new_token) = (jwt(&claims("1", 600), old), jwt(&claims("1", 600), new));
+    assert_eq!((asked(&gate, &old).await, asked(&gate, &new_token).await), (200, 401));
+    let key = gate.config().with_file_name("key");
+    place(&key, "short");
+    let refused = gate.cli(["reload"]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("32 are needed"), "{refused:?}");
+    assert_eq!(asked(&gate, &old).await, 200);
+    place(&key, new);
+    assert!(wait_until(LIMIT, || gate.cli(["reload"]).status.success()));
+    assert_eq!((asked(&gate, &old).await, asked(&gate, &new_token).await), (401, 200));
+}
+
+#[tokio::test]
+async fn streams_end_with_their_token_where_the_site_says_so() {
+    let app = App::everywhere("jwt");
+    let upstream = Upstream::scripted(|mut session| {
+        while session.head().is_some() {
+            session.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
+            while session.send(b"data: 1\n\n") {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            return;
+        }
+    });
+    let gate = gate(&app, &format!("{VERIFIED}cut_at_expiry = true\n"), &upstream);
+    // Five seconds of leeway come on top.
+    let mut streams = Vec::new();
+    let start = Instant::now();
+    for seconds in [-3, 600] {
+        let mut stream = gate.connect().await;
+        let token = jwt(&claims("1", seconds), SECRET);
+        let head =
+            format!("GET /live/events HTTP/1.1\r\nhost: files.test\r\nauthorization: Bearer {token}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        streams.push(stream);
+    }
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(LIMIT, streams[0].read_to_end(&mut rest)).await.expect("cut in time");
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    let mut byte = [0; 1];
+    streams[1].read_exact(&mut byte).await.expect("the other goes on");
+}
+
+/// openssl makes the key, we sign with it, the gateway fetches its public half over TLS from a provider with a CA of its own.
+#[tokio::test]
+async fn keys_are_fetched_from_a_provider_and_follow_its_rotation() {
+    let provider = Provider::start().await;
+    let app = App::everywhere("jwt");
+    let upstream = Upstream::answering(OK);
+    let site = format!(
+        "[site.tokens]\nverify = {{ jwks = \"https://localhost:{}/jwks\", ca_file = \"ca.pem\" }}\n",
+        provider.port
+    );
+    let first = Ed::new("one");
+    provider.publish(&[&first]);
+    let files = vec![("ca.pem", provider.ca.clone())];
+    let mut gate = Config { app: app.path(), site, files, ..Config::default() }.start(upstream.address);
+    assert!(wait_for_status(&gate, &first.token(), 200).await, "{}", gate.errors());
+    let second = Ed::new("two");
+    assert_eq!(asked(&gate, &second.token()).await, 401);
+    provider.stop();
+    gate.kill();
+    gate.start_again();
+    assert_eq!(asked(&gate, &first.token()).await, 200, "the last good keys outlive a restart");
+    let status = String::from_utf8(gate.cli(["status"]).stdout).unwrap();
+    assert!(wait_for(LIMIT, || gate.errors().contains("no keys from https://localhost")).await, "{status}");
+}
+
+#[tokio::test]
+async fn until_keys_were_had_once_a_token_gets_503_and_everything_else_goes_on() {
+    let app = App::everywhere("jwt");
+    let upstream = Upstream::answering(OK);
+    let site = "[site.tokens]\nverify = { jwks = \"http://127.0.0.1:1/jwks\" }\n";
+    let gate = Config { app: app.path(), site: site.into(), ..Config::default() }.start(upstream.address);
+    assert_eq!(asked(&gate, &jwt(&claims("1", 600), SECRET)).await, 503);
+    assert_eq!(gate.ask("GET /api/x", "", b"").await.status, 200);
+    let told =
+        wait_for(LIMIT, || String::from_utf8_lossy(&gate.cli(["status"]).stdout).contains("no keys from"))
+            .await;
+    assert!(told, "status says why");
+}
+
+async fn wait_for_status(gate: &Gate, token: &str, wanted: u16) -> bool {
+    common::wait_until_async(LIMIT, async || asked(gate, token).await == wanted).await
+}
+
+/// An Ed25519 key made by openssl.
+struct Ed {
+    kid: &'static str,
+    dir: tempfile::TempDir,
+}
+
+impl Ed {
+    fn new(kid: &'static str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = Self { kid, dir };
+        key.openssl(&["genpkey", "-algorithm", "ed25519", "-out", "key.pem"]);
+        key
+    }
+
+    fn openssl(&self, arguments: &[&str]) -> Vec<u8> {
+        let ran = Command::new("openssl").args(arguments).current_dir(self.dir.path()).output().unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+        ran.stdout
+    }
+
+    fn jwk(&self) -> String {
+        let der = self.openssl(&["pkey", "-in", "key.pem", "-pubout", "-outform", "DER"]);
+        let x = b64(&der[der.len() - 32..]);
+        format!(r#"{{"kty":"OKP","crv":"Ed25519","use":"sig","alg":"EdDSA","kid":"{}","x":"{x}"}}"#, self.kid)
+    }
+
+    fn token(&self) -> String {
+        let header = format!(r#"{{"alg":"EdDSA","kid":"{}"}}"#, self.kid);
+        let text = format!("{}.{}", b64(header), b64(claims("1", 600)));
+        std::fs::write(self.dir.path().join("text"), &text).unwrap();
+        let signature = self.openssl(&["pkeyutl", "-sign", "-rawin", "-inkey", "key.pem", "-in", "text"]);
+        format!("{text}.{}", b64(signature))
+    }
+}
+
+/// An identity provider: one key set over TLS.
+struct Provider {
+    port: u16,
+    ca: String,
+    set: Arc<std::sync::Mutex<String>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Provider {
+    async fn start() -> Self {
+        let ca_key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&ca_key).unwrap();
+        let issuer = rcgen::Issuer::new(params, ca_key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec!["localhost".into()])
+            .unwrap()
+            .signed_by(&key, &issuer)
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![leaf.der().clone()],
+                rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let set = Arc::<std::sync::Mutex<String>>::default();
+        let says = Arc::clone(&set);
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut head = [0; 2048];
+                let _ = stream.read(&mut head).await;
+                let body = says.lock().unwrap().clone();
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        Self { port, ca: ca.pem(), set, task }
+    }
+
+    fn publish(&self, keys: &[&Ed]) {
+        let keys: Vec<_> = keys.iter().map(|key| key.jwk()).collect();
+        *self.set.lock().unwrap() = format!(r#"{{"keys":[{}]}}"#, keys.join(","));
+    }
+
+    fn stop(&self) {
+        self.task.abort();
+    }
+}
