@@ -4,9 +4,7 @@ pub mod allowlist;
 pub mod blocks;
 pub mod browser;
 pub mod headers;
-pub mod login;
 pub mod rate;
-pub mod share;
 pub mod size;
 pub mod verify;
 
@@ -66,10 +64,6 @@ pub enum Reason {
     BodyTooLarge,
     /// The client's budget for the class is used up.
     RateLimited,
-    /// Too many failed logins.
-    LockedOut,
-    /// Too many share links that there are not.
-    LinksLocked,
     /// The gateway is draining.
     Draining,
 }
@@ -90,8 +84,6 @@ impl Reason {
             Self::CrossOrigin => "cross_origin",
             Self::BodyTooLarge => "body_too_large",
             Self::RateLimited => "rate_limited",
-            Self::LockedOut => "locked_out",
-            Self::LinksLocked => "links_locked",
             Self::Draining => "draining",
         }
     }
@@ -104,7 +96,7 @@ impl Reason {
             Self::TokenBlocked | Self::TokenInvalid | Self::TokenExpired => StatusCode::UNAUTHORIZED,
             Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::RateLimited | Self::LockedOut | Self::LinksLocked => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Draining | Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

@@ -148,7 +148,7 @@ mod tests {
         let ring = Arc::new(KeyRing::default());
         ring.publish(vec![VerifyKey::secret(SECRET, Some("one")).unwrap()].into());
         let rate = RateValue { refill: Duration::from_secs(60), burst: NonZeroU32::new(3).unwrap() };
-        let failures = Rate::new(&Limits::new(1000), "site/bad tokens", rate, false);
+        let failures = Rate::new(&Limits::new(1000), "site/bad tokens", rate);
         Verify::new(ring, TokenFormat::Jwt, Wanted::default(), failures)
     }
 

@@ -1,7 +1,6 @@
 //! What outlives a policy: blocks, limits, live streams.
 
 pub mod accounts;
-pub mod attempts;
 pub mod blocks;
 pub mod cached;
 pub mod descriptors;
@@ -9,8 +8,6 @@ pub mod durable;
 pub mod holes;
 pub mod keys;
 pub mod limits;
-pub mod marks;
 pub mod recent;
-pub mod seal;
 pub mod streams;
 pub mod verified;
