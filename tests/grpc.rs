@@ -370,6 +370,7 @@ async fn call_wrong(
             up.send_data(Bytes::from_static(b"<h1>POISON</h1>"), true).unwrap();
         }
         "NotFound" => drop(respond.send_response(head(404, "text/html"), true)),
+        "Unauthorized" => drop(respond.send_response(head(401, "application/json"), true)),
         "Busy" => drop(respond.send_response(head(503, "text/html"), true)),
         "Reset" => respond.send_reset(Reason::INTERNAL_ERROR),
         "Refused" => respond.send_reset(Reason::REFUSED_STREAM),
@@ -442,6 +443,32 @@ async fn a_peer_of_every_wrong_kind_is_a_clear_status_for_the_client_and_a_cause
     let answer = http2::read(answer).await.unwrap();
     assert_eq!((answer.status, &answer.headers["grpc-status"]), (200, &"4".parse().unwrap()));
     assert!(log_says(&gate, "/test.Wrong/Never", "did not answer in time"), "{}", gate.log());
+}
+
+#[tokio::test]
+async fn who_calls_his_request_grpc_hides_no_refusal_from_the_log() {
+    let at = wrong(Seen::default());
+    let site = "[site.rate.login]\nrefill = \"1/h\"\nburst = 1\n".to_owned()
+        + &route("login", "login", &format!("h2c://{at}"))
+        + &route("closed", "metrics", &format!("h2c://{at}"))
+        + "[site.only_from]\nmetrics = [\"192.0.2.1\"]\n";
+    let gate = gate(&site);
+    let client = http2::Client::connect(&gate).await;
+    // What readers of the log, and Fail2Ban, count is the status that it would have been.
+    for (path, code, status) in [
+        ("/login/Unauthorized", "16", 401),
+        ("/login/Unauthorized?again", "8", 429),
+        ("/closed/x", "12", 404),
+        ("/test.Wrong/none", "14", 502),
+    ] {
+        let head = client.head("POST", path).header("content-type", "application/grpc");
+        let (answer, mut up) = client.open(head, false).await;
+        up.send_data(Bytes::from_static(b"guess"), true).unwrap();
+        let answer = http2::read(answer).await.unwrap();
+        assert_eq!((answer.status, &answer.headers["grpc-status"]), (200, &code.parse().unwrap()), "{path}");
+        let said = format!("\"status\":{status},");
+        assert!(log_says(&gate, &format!("\"path\":\"{path}\""), &said), "{path}: {}", gate.log());
+    }
 }
 
 #[tokio::test]

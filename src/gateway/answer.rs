@@ -85,7 +85,8 @@ impl<'a> Dress<'a> {
         if let Ok(id) = HeaderValue::from_str(&exchange.id) {
             headers.insert(hops::X_REQUEST_ID, id);
         }
-        exchange.answered(answer.status().as_u16(), answer.headers());
+        let meant = answer.extensions_mut().remove::<rpc::Meant>().map(|meant| meant.0);
+        exchange.answered(meant.unwrap_or(answer.status()).as_u16(), answer.headers());
         answer
     }
 }

@@ -31,6 +31,11 @@ const UNKNOWN: u8 = 2;
 const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
 
+/// What an answer whose status is 200 only because gRPC wants it so would have been in HTTP: goes with it as an extension, for
+/// the log and the metrics. Who names his request gRPC must not look there as if he had been served.
+#[derive(Debug, Clone, Copy)]
+pub struct Meant(pub StatusCode);
+
 /// Whether a request is a call by gRPC: over HTTP/2, by its content type. gRPC-Web is none: it is made for HTTP/1.1.
 pub fn is_call(head: &Parts) -> bool {
     head.version == Version::HTTP_2 && head.method == Method::POST && is_grpc(&head.headers)
@@ -61,7 +66,7 @@ pub fn refusal(status: StatusCode) -> Response<Body> {
         504 => 4,
         _ => UNKNOWN,
     };
-    trailers_only(code, status.canonical_reason().unwrap_or("Error"))
+    trailers_only(code, status.canonical_reason().unwrap_or("Error"), status)
 }
 
 /// The upstream's answer as one that says its status; beside it what was wrong, if that was not so.
@@ -69,7 +74,9 @@ pub fn checked(mut answer: Response<Body>) -> (Response<Body>, Option<String>) {
     if answer.status() != StatusCode::OK || !is_grpc(answer.headers()) {
         let status = answer.status();
         let cause = format!("the upstream answered a gRPC call with {} and no gRPC", status.as_u16());
-        return (trailers_only(code_of_http(status), "the upstream answered no gRPC"), Some(cause));
+        let failed = status.is_client_error() || status.is_server_error();
+        let meant = if failed { status } else { StatusCode::BAD_GATEWAY };
+        return (trailers_only(code_of_http(status), "the upstream answered no gRPC", meant), Some(cause));
     }
     if matches!(answer.body(), Body::Empty) && !has_status(answer.headers()) {
         answer.headers_mut().extend(ending(false));
@@ -121,8 +128,9 @@ fn code_of_http(status: StatusCode) -> u8 {
     }
 }
 
-fn trailers_only(code: u8, message: &'static str) -> Response<Body> {
+fn trailers_only(code: u8, message: &'static str, meant: StatusCode) -> Response<Body> {
     let mut answer = Response::new(Body::Empty);
+    answer.extensions_mut().insert(Meant(meant));
     answer.headers_mut().insert(header::CONTENT_TYPE, GRPC);
     answer.headers_mut().extend(status_fields(code, message));
     answer

@@ -179,3 +179,51 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         Pin::new(&mut self.work).poll(cx).map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use http::Version;
+
+    use super::*;
+    use crate::listener::Kind;
+
+    /// The client may reset a tunnel in the moment in which it begins: then hyper spawns nothing for it.
+    #[tokio::test]
+    async fn a_tunnel_whose_client_left_in_its_first_moment_ends_no_other_stream() {
+        let mut connection = Connection::new("192.0.2.1:1".parse().unwrap(), Kind::Https, Rc::default());
+        connection.h2 = true;
+        let connection = Rc::new(connection);
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (seen, first) = (Rc::clone(&connection), Rc::new(Cell::new(true)));
+        let service = hyper::service::service_fn(move |_: Request<Incoming>| {
+            let (seen, first) = (Rc::clone(&seen), Rc::clone(&first));
+            async move {
+                if first.replace(false) {
+                    let down = Rc::<crate::stores::streams::Kill>::default();
+                    down.kill();
+                    seen.next_tunnel.replace(Some(down));
+                }
+                Ok(Response::new(Body::Empty))
+            }
+        });
+        let limits = HttpLimits { head: HeadLimits { bytes: 32 * 1024, fields: FIELDS } };
+        let served = serve(near, &connection, limits, service);
+        let local = tokio::task::LocalSet::new();
+        local.spawn_local(served);
+        local
+            .run_until(async {
+                let (mut send, client) = ::h2::client::handshake(far).await.unwrap();
+                tokio::task::spawn_local(client);
+                for number in 1..=2 {
+                    let mut head = Request::get("https://a.test/").body(()).unwrap();
+                    *head.version_mut() = Version::HTTP_2;
+                    let (answer, _) = send.send_request(head, true).unwrap();
+                    let status = answer.await.map(|answer| answer.status().as_u16());
+                    assert_eq!(status.ok(), Some(200), "request {number}");
+                }
+            })
+            .await;
+    }
+}

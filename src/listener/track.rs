@@ -129,6 +129,8 @@ where
         let number = watch.begun.get() + 1;
         watch.begun.set(number);
         watch.mid_head.set(false);
+        // A tunnel whose client left in the moment in which it began has left this behind: it is no other stream's.
+        self.connection.next_tunnel.take();
         let answer = self.service.call(request);
         let in_flight = InFlight::new(Rc::clone(&self.connection));
         Answering { answer, number, in_flight: Some(in_flight) }
