@@ -20,7 +20,7 @@ use crate::admin::metrics::{Shown, serve as serve_metrics};
 use crate::admin::readiness;
 use crate::admin::socket::Socket;
 use crate::clock::Clock;
-use crate::config::settings::Settings;
+use crate::config::settings::{Settings, Site};
 use crate::config::watch::{Contents, Pace, Watch};
 use crate::config::{self, Loaded};
 use crate::control::{Control, Parts};
@@ -200,9 +200,12 @@ impl Parted {
         });
         latch.ready();
         notify::ready().map_err(|error| format!("cannot tell systemd at NOTIFY_SOCKET: {error}"))?;
+        let say = say(self.clock.clone());
+        say(&started(&self.settings));
         let policy = Arc::clone(&self.policy);
         let begin_drain = || {
             latch.drain();
+            say("draining: what runs is finished within limits.drain_timeout, a second signal ends at once");
             notify::stopping(policy.load().settings.limits.drain_timeout);
             drain.send_replace(true);
         };
@@ -345,6 +348,16 @@ fn prepare_process() {
 }
 
 /// The process log: standard error, one line each, with the time.
+/// The first line of a process in its log, by which restarts are told from each other.
+fn started(settings: &Settings) -> String {
+    let sites: Vec<_> = settings.sites.iter().map(Site::name).collect();
+    let listen = &settings.listen;
+    let all = [("https", &listen.https), ("http", &listen.http), ("plain", &listen.plain)];
+    let ports = all.iter().flat_map(|(word, open)| open.iter().map(move |address| format!("{word} {address}")));
+    let version = env!("CARGO_PKG_VERSION");
+    format!("version {version} takes requests for {} on {}", sites.join(", "), ports.collect::<Vec<_>>().join(", "))
+}
+
 fn say(clock: Clock) -> Say {
     Arc::new(move |line: &str| {
         use std::io::Write;
