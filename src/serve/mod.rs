@@ -353,9 +353,14 @@ fn started(settings: &Settings) -> String {
     let sites: Vec<_> = settings.sites.iter().map(Site::name).collect();
     let listen = &settings.listen;
     let all = [("https", &listen.https), ("http", &listen.http), ("plain", &listen.plain)];
-    let ports = all.iter().flat_map(|(word, open)| open.iter().map(move |address| format!("{word} {address}")));
+    let ports =
+        all.iter().flat_map(|(word, open)| open.iter().map(move |address| format!("{word} {address}")));
     let version = env!("CARGO_PKG_VERSION");
-    format!("version {version} takes requests for {} on {}", sites.join(", "), ports.collect::<Vec<_>>().join(", "))
+    format!(
+        "version {version} takes requests for {} on {}",
+        sites.join(", "),
+        ports.collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn say(clock: Clock) -> Say {
