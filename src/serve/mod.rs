@@ -154,9 +154,9 @@ impl Parted {
         })
     }
 
-    async fn serve(mut self, mut hangup: Signal) -> Result<(), Fault> {
+    async fn serve(mut self, hangup: Signal) -> Result<(), Fault> {
         // First of all: before there is somebody who listens the signal of log rotation would kill.
-        let mut rotated = signal(SignalKind::user_defined1())?;
+        let rotated = signal(SignalKind::user_defined1())?;
         // Not earlier: until here there is nothing to drain, and a start that hangs can be ended.
         let stops = Stops {
             terminate: signal(SignalKind::terminate())?,
@@ -187,17 +187,9 @@ impl Parted {
             return Err("the workers did not come up".into());
         }
         let change = self.change.clone();
-        tasks.spawn(async move {
-            while hangup.recv().await.is_some() {
-                let _ = change.try_send(());
-            }
-        });
+        tasks.spawn(on_each(hangup, move || change.try_send(()).unwrap_or_default()));
         let log = self.log.control();
-        tasks.spawn(async move {
-            while rotated.recv().await.is_some() {
-                log.reopen();
-            }
-        });
+        tasks.spawn(on_each(rotated, move || log.reopen()));
         latch.ready();
         notify::ready().map_err(|error| format!("cannot tell systemd at NOTIFY_SOCKET: {error}"))?;
         let say = say(self.clock.clone());
@@ -348,6 +340,12 @@ fn prepare_process() {
 }
 
 /// The process log: standard error, one line each, with the time.
+async fn on_each(mut signal: Signal, act: impl Fn() + Send) {
+    while signal.recv().await.is_some() {
+        act();
+    }
+}
+
 /// The first line of a process in its log, by which restarts are told from each other.
 fn started(settings: &Settings) -> String {
     let sites: Vec<_> = settings.sites.iter().map(Site::name).collect();
