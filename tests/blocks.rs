@@ -674,6 +674,20 @@ async fn refusals_look_as_the_applications_own() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_broken_when_it_was_first_named_is_taken_once_it_is_mended() {
+    let upstream = Upstream::answering(OK);
+    let app = App::everywhere("jwt");
+    let gate = Config { app: app.path(), ..Config::default() }.start(upstream.address);
+    let file = gate.config().with_file_name("blocks.toml");
+    common::gate::place(&file, "[[blocks]]\n");
+    let named = std::fs::read_to_string(gate.config()).unwrap() + "\n[blocks]\nfile = \"blocks.toml\"\n";
+    common::gate::place(&gate.config(), &named);
+    assert!(wait_until_async(|| done(&gate, &["status"], "").contains("was refused")).await);
+    common::gate::place(&file, "[[blocks]]\njti = \"listed\"\nreason = \"in git\"\n");
+    assert!(wait_until_async(|| done(&gate, &["blocks"], "").contains("in git")).await);
+}
+
+#[tokio::test]
 async fn the_last_good_copy_of_the_block_file_holds_over_a_restart_with_a_broken_or_missing_one() {
     let upstream = Upstream::answering(OK);
     let app = App::everywhere("jwt");

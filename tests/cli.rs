@@ -5,7 +5,8 @@
 mod common;
 
 use std::fs;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use common::gate::{Config, Gate};
 use common::tokens::session;
@@ -360,6 +361,36 @@ fn init_prints_a_small_config_that_check_accepts() {
         assert!(!stdout(&told).contains("warning"), "{behind:?}: {}", stdout(&told));
     }
     assert_snapshot!("init", all);
+}
+
+#[test]
+fn behind_a_proxy_that_ends_tls_the_gateway_starts_without_a_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let [plain] = common::gate::free_addresses();
+    let given = ["--app", "keepstack", "--host", "files.example.com", "--upstream", "http://127.0.0.1:1"];
+    let printed = program(&[&["init"][..], &given, &["--behind", "proxy"]].concat());
+    let text = stdout(&printed).replace("127.0.0.1:8080", &plain.to_string());
+    let own = "\n[admin]\nsocket = \"a.sock\"\nmetrics = \"off\"\n[state]\ndir = \"state\"\n";
+    let path = dir.path().join("portcullis.toml");
+    fs::write(&path, text + own).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["run", "--config", path.to_str().unwrap()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let ready = || program(&["healthcheck", "--config", path.to_str().unwrap()]).status.success();
+    for _ in 0..200 {
+        if child.try_wait().unwrap().is_some() || ready() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let ended = child.try_wait().unwrap();
+    let _ = child.kill();
+    let said = child.wait_with_output().unwrap().stderr;
+    let said = String::from_utf8_lossy(&said);
+    assert_eq!(ended, None, "{said}");
+    assert!(said.contains(&format!("takes requests for files.example.com on plain {plain}")), "{said}");
 }
 
 #[test]

@@ -298,12 +298,13 @@ fn tell(blocked: &Blocked, said: Option<&str>, json: bool, out: &mut dyn Write) 
     };
     writeln!(out, "{word}: {} {}", block.what.kind().word(), plain(&block.what.phrase()))?;
     if let Some(said) = said {
-        writeln!(out, "  that is {}", plain(said))?;
+        writeln!(out, "  what    {}", plain(said))?;
     }
     writeln!(out, "  number  {} (lift it with `portcullis unblock {}`)", block.id, block.id)?;
     writeln!(out, "  site    {}", plain(block.site.as_deref().unwrap_or("all sites")))?;
     writeln!(out, "  until   {}", timestamp(block.until))?;
-    writeln!(out, "  cut     {} live streams", blocked.cut)?;
+    let streams = if blocked.cut == 1 { "stream" } else { "streams" };
+    writeln!(out, "  cut     {} live {streams}", blocked.cut)?;
     if !blocked.confirmed {
         writeln!(
             out,

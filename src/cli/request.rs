@@ -71,7 +71,7 @@ fn credential(token: &Token) -> String {
         said.push_str(&format!(", subject {subject}"));
     }
     if let Some(expires) = token.expires {
-        said.push_str(&format!(", until {}", timestamp(expires.saturating_mul(1000))));
+        said.push_str(&format!(", expires {}", timestamp(expires.saturating_mul(1000))));
     }
     if token.guessed {
         said.push_str(", perhaps no token at all");

@@ -30,6 +30,16 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     parse(path, &text_of(path)?, Clock::system().now())
 }
 
+/// As [`load`]; `named` gets every file that the config names, also when it is refused, so that one who mends it is seen.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_naming(path: &Path, named: &mut Vec<PathBuf>) -> Result<Loaded, Problems> {
+    let (settings, found) = read(path, &text_of(path)?, Clock::system().now());
+    named.extend(found.files.iter().cloned());
+    judged(path, settings, found)
+}
+
 /// As [`load`], for a start. A block file with mistakes keeps no gateway from starting when the blocks of its last good
 /// copy are in the state, as `known` says of a state directory: they are then [`Loaded::unread`], and the file says nothing.
 ///

@@ -46,8 +46,7 @@ use self::view::{View, Views};
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
 use crate::config::settings::Upstream;
-use crate::guards::blocks::Judged;
-use crate::guards::{Denial, Guard, Verdict, blocks, verify};
+use crate::guards::{Denial, Guard, Verdict, blocks};
 use crate::policy::{Route, RouteGuards};
 use crate::request::body::Body;
 use crate::request::client::Client;
@@ -95,15 +94,18 @@ pub fn decide(
     // Emergency blocks: before anything that costs or counts.
     let judged = blocks::check(index, cx);
     pass(blocks::NAME, judged.verdict, false, on)?;
+    let mut strip_cookies = judged.strip_cookies;
     // Before what would spend a budget or read a body for a forger.
-    let verified = verify.as_ref().map_or_else(Judged::pass, |verify| verify.check(cx));
-    pass(verify::NAME, verified.verdict, observe.verify, on)?;
+    if let Some(verify) = verify {
+        let verified = verify.check(cx);
+        pass(crate::guards::verify::NAME, verified.verdict, observe.verify, on)?;
+        strip_cookies |= verified.strip_cookies && !observe.verify;
+    }
     pass(crate::guards::browser::Browser::NAME, browser.check(cx), observe.browser, on)?;
     pass(crate::guards::size::Size::NAME, size.check(cx), observe.size, on)?;
     // Before anything that reads a body.
     let rate_verdict = rate.as_ref().map_or(Verdict::Pass, |rate| rate.check(cx));
     pass(crate::guards::rate::Rate::NAME, rate_verdict, observe.rate, on)?;
-    let strip_cookies = judged.strip_cookies || (verified.strip_cookies && !observe.verify);
     Ok(Permit { upstream: route.upstream.clone(), strip_cookies })
 }
 

@@ -156,10 +156,11 @@ impl Reloader for Live {
     fn load(&mut self, path: &Path) -> Result<Loaded, Problems> {
         notify::reloading();
         self.seen = Contents::of(&self.files);
-        let loaded = config::load(path);
+        let mut named = self.files.clone();
+        let loaded = config::load_naming(path, &mut named);
         if loaded.is_err() {
-            // Not again before something changes again.
-            self.means.watch.follow(self.seen.clone());
+            // Not again before something changes again, be it a file that only the refused config names.
+            self.means.watch.follow(self.seen.following(&named));
             notify::reloaded(false);
         }
         loaded

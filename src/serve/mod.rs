@@ -20,7 +20,7 @@ use crate::admin::metrics::{Shown, serve as serve_metrics};
 use crate::admin::readiness;
 use crate::admin::socket::Socket;
 use crate::clock::Clock;
-use crate::config::settings::Settings;
+use crate::config::settings::{Settings, Site};
 use crate::config::watch::{Contents, Pace, Watch};
 use crate::config::{self, Loaded};
 use crate::control::{Control, Parts};
@@ -158,9 +158,9 @@ impl Parted {
         })
     }
 
-    async fn serve(mut self, mut hangup: Signal) -> Result<(), Fault> {
+    async fn serve(mut self, hangup: Signal) -> Result<(), Fault> {
         // First of all: before there is somebody who listens the signal of log rotation would kill.
-        let mut rotated = signal(SignalKind::user_defined1())?;
+        let rotated = signal(SignalKind::user_defined1())?;
         // Not earlier: until here there is nothing to drain, and a start that hangs can be ended.
         let stops = Stops {
             terminate: signal(SignalKind::terminate())?,
@@ -191,22 +191,17 @@ impl Parted {
             return Err("the workers did not come up".into());
         }
         let change = self.change.clone();
-        tasks.spawn(async move {
-            while hangup.recv().await.is_some() {
-                let _ = change.try_send(());
-            }
-        });
+        tasks.spawn(on_each(hangup, move || change.try_send(()).unwrap_or_default()));
         let log = self.log.control();
-        tasks.spawn(async move {
-            while rotated.recv().await.is_some() {
-                log.reopen();
-            }
-        });
+        tasks.spawn(on_each(rotated, move || log.reopen()));
         latch.ready();
         notify::ready().map_err(|error| format!("cannot tell systemd at NOTIFY_SOCKET: {error}"))?;
+        let say = say(self.clock.clone());
+        say(&started(&self.settings));
         let policy = Arc::clone(&self.policy);
         let begin_drain = || {
             latch.drain();
+            say("draining: what runs is finished within limits.drain_timeout, a second signal ends at once");
             notify::stopping(policy.load().settings.limits.drain_timeout);
             drain.send_replace(true);
         };
@@ -349,6 +344,27 @@ fn prepare_process() {
 }
 
 /// The process log: standard error, one line each, with the time.
+async fn on_each(mut signal: Signal, act: impl Fn() + Send) {
+    while signal.recv().await.is_some() {
+        act();
+    }
+}
+
+/// The first line of a process in its log, by which restarts are told from each other.
+fn started(settings: &Settings) -> String {
+    let sites: Vec<_> = settings.sites.iter().map(Site::name).collect();
+    let listen = &settings.listen;
+    let all = [("https", &listen.https), ("http", &listen.http), ("plain", &listen.plain)];
+    let ports =
+        all.iter().flat_map(|(word, open)| open.iter().map(move |address| format!("{word} {address}")));
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "version {version} takes requests for {} on {}",
+        sites.join(", "),
+        ports.collect::<Vec<_>>().join(", ")
+    )
+}
+
 fn say(clock: Clock) -> Say {
     Arc::new(move |line: &str| {
         use std::io::Write;

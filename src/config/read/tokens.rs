@@ -65,6 +65,8 @@ impl Tokens {
 }
 
 fn source(mut table: Table<'_>) -> Option<KeySource> {
+    // Both are asked what they are, so that each is told its own mistake.
+    let _texts = (table.text("key_file"), table.text("jwks"));
     let (file, address) = (table.get("key_file"), table.get("jwks"));
     let ca_file = table.text("ca_file").map(|path| table.doc.named_file(path));
     let source = match (file, address) {

@@ -78,11 +78,12 @@ struct FromFile {
 impl Wanted {
     /// Under `[acme]` our own CA stands in until the real certificate is there.
     pub fn of(settings: &Settings) -> Self {
-        let hosts = settings
-            .sites
+        // Where no TLS is served no host needs one.
+        let sites = if settings.listen.https.is_empty() { &[] } else { settings.sites.as_slice() };
+        let hosts = sites
             .iter()
             .flat_map(|site| site.hosts.iter().chain(&site.redirect_hosts).chain(&site.download_host));
-        let nameless = match settings.sites.as_slice() {
+        let nameless = match sites {
             [site] => site.hosts.first().cloned(),
             _ => None,
         };
