@@ -1,5 +1,4 @@
-//! One request from its head to the last byte of its answer: what is counted and logged of it, exactly once, whatever way
-//! it ends.
+//! One request from its head to the last byte of its answer: counted and logged exactly once, however it ends.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -19,9 +18,11 @@ use crate::clock::{Clock, Now};
 use crate::config::class::Class;
 use crate::guards::size::Size;
 use crate::guards::{Denial, Guard, Reason};
+use crate::policy::Policy;
 use crate::request::body::{Body, BodyError, Tail};
 use crate::request::client::Client;
 use crate::request::facts::{Facts, Malformed};
+use crate::stores::places::Place;
 use crate::stores::streams::{Kill, Registration};
 use crate::telemetry::access_log::Lane;
 use crate::telemetry::line::{Entry, Masks, Verdict};
@@ -46,6 +47,8 @@ pub struct Exchange {
     location: Option<HeaderValue>,
     /// Who asked.
     pub client: Client,
+    /// Where its client's requests in flight are counted: its place among them.
+    pub place: Option<Place>,
     /// The site's place in the policy.
     pub site: Option<usize>,
     /// The route's class.
@@ -111,6 +114,7 @@ impl Exchange {
             agent: field(header::USER_AGENT),
             location: None,
             client: Client::Unknown,
+            place: None,
             site: None,
             class: None,
             token: None,
@@ -144,6 +148,11 @@ impl Exchange {
         self.token = token;
         self.facts = Some(Rc::clone(&reading.facts));
         self.route = self.view.site(self.site).pattern(reading.found.place);
+    }
+
+    /// The policy that it goes through.
+    pub fn policy(&self) -> &Policy {
+        self.view.snapshot.policy()
     }
 
     /// It came over HTTP/2.
@@ -190,7 +199,7 @@ impl Exchange {
 
     /// The upstream has answered with a head.
     pub fn upstream_answered(&mut self) {
-        let took = self.elapsed();
+        let took = self.since(self.start);
         self.upstream = Some(took);
         self.view.site(self.site).metrics.upstream(took);
     }
@@ -204,7 +213,7 @@ impl Exchange {
     pub fn answered(&mut self, status: u16, headers: &HeaderMap) {
         self.status = status;
         self.location = headers.get(header::LOCATION).filter(|_| self.lane.is_on()).cloned();
-        self.view.site(self.site).metrics.request(self.class, status, self.elapsed());
+        self.view.site(self.site).metrics.request(self.class, status, self.since(self.start));
         self.remember();
     }
 
@@ -271,8 +280,8 @@ impl Exchange {
         self.sent = down;
     }
 
-    fn elapsed(&self) -> Duration {
-        Duration::from_nanos(self.clock.now().mono.saturating_sub(self.start.mono))
+    fn since(&self, then: Now) -> Duration {
+        Duration::from_nanos(self.clock.now().mono.saturating_sub(then.mono))
     }
 }
 
@@ -289,8 +298,7 @@ impl Drop for Exchange {
             }));
         }
         let masks = Masks { site: &self.view.site(self.site).mask, all: &self.view.nowhere.mask };
-        let policy = self.view.snapshot.policy();
-        let name = self.site.and_then(|site| policy.site(site)).map_or("-", |site| &*site.name);
+        let name = self.site.and_then(|site| self.policy().site(site)).map_or("-", |site| &*site.name);
         let entry = Entry {
             wall: self.start.wall,
             id: &self.id,
@@ -315,7 +323,7 @@ impl Drop for Exchange {
             verdict: self.verdict,
             received: self.received.get(),
             sent: self.sent,
-            duration: self.elapsed(),
+            duration: self.since(self.start),
             upstream: self.upstream,
             cause: self.cause.as_deref(),
             token: self.token.as_deref(),

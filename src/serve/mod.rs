@@ -34,6 +34,7 @@ use crate::stores::blocks::Blocks;
 use crate::stores::descriptors::Descriptors;
 use crate::stores::durable::directory::{self, StateDir};
 use crate::stores::limits::Limits;
+use crate::stores::places::Places;
 use crate::telemetry::access_log::{AccessLog, Prepared};
 use crate::telemetry::audit::Say;
 use crate::telemetry::metrics::Metrics;
@@ -224,6 +225,7 @@ impl Parted {
     ) -> Result<Workers, Fault> {
         let tls = server_config(Arc::clone(&self.resolver), self.settings.tls.tls12)?;
         let caps = Arc::<Caps>::default();
+        let in_flight = Arc::<Places>::default();
         let mut id = [0; 4];
         aws_lc_rs::rand::fill(&mut id)?;
         let mut senders = Vec::new();
@@ -239,6 +241,7 @@ impl Parted {
                 share_key: self.share_key.clone(),
                 tls: Arc::clone(&tls),
                 caps: Arc::clone(&caps),
+                in_flight: Arc::clone(&in_flight),
                 health: Arc::clone(&self.health),
                 descriptors: Descriptors::of_process(),
                 metrics: Arc::clone(metrics),

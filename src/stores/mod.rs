@@ -7,5 +7,6 @@ pub mod descriptors;
 pub mod durable;
 pub mod holes;
 pub mod limits;
+pub mod places;
 pub mod recent;
 pub mod streams;
