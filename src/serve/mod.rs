@@ -38,6 +38,7 @@ use crate::stores::places::Places;
 use crate::telemetry::access_log::{AccessLog, Prepared};
 use crate::telemetry::audit::Say;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::process_log::ProcessLog;
 use crate::upstream::health::Health;
 use crate::worker::{self, Workers};
 
@@ -80,6 +81,7 @@ struct Parted {
     health: Arc<Health>,
     shared: live::Shared,
     log: AccessLog,
+    said: ProcessLog,
     metrics: Vec<Arc<Metrics>>,
     sockets: Vec<Vec<(SocketAddr, Listener)>>,
     changed: mpsc::Receiver<()>,
@@ -108,7 +110,9 @@ impl Parted {
             // One that waits already says the same.
             let _ = tell.try_send(());
         }));
-        let say = say(clock.clone());
+        let said = ProcessLog::start()?;
+        let say = say(clock.clone(), &said);
+        say_panics(Arc::clone(&say));
         let log = AccessLog::start(Prepared::open(&settings.log)?, Arc::clone(&say))?;
         let shared = live::Shared::new(&settings);
         let live = Live::new(
@@ -147,6 +151,7 @@ impl Parted {
             health: Arc::default(),
             shared,
             log,
+            said,
             metrics,
             sockets,
             changed,
@@ -347,11 +352,21 @@ fn prepare_process() {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 
-/// The process log: standard error, one line each, with the time.
-fn say(clock: Clock) -> Say {
-    Arc::new(move |line: &str| {
-        use std::io::Write;
-        let time = crate::telemetry::audit::timestamp(clock.now().wall);
-        let _ = writeln!(std::io::stderr(), "{time} portcullis: {line}");
-    })
+/// The process log, with the time.
+fn say(clock: Clock, log: &ProcessLog) -> Say {
+    let speaker = log.speaker();
+    Arc::new(move |line: &str| speaker.say(clock.now().wall, line))
+}
+
+/// A panic ends the gateway, which must not wait until somebody reads why.
+fn say_panics(say: Say) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let trace = std::backtrace::Backtrace::capture();
+        let trace = match trace.status() {
+            std::backtrace::BacktraceStatus::Captured => format!("\n{trace}"),
+            _ => String::new(),
+        };
+        say(&format!("thread {} {panic}{trace}", thread.name().unwrap_or("-")));
+    }));
 }

@@ -31,6 +31,8 @@ pub struct Gauges {
     pub limiter_shared: u64,
     /// Access log lines that were dropped.
     pub log_dropped: u64,
+    /// Lines of the process log that were dropped.
+    pub process_log_dropped: u64,
     /// Host and Unix seconds at which its certificate ends.
     pub certificates: Vec<(String, i64)>,
     /// Site, upstream, and whether it can be reached.
@@ -102,6 +104,7 @@ fn gateway_families(gauges: &Gauges) -> Vec<MetricFamily> {
         limiter_evictions,
         limiter_shared,
         log_dropped,
+        process_log_dropped,
         certificates,
         upstreams,
     } = gauges;
@@ -141,6 +144,11 @@ fn gateway_families(gauges: &Gauges) -> Vec<MetricFamily> {
             "portcullis_log_dropped_total",
             "Access log lines dropped because they could not be written in time.",
             *log_dropped,
+        ),
+        total(
+            "portcullis_process_log_dropped_total",
+            "Process log lines dropped because standard error was not read.",
+            *process_log_dropped,
         ),
         gauge_family(
             "portcullis_certificate_expiry_timestamp_seconds",
