@@ -35,6 +35,8 @@ pub struct Exchange {
     view: Rc<View>,
     /// When the head had come.
     pub start: Now,
+    /// When it was handed to the upstream.
+    pub handed: Now,
     /// The request's id.
     pub id: Rc<str>,
     kill: Rc<Kill>,
@@ -105,6 +107,7 @@ impl Exchange {
             clock: from.clock,
             view: from.view,
             start: from.start,
+            handed: from.start,
             id: from.id,
             kill: from.kill,
             method: Some(from.head.method.clone()),
@@ -199,7 +202,7 @@ impl Exchange {
 
     /// The upstream has answered with a head.
     pub fn upstream_answered(&mut self) {
-        let took = self.since(self.start);
+        let took = self.since(self.handed);
         self.upstream = Some(took);
         self.view.site(self.site).metrics.upstream(took);
     }
@@ -391,3 +394,7 @@ impl Tail for AnswerTail {
         Some(rpc::ending(broken))
     }
 }
+
+#[cfg(test)]
+#[path = "exchange_tests.rs"]
+mod tests;

@@ -251,6 +251,7 @@ where
             link: &from.link,
         };
         let forward = self.forward(permit, head, incoming, way);
+        exchange.handed = self.clock.now();
         let answered = self.upstream.clone().oneshot(forward).await;
         let answer = match answered {
             Ok(answer) => answer::permitted(answer, &reading, &mut exchange, &asked, lesson),
