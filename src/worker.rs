@@ -35,6 +35,7 @@ use crate::stores::accounts::Accounts;
 use crate::stores::blocks::Blocks;
 use crate::stores::cached::BlocksReader;
 use crate::stores::descriptors::Descriptors;
+use crate::stores::places::Places;
 use crate::stores::streams::{Kill, Streams};
 use crate::telemetry::access_log::Lane;
 use crate::telemetry::metrics::Metrics;
@@ -63,6 +64,8 @@ pub struct Setup {
     pub tls: Arc<ServerConfig>,
     /// Counts of open connections, of all workers.
     pub caps: Arc<Caps>,
+    /// Counts of requests in flight, of all workers.
+    pub in_flight: Arc<Places>,
     /// Which upstreams were reached last.
     pub health: Arc<Health>,
     /// How many file descriptors there may be.
@@ -116,6 +119,7 @@ impl Worker {
             lane: Rc::new(setup.lane),
             recent: Rc::new(Recents::new(setup.share_key.clone())),
             accounts: setup.accounts,
+            in_flight: setup.in_flight,
             clock: setup.clock.clone(),
             share_key: setup.share_key,
             id_base: setup.id_base,

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::gate::{Config, Gate};
+use common::raw::LIMIT;
 use common::upstream::{OK, Upstream};
+use common::wait_until;
 use http::Method;
 use portcullis::clock::Now;
 use portcullis::config::app::{App, Carrier, TokenFormat};

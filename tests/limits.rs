@@ -69,6 +69,100 @@ async fn no_more_connections_than_allowed_and_a_place_that_is_left_is_free_at_on
     }
 }
 
+/// Asks over a connection of its own, as a proxy that names this client (`lines`).
+async fn ask_as(gate: &Gate, lines: &str, path: &str) -> TcpStream {
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\n{lines}\r\n");
+    let mut stream = TcpStream::connect(gate.plain).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn answer_to(gate: &Gate, lines: &str) -> raw::Answer {
+    let mut stream = ask_as(gate, lines, "/api/x").await;
+    timeout(raw::LIMIT, raw::read_answer(&mut stream, false)).await.expect("an answer")
+}
+
+/// Takes a place, as soon as there is one, with an answer that does not end.
+async fn free_place(gate: &Gate, lines: &str) -> TcpStream {
+    for _ in 0..1000 {
+        let mut stream = ask_as(gate, lines, "/api/held").await;
+        let mut status = [0; 12];
+        timeout(raw::LIMIT, stream.read_exact(&mut status)).await.expect("an answer").unwrap();
+        if &status == b"HTTP/1.1 200" {
+            return stream;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("no place is free");
+}
+
+/// The example of RFC 6455, 1.3.
+const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+#[tokio::test]
+async fn a_client_of_a_trusted_proxy_has_so_many_requests_in_flight_and_its_neighbours_go_on() {
+    let upstream = Upstream::scripted(|mut session| {
+        while let Some(head) = session.head() {
+            if head.starts_with("GET /api/held") {
+                // The rest of the body never comes.
+                session.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun");
+                return session.until_closed();
+            } else if head.contains("websocket") {
+                session.send(SWITCHED);
+                return session.until_closed();
+            }
+            session.send(OK);
+        }
+    });
+    let config = Config {
+        app: "generic".into(),
+        listen: "trusted_proxies = [\"127.0.0.1\"]".into(),
+        limits: "connections_per_client = 3".into(),
+        ..Config::default()
+    };
+    let gate = config.start(upstream.address);
+    let (v4, v6) = ("X-Forwarded-For: 203.0.113.1\r\n", "X-Forwarded-For: 2001:db8:0:1::1\r\n");
+    let twins = [
+        (v4, "X-Forwarded-For: ::ffff:203.0.113.1\r\n"),
+        (v6, "X-Forwarded-For: 2001:db8:0:1:ffff::2\r\n"),
+        ("", "X-Forwarded-For: nonsense\r\n"),
+    ];
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (client, twin) in twins {
+        let mut held = [
+            ask_as(&gate, client, "/api/held").await,
+            ask_as(&gate, twin, "/api/held").await,
+            ask_as(&gate, &format!("{client}{upgrade}"), "/ws").await,
+        ];
+        for stream in &mut held {
+            stream.read_u8().await.unwrap();
+        }
+        for lines in [client, twin] {
+            let refused = answer_to(&gate, lines).await;
+            assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")), "{lines}");
+        }
+        for neighbour in ["203.0.113.2", "2001:db8:0:2::1"] {
+            let lines = format!("X-Forwarded-For: {neighbour}\r\n");
+            assert_eq!(answer_to(&gate, &lines).await.status, 200, "{neighbour}");
+        }
+        // Each way in which one ends gives its place back: an answer, and a tunnel.
+        let [answer, _, mut tunnel] = held;
+        drop(answer);
+        let _next = free_place(&gate, client).await;
+        assert_eq!(answer_to(&gate, client).await.status, 429, "{client}: the place is taken again");
+        tunnel.shutdown().await.unwrap();
+        free_place(&gate, client).await;
+    }
+    let series = format!(
+        "portcullis_denials_total{{class=\"api\",guard=\"listener\",reason=\"connections_per_client\",site=\"{HOST}\"}}"
+    );
+    assert!(gate.metric(&series).is_some_and(|count| count >= 6.0), "{}", gate.admin("/metrics").unwrap());
+    let logged = r#""status":429,"verdict":"deny","guard":"listener","reason":"connections_per_client""#;
+    assert!(wait_for(raw::LIMIT, || gate.log().contains(logged)).await, "{}", gate.log());
+}
+
 #[tokio::test]
 async fn who_sends_no_whole_head_is_cut_at_the_deadline_wherever_it_stands() {
     let upstream = Upstream::answering(OK);

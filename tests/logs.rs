@@ -593,3 +593,45 @@ async fn each_key_of_a_json_line_is_documented_and_each_documented_key_is_writte
         documented("## The audit log")
     );
 }
+
+/// A pipe with a name, and nobody who reads it.
+fn fill(pipe: &Path) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut pipe = fs::File::options().write(true).custom_flags(libc::O_NONBLOCK).open(pipe).unwrap();
+    while std::io::Write::write(&mut pipe, b"x").is_ok() {}
+}
+
+#[tokio::test]
+async fn a_standard_error_that_nobody_reads_holds_up_no_block_no_request_and_no_end() {
+    let upstream = application();
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("stderr");
+    let script = "mkfifo \"$PIPE\"; exec \"$@\" 2<>\"$PIPE\"";
+    let config = Config {
+        under: vec!["sh", "-c", script, "sh"],
+        environment: vec![("PIPE", pipe.to_str().unwrap().to_owned())],
+        ..Config::default()
+    };
+    let mut gate = config.start(upstream.address);
+    let mut reader = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    fill(&pipe);
+    for number in 0..5 {
+        let begun = std::time::Instant::now();
+        let answer = gate.cli(["block", "jti", &format!("j{number}"), "--reason", "stolen"]);
+        assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+    assert_eq!(gate.ask("GET /", "", b"").await.status, 200);
+    assert_eq!(gate.metric("portcullis_process_log_dropped_total"), Some(0.0), "there was room");
+    // Somebody reads again: what was said meanwhile is there.
+    let (mut text, mut piece) = (String::new(), [0; 4096]);
+    while !text.contains("j4") {
+        let length = reader.read(&mut piece).unwrap();
+        text.push_str(&String::from_utf8_lossy(&piece[..length]));
+    }
+    assert_eq!(text.matches(" portcullis: audit: {").count(), 5, "{text}");
+    fill(&pipe);
+    gate.cli(["block", "jti", "last"]);
+    gate.signal("TERM");
+    assert_eq!(gate.wait_ended(raw::LIMIT), Some(0), "it ends, although nobody reads its last lines");
+}

@@ -121,6 +121,7 @@ async fn counts_are_what_happened() {
         (&["portcullis_limiter_evictions_total"], 0.0),
         (&["portcullis_limiter_shared_total"], 0.0),
         (&["portcullis_log_dropped_total"], 0.0),
+        (&["portcullis_process_log_dropped_total"], 0.0),
         (&["portcullis_connections"], 0.0),
         (&["portcullis_state_durable"], 1.0),
         (&["portcullis_config_last_reload_successful"], 1.0),
@@ -183,6 +184,7 @@ async fn every_promised_metric_is_there_and_promtool_has_no_complaint() {
         ("config_last_reload_success_timestamp_seconds", &[]),
         ("state_durable", &[]),
         ("log_dropped_total", &[]),
+        ("process_log_dropped_total", &[]),
         ("build_info", &["version"]),
     ] {
         let name = format!("portcullis_{name}");

@@ -3,11 +3,16 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use super::user_dir::user_dir;
 use super::{ConfigArgs, complain, exit};
 use crate::config::{self, Loaded};
 use crate::stores::durable::directory::has_store;
+
+/// How long the end waits for a standard error that nobody reads.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -59,10 +64,21 @@ pub(super) fn serve(path: &Path) -> u8 {
     match crate::serve::run(&settings) {
         Ok(()) => exit::OK,
         Err(error) => {
-            complain(error);
+            complain_in_time(error.to_string());
             exit::ERROR
         }
     }
+}
+
+/// Who starts the gateway anew must not wait until somebody reads why it ended.
+fn complain_in_time(error: String) {
+    let (told, wait) = sync_channel::<()>(0);
+    std::thread::spawn(move || {
+        complain(error);
+        drop(told);
+    });
+    // Disconnected when it has been said.
+    let _ = wait.recv_timeout(LAST_WORDS);
 }
 
 /// Writes the config of a first try; `None` when a config file is meant.

@@ -183,7 +183,7 @@ pub enum LogFormat {
 pub struct Limits {
     /// Open connections, all together.
     pub connections: usize,
-    /// Open connections of one client (IPv6: one /64).
+    /// Open connections of one client (IPv6: one /64); behind a trusted proxy, requests in flight.
     pub connections_per_client: usize,
     /// Bytes of a request head.
     pub request_head: ByteSize,

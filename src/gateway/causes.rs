@@ -83,6 +83,10 @@ pub const fn denied(reason: Reason) -> Told {
             "a `plain` listener serves trusted proxies only, and the peer is none",
             "add the proxy's address to listen.trusted_proxies, or let the client come by https",
         ),
+        Reason::ClientFull => told(
+            "the client, behind a trusted proxy, has as many requests in flight as limits.connections_per_client",
+            "a program of yours that asks so much at once can ask less; many people behind one address want a higher limits.connections_per_client",
+        ),
         Reason::NotAllowlisted => told(
             "the client is in none of the networks that this class is open to; classes health, metrics, docs and setup are open to this machine only",
             "add its network to [site.only_from]; for a first run `portcullis allow setup --from ADDRESS --for 15m`. A client `unknown` is in no network: see listen.trusted_proxies",

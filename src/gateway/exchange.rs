@@ -1,15 +1,16 @@
-//! One request from its head to the last byte of its answer: what is counted and logged of it, exactly once, whatever way
-//! it ends.
+//! One request from its head to the last byte of its answer: counted and logged exactly once, however it ends.
+
+mod tail;
 
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Response, Version};
 
+use self::tail::AnswerTail;
 use super::causes::{self, Told};
 use super::read::Reading;
 use super::recent::{self, Recents};
@@ -19,9 +20,11 @@ use crate::clock::{Clock, Now};
 use crate::config::class::Class;
 use crate::guards::size::Size;
 use crate::guards::{self, Denial, Guard, Reason};
-use crate::request::body::{Body, BodyError, Tail};
+use crate::policy::Policy;
+use crate::request::body::{Body, Tail};
 use crate::request::client::Client;
 use crate::request::facts::{Facts, Malformed};
+use crate::stores::places::Place;
 use crate::stores::streams::{Kill, Registration};
 use crate::telemetry::access_log::Lane;
 use crate::telemetry::line::{Entry, Masks, Verdict};
@@ -34,6 +37,8 @@ pub struct Exchange {
     view: Rc<View>,
     /// When the head had come.
     pub start: Now,
+    /// When it was handed to the upstream.
+    pub handed: Now,
     /// The request's id.
     pub id: Rc<str>,
     kill: Rc<Kill>,
@@ -46,6 +51,8 @@ pub struct Exchange {
     location: Option<HeaderValue>,
     /// Who asked.
     pub client: Client,
+    /// Where its client's requests in flight are counted: its place among them.
+    pub place: Option<Place>,
     /// The site's place in the policy.
     pub site: Option<usize>,
     /// The route's class.
@@ -102,6 +109,7 @@ impl Exchange {
             clock: from.clock,
             view: from.view,
             start: from.start,
+            handed: from.start,
             id: from.id,
             kill: from.kill,
             method: Some(from.head.method.clone()),
@@ -111,6 +119,7 @@ impl Exchange {
             agent: field(header::USER_AGENT),
             location: None,
             client: Client::Unknown,
+            place: None,
             site: None,
             class: None,
             token: None,
@@ -144,6 +153,11 @@ impl Exchange {
         self.token = token;
         self.facts = Some(Rc::clone(&reading.facts));
         self.route = self.view.site(self.site).pattern(reading.found.place);
+    }
+
+    /// The policy that it goes through.
+    pub fn policy(&self) -> &Policy {
+        self.view.snapshot.policy()
     }
 
     /// It came over HTTP/2.
@@ -197,7 +211,7 @@ impl Exchange {
 
     /// The upstream has answered with a head.
     pub fn upstream_answered(&mut self) {
-        let took = self.elapsed();
+        let took = self.since(self.handed);
         self.upstream = Some(took);
         self.view.site(self.site).metrics.upstream(took);
     }
@@ -211,7 +225,7 @@ impl Exchange {
     pub fn answered(&mut self, status: u16, headers: &HeaderMap) {
         self.status = status;
         self.location = headers.get(header::LOCATION).filter(|_| self.lane.is_on()).cloned();
-        self.view.site(self.site).metrics.request(self.class, status, self.elapsed());
+        self.view.site(self.site).metrics.request(self.class, status, self.since(self.start));
         self.remember();
     }
 
@@ -278,8 +292,8 @@ impl Exchange {
         self.sent = down;
     }
 
-    fn elapsed(&self) -> Duration {
-        Duration::from_nanos(self.clock.now().mono.saturating_sub(self.start.mono))
+    fn since(&self, then: Now) -> Duration {
+        Duration::from_nanos(self.clock.now().mono.saturating_sub(then.mono))
     }
 }
 
@@ -296,8 +310,7 @@ impl Drop for Exchange {
             }));
         }
         let masks = Masks { site: &self.view.site(self.site).mask, all: &self.view.nowhere.mask };
-        let policy = self.view.snapshot.policy();
-        let name = self.site.and_then(|site| policy.site(site)).map_or("-", |site| &*site.name);
+        let name = self.site.and_then(|site| self.policy().site(site)).map_or("-", |site| &*site.name);
         let entry = Entry {
             wall: self.start.wall,
             id: &self.id,
@@ -322,7 +335,7 @@ impl Drop for Exchange {
             verdict: self.verdict,
             received: self.received.get(),
             sent: self.sent,
-            duration: self.elapsed(),
+            duration: self.since(self.start),
             upstream: self.upstream,
             cause: self.cause.as_deref(),
             token: self.token.as_deref(),
@@ -331,62 +344,6 @@ impl Drop for Exchange {
     }
 }
 
-/// Watches the answer's body; owns the exchange, the registration, and what the upstream left to be owned.
-struct AnswerTail {
-    exchange: Box<Exchange>,
-    inner: Box<dyn Tail>,
-    /// A gRPC status has been said.
-    ended_well: bool,
-    _live: Option<Registration>,
-}
-
-impl Tail for AnswerTail {
-    fn data(&mut self, piece: &Bytes) -> Result<(), BodyError> {
-        self.exchange.sent += piece.len() as u64;
-        self.inner.data(piece)
-    }
-
-    fn complete(&mut self) {
-        self.exchange.ended = true;
-        self.inner.complete();
-    }
-
-    fn broken(&mut self, error: &(dyn std::error::Error + 'static)) {
-        match self.inner.cause() {
-            Some(cause) => self.exchange.because(cause),
-            None => self.exchange.because(format!("the upstream broke its answer off: {error}")),
-        }
-        self.inner.broken(error);
-    }
-
-    fn waiting(&mut self, waiting: bool) {
-        self.inner.waiting(waiting);
-    }
-
-    fn cause(&self) -> Option<&'static str> {
-        self.inner.cause()
-    }
-
-    fn trailers(&mut self, mut trailers: HeaderMap) -> Option<HeaderMap> {
-        if !self.exchange.trailers {
-            return None;
-        }
-        super::hops::trailers(&mut trailers);
-        if self.exchange.rpc && !rpc::has_status(&trailers) {
-            self.exchange.because(rpc::WITHOUT_STATUS);
-            trailers.extend(rpc::ending(false));
-        }
-        self.ended_well = true;
-        Some(trailers)
-    }
-
-    fn epilogue(&mut self, broken: bool) -> Option<HeaderMap> {
-        if !self.exchange.rpc || self.ended_well {
-            return None;
-        }
-        if !broken {
-            self.exchange.because(rpc::WITHOUT_STATUS);
-        }
-        Some(rpc::ending(broken))
-    }
-}
+#[cfg(test)]
+#[path = "exchange_tests.rs"]
+mod tests;

@@ -24,6 +24,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
@@ -46,7 +47,7 @@ use self::view::{View, Views};
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
 use crate::config::settings::Upstream;
-use crate::guards::{Denial, Guard, Verdict, blocks};
+use crate::guards::{Denial, Guard, Reason, Verdict, blocks};
 use crate::policy::{Route, RouteGuards};
 use crate::request::body::Body;
 use crate::request::client::Client;
@@ -55,8 +56,12 @@ use crate::request::share_key::ShareKey;
 use crate::stores::accounts::Accounts;
 use crate::stores::blocks::Index;
 use crate::stores::cached::BlocksReader;
+use crate::stores::places::Places;
 use crate::stores::streams::{Kill, Streams};
 use crate::telemetry::access_log::Lane;
+
+/// When a client that has too much in flight may come again: as soon as something of it has ended.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Proof that every guard has passed. Private fields: only [`decide`] can make one.
 #[must_use]
@@ -167,6 +172,8 @@ pub struct Gateway<U> {
     pub recent: Rc<Recents>,
     /// What logins have taught.
     pub accounts: Arc<Accounts>,
+    /// Requests in flight of the clients of trusted proxies, of all workers.
+    pub in_flight: Arc<Places>,
     /// The time.
     pub clock: Clock,
     /// Hashes share tokens.
@@ -212,9 +219,7 @@ where
         let facts = Rc::clone(&reading.facts);
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
         let mut live = self.streams.register(Rc::clone(&facts), Rc::clone(&from.kill));
-        let index = self.blocks.current();
-        let verdict = decide(reading.found.route, &index, &facts, &mut |_, verdict| exchange.heard(verdict));
-        let permit = match verdict {
+        let permit = match self.judge(&mut exchange, &*from.link, &reading) {
             Ok(permit) => permit,
             Err(denial) => {
                 exchange.denied(&denial);
@@ -244,6 +249,7 @@ where
             link: &from.link,
         };
         let forward = self.forward(permit, head, incoming, way);
+        exchange.handed = self.clock.now();
         let answered = self.upstream.clone().oneshot(forward).await;
         let answer = match answered {
             Ok(answer) => answer::permitted(answer, &reading, &mut exchange, &asked, lesson),
@@ -278,6 +284,35 @@ where
             view.nowhere.metrics.worker().client_address_unknown();
         }
         client
+    }
+
+    /// Whether the request may go on: the gateway's own cap, then the guards.
+    fn judge(
+        &self,
+        exchange: &mut Exchange,
+        link: &dyn Link,
+        reading: &Reading<'_>,
+    ) -> Result<Permit, Denial> {
+        self.admit(exchange, link)?;
+        let index = self.blocks.current();
+        decide(reading.found.route, &index, &reading.facts, &mut |_, verdict| exchange.heard(verdict))
+    }
+
+    /// A trusted proxy's connections are not capped per client: its clients' requests in flight are. Not a guard, since it
+    /// is no fact of the request, and what is explained or rehearsed is not in flight.
+    fn admit(&self, exchange: &mut Exchange, link: &dyn Link) -> Result<(), Denial> {
+        let policy = exchange.policy();
+        if !policy.trusted_proxies.contains(link.peer().to_canonical()) {
+            return Ok(());
+        }
+        let most = policy.settings.limits.connections_per_client;
+        let place = self.in_flight.take(exchange.client, most);
+        exchange.place = Some(place.ok_or(Denial {
+            guard: "listener",
+            reason: Reason::ClientFull,
+            retry_after: Some(SOON),
+        })?);
+        Ok(())
     }
 
     fn around<'v>(&'v self, view: &'v View, now: Now) -> Surroundings<'v> {

@@ -44,6 +44,8 @@ pub enum Reason {
     Misdirected,
     /// A `plain` listener serves trusted proxies only.
     UntrustedPeer,
+    /// A client of a trusted proxy has as many requests in flight as `limits.connections_per_client`.
+    ClientFull,
     /// The client is in none of the class's networks.
     NotAllowlisted,
     /// A credential is blocked.
@@ -74,6 +76,7 @@ impl Reason {
         match self {
             Self::Misdirected => "misdirected",
             Self::UntrustedPeer => "untrusted_peer",
+            Self::ClientFull => "connections_per_client",
             Self::NotAllowlisted => "not_allowlisted",
             Self::TokenBlocked => "token_blocked",
             Self::TokenInvalid => "token_invalid",
@@ -96,7 +99,8 @@ impl Reason {
             Self::TokenBlocked | Self::TokenInvalid | Self::TokenExpired => StatusCode::UNAUTHORIZED,
             Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            // Not 503: a proxy in front would take the gateway for down, for all of its clients.
+            Self::RateLimited | Self::ClientFull => StatusCode::TOO_MANY_REQUESTS,
             Self::Draining | Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

@@ -1,27 +1,29 @@
 //! How many connections may be open, all together and for one client; shared by all workers.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-const SHARDS: usize = 16;
+use crate::request::client::Client;
+use crate::stores::places::{Place, Places};
 
-/// Counts of open connections. Entries exist only while a client has one open, so the first bound bounds the map.
-#[derive(Debug)]
+/// Counts of open connections. A client has an entry only while it has one open, so the first bound bounds the second.
+#[derive(Debug, Default)]
 pub struct Caps {
     all: AtomicUsize,
-    clients: [Mutex<HashMap<u64, usize>>; SHARDS],
-    hash: RandomState,
+    clients: Arc<Places>,
 }
 
 /// A place among the open connections; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    caps: Arc<Caps>,
-    client: Option<u64>,
+    _open: Open,
+    _client: Option<Place>,
 }
+
+/// One of all.
+#[derive(Debug)]
+struct Open(Arc<Caps>);
 
 /// Which bound was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,16 +32,6 @@ pub enum Full {
     All,
     /// `limits.connections_per_client`.
     Client,
-}
-
-impl Default for Caps {
-    fn default() -> Self {
-        Self {
-            all: AtomicUsize::new(0),
-            clients: std::array::from_fn(|_| Mutex::default()),
-            hash: RandomState::new(),
-        }
-    }
 }
 
 impl Caps {
@@ -53,57 +45,25 @@ impl Caps {
         all: usize,
         per_client: Option<usize>,
     ) -> Result<Permit, Full> {
-        // The permit exists first, so that every way out gives the place back.
         let before = self.all.fetch_add(1, Ordering::Relaxed);
-        let mut permit = Permit { caps: Arc::clone(self), client: None };
+        // It exists from here, so that every way out gives the place back.
+        let open = Open(Arc::clone(self));
         if before >= all {
             return Err(Full::All);
         }
-        let Some(most) = per_client else { return Ok(permit) };
-        let client = self.hash.hash_one(network_of(peer));
-        let Some(shard) = self.shard(client) else { return Ok(permit) };
-        let mut counts = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.get(&client).copied().unwrap_or(0);
-        if count >= most {
-            drop(counts);
-            return Err(Full::Client);
-        }
-        counts.insert(client, count + 1);
-        drop(counts);
-        permit.client = Some(client);
-        Ok(permit)
+        let take = |most| self.clients.take(Client::Address(peer), most).ok_or(Full::Client);
+        Ok(Permit { _open: open, _client: per_client.map(take).transpose()? })
     }
 
     /// Open connections.
     pub fn open(&self) -> usize {
         self.all.load(Ordering::Relaxed)
     }
-
-    fn shard(&self, client: u64) -> Option<&Mutex<HashMap<u64, usize>>> {
-        let place = usize::try_from(client % SHARDS as u64).ok()?;
-        self.clients.get(place)
-    }
 }
 
-impl Drop for Permit {
+impl Drop for Open {
     fn drop(&mut self) {
-        self.caps.all.fetch_sub(1, Ordering::Relaxed);
-        let Some(client) = self.client else { return };
-        let Some(shard) = self.caps.shard(client) else { return };
-        let mut counts = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        match counts.get_mut(&client) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(counts.remove(&client)),
-        }
-    }
-}
-
-/// One IPv4 address, or one IPv6 /64: what one household has.
-fn network_of(peer: IpAddr) -> u128 {
-    match peer.to_canonical() {
-        IpAddr::V4(address) => u128::from(u32::from(address)),
-        // The top bit apart keeps the two families from meeting.
-        IpAddr::V6(address) => u128::from(address) >> 64 | 1 << 127,
+        self.0.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -142,6 +102,6 @@ mod tests {
         drop(held);
         drop(caps.enter(at("192.0.2.9"), 3, Some(3)).unwrap());
         assert_eq!(caps.open(), 0);
-        assert!(caps.clients.iter().all(|shard| shard.lock().unwrap().is_empty()));
+        assert_eq!(caps.clients.clients(), 0);
     }
 }

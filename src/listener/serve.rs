@@ -24,8 +24,11 @@ use crate::stores::streams::Killable;
 
 /// hyper's own bound, and ours: more are 431.
 const FIELDS: usize = 100;
-/// What hyper may buffer of a connection in each direction; larger heads widen it.
+/// What hyper may buffer to a stream.
 const BUFFER: usize = 64 * 1024;
+/// What hyper may buffer of an HTTP/1.1 connection in each direction, beside room for a whole head. It keeps twice as much
+/// of each upload, also of one that has stalled.
+const BESIDE_HEAD: usize = 4 * 1024;
 const STREAMS: u32 = 100;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -87,7 +90,7 @@ fn http1_builder(limits: HttpLimits) -> http1::Builder {
         .half_close(false)
         // The sweep of `deadlines` does it for less.
         .header_read_timeout(None)
-        .max_buf_size(BUFFER.max(limits.head.bytes.saturating_mul(2)))
+        .max_buf_size(limits.head.bytes.saturating_add(BESIDE_HEAD))
         .timer(TokioTimer::new());
     builder
 }

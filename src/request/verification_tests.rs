@@ -51,11 +51,13 @@ fn shared() -> Vec<VerifyKey> {
     read_file(SECRET).unwrap()
 }
 
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
 struct Pair {
     name: &'static str,
     /// SubjectPublicKeyInfo.
     public: Vec<u8>,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Sign,
 }
 
 fn rsa_pair(name: &'static str, encoding: &'static dyn signature::RsaEncoding) -> Pair {

@@ -35,9 +35,11 @@ use crate::stores::descriptors::Descriptors;
 use crate::stores::durable::directory::{self, StateDir};
 use crate::stores::keys::KeyRings;
 use crate::stores::limits::Limits;
+use crate::stores::places::Places;
 use crate::telemetry::access_log::{AccessLog, Prepared};
 use crate::telemetry::audit::Say;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::process_log::ProcessLog;
 use crate::upstream::health::Health;
 use crate::worker::{self, Workers};
 
@@ -80,6 +82,7 @@ struct Parted {
     health: Arc<Health>,
     shared: live::Shared,
     log: AccessLog,
+    said: ProcessLog,
     metrics: Vec<Arc<Metrics>>,
     sockets: Vec<Vec<(SocketAddr, Listener)>>,
     changed: mpsc::Receiver<()>,
@@ -109,7 +112,9 @@ impl Parted {
             // One that waits already says the same.
             let _ = tell.try_send(());
         }));
-        let say = say(clock.clone());
+        let said = ProcessLog::start()?;
+        let say = say(clock.clone(), &said);
+        say_panics(Arc::clone(&say));
         let log = AccessLog::start(Prepared::open(&settings.log)?, Arc::clone(&say))?;
         let shared = live::Shared::new(&settings);
         let live = Live::new(
@@ -150,6 +155,7 @@ impl Parted {
             health: Arc::default(),
             shared,
             log,
+            said,
             metrics,
             sockets,
             changed,
@@ -196,7 +202,7 @@ impl Parted {
         tasks.spawn(on_each(rotated, move || log.reopen()));
         latch.ready();
         notify::ready().map_err(|error| format!("cannot tell systemd at NOTIFY_SOCKET: {error}"))?;
-        let say = say(self.clock.clone());
+        let say = say(self.clock.clone(), &self.said);
         say(&started(&self.settings));
         let policy = Arc::clone(&self.policy);
         let begin_drain = || {
@@ -223,6 +229,7 @@ impl Parted {
     ) -> Result<Workers, Fault> {
         let tls = server_config(Arc::clone(&self.resolver), self.settings.tls.tls12)?;
         let caps = Arc::<Caps>::default();
+        let in_flight = Arc::<Places>::default();
         let mut id = [0; 4];
         aws_lc_rs::rand::fill(&mut id)?;
         let mut senders = Vec::new();
@@ -238,6 +245,7 @@ impl Parted {
                 share_key: self.share_key.clone(),
                 tls: Arc::clone(&tls),
                 caps: Arc::clone(&caps),
+                in_flight: Arc::clone(&in_flight),
                 health: Arc::clone(&self.health),
                 descriptors: Descriptors::of_process(),
                 metrics: Arc::clone(metrics),
@@ -343,7 +351,6 @@ fn prepare_process() {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 
-/// The process log: standard error, one line each, with the time.
 async fn on_each(mut signal: Signal, act: impl Fn() + Send) {
     while signal.recv().await.is_some() {
         act();
@@ -365,10 +372,21 @@ fn started(settings: &Settings) -> String {
     )
 }
 
-fn say(clock: Clock) -> Say {
-    Arc::new(move |line: &str| {
-        use std::io::Write;
-        let time = crate::telemetry::audit::timestamp(clock.now().wall);
-        let _ = writeln!(std::io::stderr(), "{time} portcullis: {line}");
-    })
+/// The process log, with the time.
+fn say(clock: Clock, log: &ProcessLog) -> Say {
+    let speaker = log.speaker();
+    Arc::new(move |line: &str| speaker.say(clock.now().wall, line))
+}
+
+/// A panic ends the gateway, which must not wait until somebody reads why.
+fn say_panics(say: Say) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let trace = std::backtrace::Backtrace::capture();
+        let trace = match trace.status() {
+            std::backtrace::BacktraceStatus::Captured => format!("\n{trace}"),
+            _ => String::new(),
+        };
+        say(&format!("thread {} {panic}{trace}", thread.name().unwrap_or("-")));
+    }));
 }

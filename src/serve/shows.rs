@@ -22,7 +22,7 @@ pub fn scrape(from: &Parted) -> Scrape {
     let (blocks, limits, resolver) =
         (Arc::clone(&from.blocks), Arc::clone(&from.limits), Arc::clone(&from.resolver));
     let vitals = from.control.vitals();
-    let log = from.log.control();
+    let (log, said) = (from.log.control(), from.said.speaker());
     let (policy, health) = (Arc::clone(&from.policy), Arc::clone(&from.health));
     Arc::new(move || {
         let counts = blocks.load().counts().map(|(kind, count)| (kind.word(), count as u64)).collect();
@@ -36,6 +36,7 @@ pub fn scrape(from: &Parted) -> Scrape {
             limiter_evictions: limits.evictions(),
             limiter_shared: limits.newcomers(),
             log_dropped: log.dropped(),
+            process_log_dropped: said.dropped(),
             certificates: certificates.into_iter().map(|one| (one.host, one.not_after)).collect(),
             upstreams: upstreams(&policy.load(), &health),
         };

@@ -8,6 +8,7 @@ pub mod durable;
 pub mod holes;
 pub mod keys;
 pub mod limits;
+pub mod places;
 pub mod recent;
 pub mod streams;
 pub mod verified;

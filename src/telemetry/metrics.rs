@@ -93,7 +93,7 @@ impl Metrics {
             upstream_seconds: histograms(
                 r,
                 "upstream_duration_seconds",
-                "From sending to the upstream until the head of its answer.",
+                "From handing a request to the upstream, connecting and sending included, to the head of its answer.",
                 &["site"],
             )?,
             connections: gauges(r, "connections", "Open connections.", &["listener"])?,

@@ -7,5 +7,6 @@ pub mod line;
 pub mod mask;
 pub mod metrics;
 pub mod process;
+pub mod process_log;
 pub mod render;
 mod target;

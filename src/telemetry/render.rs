@@ -31,6 +31,8 @@ pub struct Gauges {
     pub limiter_shared: u64,
     /// Access log lines that were dropped.
     pub log_dropped: u64,
+    /// Lines of the process log that were dropped.
+    pub process_log_dropped: u64,
     /// Host and Unix seconds at which its certificate ends.
     pub certificates: Vec<(String, i64)>,
     /// Site, upstream, and whether it can be reached.
@@ -93,64 +95,57 @@ fn added(one: &Histogram, other: &Histogram) -> Histogram {
 }
 
 fn gateway_families(gauges: &Gauges) -> Vec<MetricFamily> {
-    let Gauges {
-        blocks,
-        reload_successful,
-        reload_success_time,
-        state_durable,
-        limiter_keys,
-        limiter_evictions,
-        limiter_shared,
-        log_dropped,
-        certificates,
-        upstreams,
-    } = gauges;
     vec![
         gauge_family(
             "portcullis_blocks",
             "Emergency blocks that stand.",
-            blocks.iter().map(|(kind, count)| (vec![("kind", *kind)], *count as f64)),
+            gauges.blocks.iter().map(|(kind, count)| (vec![("kind", *kind)], *count as f64)),
         ),
         single(
             "portcullis_config_last_reload_successful",
             "Whether the last load of the config was taken over.",
-            f64::from(u8::from(*reload_successful)),
+            f64::from(u8::from(gauges.reload_successful)),
         ),
         single(
             "portcullis_config_last_reload_success_timestamp_seconds",
             "When a config was last taken over.",
-            *reload_success_time as f64,
+            gauges.reload_success_time as f64,
         ),
         single(
             "portcullis_state_durable",
             "Whether blocks reach the disk.",
-            f64::from(u8::from(*state_durable)),
+            f64::from(u8::from(gauges.state_durable)),
         ),
-        single("portcullis_limiter_keys", "Keys that the rate limits hold.", *limiter_keys as f64),
+        single("portcullis_limiter_keys", "Keys that the rate limits hold.", gauges.limiter_keys as f64),
         total(
             "portcullis_limiter_evictions_total",
             "Keys let go early for want of room.",
-            *limiter_evictions,
+            gauges.limiter_evictions,
         ),
         total(
             "portcullis_limiter_shared_total",
             "Requests judged by a budget that newcomers of a network share, since no key was free.",
-            *limiter_shared,
+            gauges.limiter_shared,
         ),
         total(
             "portcullis_log_dropped_total",
             "Access log lines dropped because they could not be written in time.",
-            *log_dropped,
+            gauges.log_dropped,
+        ),
+        total(
+            "portcullis_process_log_dropped_total",
+            "Process log lines dropped because standard error was not read.",
+            gauges.process_log_dropped,
         ),
         gauge_family(
             "portcullis_certificate_expiry_timestamp_seconds",
             "When the certificate of a host ends.",
-            certificates.iter().map(|(host, end)| (vec![("host", host.as_str())], *end as f64)),
+            gauges.certificates.iter().map(|(host, end)| (vec![("host", host.as_str())], *end as f64)),
         ),
         gauge_family(
             "portcullis_upstream_up",
             "Whether an upstream can be reached.",
-            upstreams.iter().map(|(site, upstream, up)| {
+            gauges.upstreams.iter().map(|(site, upstream, up)| {
                 (vec![("site", site.as_str()), ("upstream", upstream.as_str())], f64::from(u8::from(*up)))
             }),
         ),
