@@ -5,8 +5,8 @@ use std::error::Error;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::super::{hops, rpc};
 use super::Exchange;
+use crate::gateway::{hops, rpc};
 use crate::request::body::{BodyError, Tail};
 use crate::stores::streams::Registration;
 
