@@ -348,8 +348,9 @@ async fn a_hundred_reloads_of_all_kinds_fail_nothing_and_cut_nothing() {
         assert!(took <= HOLDS, "holds {took:?} after the answer");
     }
     let asked = traffic.end();
-    // An allocator rounds up: what is less than a megabyte says nothing. It gives back with a delay what a busy moment took.
-    let bound = resident + (resident / 20).max(1024);
+    // Less than some megabytes says nothing: the log's lanes (a MiB each) and other buffers fill once in a busy moment,
+    // beside other tests, and the allocator gives back with a delay.
+    let bound = resident + 6 * 1024;
     wait_until(raw::LIMIT, || gate.resident() <= bound);
     let grown = gate.resident();
     println!("{asked} requests; seen after {:?}; memory {resident} -> {grown} KiB", median(by_file.clone()));
