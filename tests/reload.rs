@@ -56,6 +56,14 @@ impl Conf {
         )
     }
 
+    /// With neighbours: so large that a policy which outlived its reload would show in the memory.
+    fn large(&self, number: u64) -> String {
+        let app = "app = \"arkeep\"\nupstream = \"http://127.0.0.1:1\"";
+        let neighbours: String =
+            (0..8).map(|n| format!("[[site]]\nhosts = [\"n{n}.test\"]\n{app}\n")).collect();
+        self.number(number) + &neighbours
+    }
+
     fn write(&self, text: &str) {
         fs::write(&self.file, text).unwrap();
     }
@@ -314,7 +322,7 @@ async fn a_hundred_reloads_of_all_kinds_fail_nothing_and_cut_nothing() {
     let upstream = application(Arc::clone(&stop));
     let gate = Gate::start("", upstream.address);
     let conf = Conf::of(&gate);
-    conf.write(&conf.number(0));
+    conf.write(&conf.large(0));
     assert!(gate.cli(["reload"]).status.success());
     fill_memory(&gate).await;
     let traffic = Traffic::start(&gate, &stop);
@@ -328,7 +336,7 @@ async fn a_hundred_reloads_of_all_kinds_fail_nothing_and_cut_nothing() {
             resident = gate.resident();
         }
         for (kind, number) in (number..number + 3).enumerate() {
-            let text = conf.number(number);
+            let text = conf.large(number);
             let since = Instant::now();
             match kind {
                 0 => conf.rename_over(&text),
@@ -337,11 +345,11 @@ async fn a_hundred_reloads_of_all_kinds_fail_nothing_and_cut_nothing() {
             }
             by_file.push(until_number(&gate, number, since).await);
         }
-        conf.rename_over(&conf.number(number + 3));
+        conf.rename_over(&conf.large(number + 3));
         let since = Instant::now();
         gate.signal("HUP");
         by_signal.push(until_number(&gate, number + 3, since).await);
-        conf.rename_over(&conf.number(number + 4));
+        conf.rename_over(&conf.large(number + 4));
         let told = gate.cli(["reload"]);
         assert!(told.status.success(), "{told:?}");
         let took = until_number(&gate, number + 4, Instant::now()).await;
