@@ -29,12 +29,12 @@ use crate::admin::readiness::{Readiness, State};
 use crate::clock::{Clock, Now};
 use crate::config::Loaded;
 use crate::config::settings::{FileBlock, Settings};
-use crate::stores::accounts::Accounts;
 use crate::stores::blocks::{Blocks, Held, Index};
 use crate::stores::durable::directory::StateDir;
+use crate::stores::durable::seal_keys::SealKeys;
 use crate::stores::durable::{OpenError, Store};
 use crate::stores::holes::Hole;
-use crate::stores::keys::KeyRings;
+use crate::stores::kept::Kept;
 use crate::telemetry::audit::{Audit, Say};
 use crate::warnings::Machine;
 use crate::worker::Workers;
@@ -71,7 +71,8 @@ pub struct Control {
     readiness: Option<Readiness>,
     /// Open holes in allowlists.
     holes: Vec<Hole>,
-    accounts: Arc<Accounts>,
+    kept: Kept,
+    seal_keys: SealKeys,
     /// The state was new at the start.
     fresh: bool,
     /// What is served, without the block file's list.
@@ -93,8 +94,8 @@ pub struct Parts {
     pub loaded: Loaded,
     /// Takes a new config into service.
     pub reloader: Box<dyn Reloader>,
-    /// The key sets that the config names.
-    pub rings: Arc<KeyRings>,
+    /// What outlives a policy.
+    pub kept: Kept,
     /// The process log.
     pub say: Say,
 }
@@ -118,6 +119,9 @@ pub enum StateError {
     /// The block store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The keys that seal.
+    #[error("cannot have the keys of the state directory: {0}")]
+    Keys(#[from] io::Error),
     /// The spool.
     #[error("cannot read the spool {}: {cause}", path.display())]
     Spool {
@@ -134,10 +138,12 @@ impl Control {
     /// # Errors
     /// When the list of blocks cannot be had whole.
     pub fn open(parts: Parts) -> Result<Self, StateError> {
-        let Parts { clock, blocks, state, mut loaded, reloader, rings, say } = parts;
+        let Parts { clock, blocks, state, mut loaded, reloader, kept, say } = parts;
         let file = loaded.settings.blocks.take();
         let opened = Store::open(&state.store())?;
         let now = clock.now();
+        let seal_keys = SealKeys::open(state.path(), now)?;
+        kept.seal.publish(&seal_keys.secrets());
         let mut control = Self {
             started: now,
             blocks,
@@ -145,7 +151,7 @@ impl Control {
             unwritten: BTreeSet::new(),
             store: opened.store,
             workers: Workers::default(),
-            key_sets: KeySets::new(rings, state.clone(), Arc::clone(&say)),
+            key_sets: KeySets::new(Arc::clone(&kept.rings), state.clone(), Arc::clone(&say)),
             audit: Audit::new(state.audit_log(), Arc::clone(&say)),
             state,
             say,
@@ -162,7 +168,8 @@ impl Control {
             shown: Arc::new(Vitals::default()),
             readiness: None,
             holes: Vec::new(),
-            accounts: Arc::default(),
+            kept,
+            seal_keys,
             fresh: opened.fresh,
             machine: (now.mono, Machine::look(&loaded.settings)),
             settings: loaded.settings,
@@ -186,11 +193,6 @@ impl Control {
     /// Whether requests are taken, for `status`.
     pub fn set_readiness(&mut self, readiness: Readiness) {
         self.readiness = Some(readiness);
-    }
-
-    /// What logins teach.
-    pub fn accounts(&self) -> Arc<Accounts> {
-        Arc::clone(&self.accounts)
     }
 
     /// For the metrics.

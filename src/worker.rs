@@ -31,10 +31,10 @@ use crate::request::body::Body;
 use crate::request::facts::Malformed;
 use crate::request::share_key::ShareKey;
 use crate::request::target::Host;
-use crate::stores::accounts::Accounts;
 use crate::stores::blocks::Blocks;
 use crate::stores::cached::BlocksReader;
 use crate::stores::descriptors::Descriptors;
+use crate::stores::kept::Kept;
 use crate::stores::places::Places;
 use crate::stores::streams::{Kill, Streams};
 use crate::telemetry::access_log::Lane;
@@ -56,8 +56,8 @@ pub struct Setup {
     pub policy: Arc<PolicyCell>,
     /// The emergency blocks.
     pub blocks: Arc<Blocks>,
-    /// What logins have taught.
-    pub accounts: Arc<Accounts>,
+    /// What outlives a policy.
+    pub kept: Kept,
     /// Hashes share tokens.
     pub share_key: ShareKey,
     /// TLS of the public side.
@@ -118,7 +118,7 @@ impl Worker {
             streams: Rc::clone(&streams),
             lane: Rc::new(setup.lane),
             recent: Rc::new(Recents::new(setup.share_key.clone())),
-            accounts: setup.accounts,
+            kept: setup.kept,
             in_flight: setup.in_flight,
             clock: setup.clock.clone(),
             share_key: setup.share_key,

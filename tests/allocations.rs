@@ -100,7 +100,6 @@ fn entry(number: u32, tokens: usize, length: usize, verdict: Verdict) -> Entry {
     let text = || Some("x".repeat(length).into_boxed_str());
     let claims = || Claims { jti_text: text(), subject_text: text(), ..Claims::default() };
     let credential = || Credential {
-        text: None,
         fingerprint: Fingerprint([1; 32]),
         claims: Some(claims()),
         in_cookie: false,

@@ -18,8 +18,7 @@ use portcullis::config::class::Class::{self, *};
 use portcullis::config::settings::Site;
 use portcullis::config::{self, problem::Problems};
 use portcullis::policy::{Policy, compile};
-use portcullis::stores::keys::KeyRings;
-use portcullis::stores::limits::Limits;
+use portcullis::stores::kept::Kept;
 
 const NOW: Now = Now { mono: 1, wall: 1_782_000_000_000 };
 
@@ -517,11 +516,7 @@ fn the_reference_of_app_files_holds_and_names_every_key() {
 
 fn policy(config: &str) -> Policy {
     let loaded = config::parse(Path::new("/etc/portcullis/portcullis.toml"), config, NOW);
-    compile(
-        &loaded.unwrap_or_else(|problems| panic!("{problems}")).settings,
-        &Limits::new(16),
-        &KeyRings::default(),
-    )
+    compile(&loaded.unwrap_or_else(|problems| panic!("{problems}")).settings, &Kept::new(16))
 }
 
 fn csp(policy: &Policy, host: usize, class: Class) -> String {

@@ -11,23 +11,20 @@ mod common;
 
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
 
 use common::gate::Config;
 use common::upstream::{OK, Upstream};
 use http::Method;
 use portcullis::clock::Now;
-use portcullis::config::app::TokenFormat;
 use portcullis::gateway::decide;
 use portcullis::guards::Verdict;
 use portcullis::policy::{Policy, compile};
 use portcullis::request::client::Client;
-use portcullis::request::credential::{Credential, TokenText, examine};
+use portcullis::request::credential::{Presented, TokenText};
 use portcullis::request::facts::{Facts, Origin, scope_of};
 use portcullis::request::path::PathViews;
 use portcullis::stores::blocks::{Block, Index, What};
-use portcullis::stores::keys::KeyRings;
-use portcullis::stores::limits::Limits;
+use portcullis::stores::kept::Kept;
 
 const NOW: Now = Now { mono: 1_000_000_000_000, wall: 1_790_000_000_000 };
 const ORDER: [&str; 6] = ["allowlist", "blocks", "verify", "browser", "size", "rate"];
@@ -44,11 +41,7 @@ fn policy(more: &str) -> Policy {
         key.path().display()
     );
     let loaded = portcullis::config::parse(Path::new("/etc/portcullis/portcullis.toml"), &text, NOW);
-    compile(
-        &loaded.unwrap_or_else(|problems| panic!("{problems}")).settings,
-        &Limits::new(100),
-        &KeyRings::default(),
-    )
+    compile(&loaded.unwrap_or_else(|problems| panic!("{problems}")).settings, &Kept::new(100))
 }
 
 /// Every address is blocked.
@@ -68,47 +61,51 @@ fn blocked() -> Index {
 }
 
 /// What each guard said of a login, and whether it was permitted.
-fn said(policy: &Policy, index: &Index, facts: &Facts) -> (Vec<(&'static str, Verdict)>, bool) {
+fn said(policy: &Policy, login: &Login) -> (Vec<(&'static str, Verdict)>, bool) {
     let site = policy.site(0).unwrap();
     let views = PathViews::read(&"/api/auth/login".parse().unwrap()).unwrap();
     let route = site.route(&Method::POST, &views).unwrap().route;
     let mut heard = Vec::new();
-    let permitted =
-        decide(route, index, facts, &mut |guard, verdict| heard.push((guard, verdict.clone()))).is_ok();
+    let on = &mut |guard, verdict: &Verdict| heard.push((guard, verdict.clone()));
+    let permitted = decide(route, &login.index, &login.facts, &login.presented, on).is_ok();
     (heard, permitted)
 }
 
+struct Login {
+    facts: Facts,
+    presented: Vec<Presented>,
+    index: Index,
+}
+
 /// A login that every guard would refuse, but for the first `healed` of them.
-fn bad_login(healed: usize) -> (Facts, Index) {
-    let forged = Credential {
-        text: Some(TokenText::new(b"e30.AAAA")),
-        ..examine(b"e30.AAAA", TokenFormat::HmacPair, Duration::ZERO, false).unwrap()
-    };
+fn bad_login(healed: usize) -> Login {
+    let forged = Presented { text: TokenText::new(b"e30.AAAA"), in_cookie: false, expires: None };
     let address = if healed > 0 { [203, 0, 113, 7] } else { [198, 51, 100, 7] };
     let facts = Facts {
         client: Client::Address(address.into()),
         scopes: Rc::new([scope_of("a.example")]),
         class: portcullis::config::class::Class::Login,
         method: Method::POST,
-        credentials: if healed > 2 { Vec::new() } else { vec![forged] },
         origin: if healed > 3 { Origin::Own } else { Origin::Foreign },
         body_length: Some(if healed > 4 { 10 } else { 1 << 30 }),
         now: NOW,
         ..Facts::example()
     };
-    (facts, if healed > 1 { Index::default() } else { blocked() })
+    Login {
+        facts,
+        presented: if healed > 2 { Vec::new() } else { vec![forged] },
+        index: if healed > 1 { Index::default() } else { blocked() },
+    }
 }
 
 #[test]
 fn the_guards_answer_in_their_order_and_the_first_refusal_ends_it() {
     let policy = policy("");
-    let (good, index) = bad_login(6);
-    let (heard, permitted) = said(&policy, &index, &good);
+    let (heard, permitted) = said(&policy, &bad_login(6));
     assert!(permitted, "the budget of one is free");
     assert_eq!(heard.iter().map(|(guard, _)| *guard).collect::<Vec<_>>(), ORDER);
     for healed in 0..ORDER.len() {
-        let (facts, index) = bad_login(healed);
-        let (heard, permitted) = said(&policy, &index, &facts);
+        let (heard, permitted) = said(&policy, &bad_login(healed));
         assert!(!permitted, "{} must refuse", ORDER[healed]);
         assert_eq!(heard.iter().map(|(guard, _)| *guard).collect::<Vec<_>>(), ORDER[..=healed]);
         assert!(matches!(&heard[healed].1, Verdict::Deny(denial) if denial.guard == ORDER[healed]));
@@ -120,8 +117,7 @@ fn the_guards_answer_in_their_order_and_the_first_refusal_ends_it() {
 fn observing_softens_all_but_blocks() {
     let policy = policy("mode = \"observe\"\n");
     for (healed, asked) in ORDER.iter().enumerate() {
-        let (facts, index) = bad_login(healed);
-        let (heard, permitted) = said(&policy, &index, &facts);
+        let (heard, permitted) = said(&policy, &bad_login(healed));
         assert_eq!(permitted, healed >= 2, "{asked}");
         let first = heard.iter().find(|(_, verdict)| *verdict != Verdict::Pass);
         if let Some((guard, verdict)) = first {

@@ -21,8 +21,7 @@ use http::Method;
 use portcullis::clock::Now;
 use portcullis::policy::{Policy, compile};
 use portcullis::request::path::PathViews;
-use portcullis::stores::keys::KeyRings;
-use portcullis::stores::limits::Limits;
+use portcullis::stores::kept::Kept;
 use proptest::prelude::*;
 
 /// Closed to the tests' clients too.
@@ -354,11 +353,7 @@ fn policy(app: &str, more: &str) -> Policy {
     );
     let now = Now { mono: 1, wall: 1_782_000_000_000 };
     let loaded = portcullis::config::parse(Path::new("/etc/portcullis/portcullis.toml"), &text, now);
-    compile(
-        &loaded.unwrap_or_else(|problems| panic!("{problems}")).settings,
-        &Limits::new(100),
-        &KeyRings::default(),
-    )
+    compile(&loaded.unwrap_or_else(|problems| panic!("{problems}")).settings, &Kept::new(100))
 }
 
 /// Whether a target is refused, or gets a class that restricts.

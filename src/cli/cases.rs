@@ -17,8 +17,7 @@ use crate::gateway::explain::{Explanation, Means, Question, charge};
 use crate::policy::{Snapshot, compile};
 use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Index;
-use crate::stores::keys::KeyRings;
-use crate::stores::limits::Limits;
+use crate::stores::kept::Kept;
 
 /// A case has one client; a few budgets are all it needs.
 const KEYS: usize = 1024;
@@ -135,7 +134,7 @@ fn judge<'a>(case: &'a Case, settings: &Settings, now: Now) -> Outcome<'a> {
 }
 
 fn last_of(repeat: u32, question: &Question, settings: &Settings, now: Now) -> Result<Explanation, String> {
-    let snapshot = Snapshot::new(Arc::new(compile(settings, &Limits::new(KEYS), &KeyRings::default())));
+    let snapshot = Snapshot::new(Arc::new(compile(settings, &Kept::new(KEYS))));
     let (index, share_key) = (Index::default(), ShareKey::new(&[0; 32]));
     let means = Means { snapshot: &snapshot, index: &index, share_key: &share_key, now };
     let mut told = charge(question, means);

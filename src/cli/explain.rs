@@ -15,8 +15,7 @@ use crate::gateway::explain::{Explanation, Means, Question, explain};
 use crate::policy::{Snapshot, compile};
 use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Index;
-use crate::stores::keys::KeyRings;
-use crate::stores::limits::Limits;
+use crate::stores::kept::Kept;
 use crate::telemetry::audit::plain;
 
 /// Headers that carry credentials.
@@ -90,7 +89,7 @@ fn ask(
 /// Explains without a gateway; `None` when the config does not hold.
 fn by_config(config: &Path, question: &Question) -> Option<Result<Explanation, String>> {
     let settings = crate::config::load(config).ok()?.settings;
-    let policy = compile(&settings, &Limits::new(1), &KeyRings::default());
+    let policy = compile(&settings, &Kept::new(1));
     let snapshot = Snapshot::new(Arc::new(policy));
     let means = Means {
         snapshot: &snapshot,

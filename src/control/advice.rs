@@ -41,7 +41,8 @@ impl Control {
 
     fn advise(&self, clients: Vec<(Client, usize)>) -> Vec<Warning> {
         let names = self.site_names().into_iter();
-        let lifetimes = names.filter_map(|name| self.accounts.lifetime(&name).map(|seconds| (name, seconds)));
+        let lifetimes =
+            names.filter_map(|name| self.kept.accounts.lifetime(&name).map(|seconds| (name, seconds)));
         let up = self.clock.now().mono.saturating_sub(self.started.mono);
         let running = Running { fresh: self.fresh && up < NEW, clients, lifetimes: lifetimes.collect() };
         warnings::all(&self.settings, &self.machine.1, Some(&running))

@@ -193,6 +193,7 @@ impl Control {
         self.close_holes();
         self.keep_accounts();
         let now = self.clock.now();
+        self.rotate_seal_keys(now);
         let standing = self.held.values().filter(|held| !held.is_over(now)).count();
         let indexed: usize = self.blocks.load().counts().map(|(_, count)| count).sum();
         if standing != indexed {

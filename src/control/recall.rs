@@ -51,7 +51,7 @@ impl Control {
             Hand::Account { name, site, and_logins } => {
                 let site =
                     site.map(|site| super::defaults::one_site(Some(&site), &self.sites)).transpose()?;
-                vec![of_account(&name, self.accounts.find(&name, site.as_deref()), and_logins)?]
+                vec![of_account(&name, self.kept.accounts.find(&name, site.as_deref()), and_logins)?]
             }
         };
         Ok(Found { schema: SCHEMA, meant })
@@ -91,7 +91,7 @@ impl Control {
     }
 
     fn subjects(&self, name: &str) -> Result<Vec<Account>, Refusal> {
-        let accounts = self.accounts.find(name, None);
+        let accounts = self.kept.accounts.find(name, None);
         if accounts.is_empty() { Err(unlearned(name)) } else { Ok(accounts) }
     }
 

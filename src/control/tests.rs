@@ -15,6 +15,7 @@ use crate::config::values::{ByteSize, Networks};
 use crate::stores::blocks::order::Spooled;
 use crate::stores::blocks::{Order, What};
 use crate::stores::durable::spool;
+use crate::stores::kept::Kept;
 use crate::worker;
 
 const WALL: u64 = 1_700_000_000_000;
@@ -115,7 +116,7 @@ impl Bench {
             state: StateDir::open(&self.folder.path().join("state")).unwrap(),
             loaded: loaded(self.folder.path()),
             reloader: Box::new(self.fake.clone()),
-            rings: Arc::default(),
+            kept: Kept::new(64),
             say: Arc::new(move |line| said.lock().unwrap().push(line.to_owned())),
         };
         Control::open(parts).unwrap()

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{Response, StatusCode, Version};
 
 use super::exchange::Exchange;
-use super::login::Lesson;
+use super::lesson::Lesson;
 use super::read::{Reading, Refusal};
 use super::respond::Shape;
 use super::upload::Upload;

@@ -127,7 +127,6 @@ pub const fn denied(reason: Reason) -> Told {
             "the client has used up its budget for the class; many people behind one address share one",
             "it refills by itself. [site.rate.CLASS] sets refill and burst; `observe = [\"rate\"]` on a route only counts",
         ),
-        Reason::Draining => told("the gateway is stopping", "nothing: the next one takes it"),
     }
 }
 

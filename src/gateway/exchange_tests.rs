@@ -8,8 +8,7 @@ use crate::config;
 use crate::gateway::view::Views;
 use crate::policy::{PolicyCell, PolicyReader, compile};
 use crate::request::share_key::ShareKey;
-use crate::stores::keys::KeyRings;
-use crate::stores::limits::Limits;
+use crate::stores::kept::Kept;
 use crate::telemetry::access_log::{AccessLog, Prepared};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::render::{Gauges, render};
@@ -22,11 +21,7 @@ fn the_time_of_the_upstream_begins_when_the_request_is_handed_to_it_and_that_of_
     let (clock, hand) = Clock::test(1_790_000_000_000);
     let loaded = config::parse(Path::new("/etc/portcullis/portcullis.toml"), CONFIG, clock.now());
     let settings = loaded.unwrap_or_else(|problems| panic!("{problems}")).settings;
-    let policy = PolicyReader::new(Arc::new(PolicyCell::new(compile(
-        &settings,
-        &Limits::new(10),
-        &KeyRings::default(),
-    ))));
+    let policy = PolicyReader::new(Arc::new(PolicyCell::new(compile(&settings, &Kept::new(10)))));
     let metrics = Metrics::new().unwrap();
     let views = Views::new(policy, Arc::clone(&metrics));
     let log = AccessLog::start(Prepared::open(&settings.log).unwrap(), Arc::new(|_| {})).unwrap();

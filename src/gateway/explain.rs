@@ -183,7 +183,7 @@ impl Explanation {
             })
             .collect();
         self.wear(reading.host.headers.get(route.class));
-        let decided = decide(route, index, &reading.facts, &mut |guard, verdict| {
+        let decided = decide(route, index, &reading.facts, &reading.presented, &mut |guard, verdict| {
             if matches!(verdict, Verdict::WouldDeny(_)) {
                 self.verdict = "would_deny".into();
             }

@@ -4,14 +4,17 @@
 //! registration, [`decide`], the upstream, the answer. Only `decide` can make a [`Permit`], and the upstream takes nothing
 //! without one.
 
+pub mod account;
 mod answer;
 pub mod causes;
+mod decide;
 pub mod exchange;
 pub mod explain;
 mod forward;
 pub mod hops;
 mod id;
-pub mod login;
+mod link;
+pub mod lesson;
 pub mod read;
 pub mod recent;
 pub mod respond;
@@ -21,7 +24,6 @@ pub mod upload;
 pub mod view;
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,10 +37,12 @@ use hyper::upgrade::OnUpgrade;
 use tower::{Service, ServiceExt};
 
 use self::answer::{Asked, Dress};
+pub use self::decide::{Permit, decide};
 use self::exchange::{Beginning, Exchange};
 pub use self::forward::{Forward, ForwardError, Within};
 use self::hops::Identity;
-use self::login::Lesson;
+use self::lesson::Lesson;
+pub use self::link::Link;
 use self::read::{Reading, Surroundings};
 use self::recent::Recents;
 pub use self::tunnel::{Carried, Registrar, Tunnel};
@@ -46,117 +50,19 @@ use self::upload::Upload;
 use self::view::{View, Views};
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
-use crate::config::settings::Upstream;
-use crate::guards::{Denial, Guard, Reason, Verdict, blocks};
-use crate::policy::{Route, RouteGuards};
+use crate::guards::{Denial, Reason, Verdict};
 use crate::request::body::Body;
 use crate::request::client::Client;
-use crate::request::facts::{Facts, Malformed};
+use crate::request::facts::Facts;
 use crate::request::share_key::ShareKey;
-use crate::stores::accounts::Accounts;
-use crate::stores::blocks::Index;
 use crate::stores::cached::BlocksReader;
+use crate::stores::kept::Kept;
 use crate::stores::places::Places;
 use crate::stores::streams::{Kill, Streams};
 use crate::telemetry::access_log::Lane;
 
 /// When a client that has too much in flight may come again: as soon as something of it has ended.
 const SOON: Duration = Duration::from_secs(1);
-
-/// Proof that every guard has passed. Private fields: only [`decide`] can make one.
-#[must_use]
-#[derive(Debug)]
-pub struct Permit {
-    upstream: Upstream,
-    strip_cookies: bool,
-}
-
-impl Permit {
-    /// Where the request may go.
-    pub fn upstream(&self) -> &Upstream {
-        &self.upstream
-    }
-}
-
-/// Judges a request: a function of route, blocks and facts, without waiting, allocating or asking the time.
-///
-/// The order is a security property: change it only together with `tests/order.rs`. `on` hears every verdict, in order.
-///
-/// # Errors
-/// The first denial.
-pub fn decide(
-    route: &Route,
-    index: &Index,
-    cx: &Facts,
-    on: &mut impl FnMut(&'static str, &Verdict),
-) -> Result<Permit, Denial> {
-    // No `..` here: a new guard does not compile until it has been given its place.
-    let RouteGuards { allowlist, verify, browser, size, rate } = &route.guards;
-    let observe = route.observe;
-    // Cheapest, and hides the endpoint. Where a class is closed by default it enforces always, as the blocks do.
-    let reached = crate::guards::allowlist::check(allowlist.as_ref(), index, cx);
-    pass(crate::guards::allowlist::Allowlist::NAME, reached, observe.allowlist, on)?;
-    // Emergency blocks: before anything that costs or counts.
-    let judged = blocks::check(index, cx);
-    pass(blocks::NAME, judged.verdict, false, on)?;
-    let mut strip_cookies = judged.strip_cookies;
-    // Before what would spend a budget or read a body for a forger.
-    if let Some(verify) = verify {
-        let verified = verify.check(cx);
-        pass(crate::guards::verify::NAME, verified.verdict, observe.verify, on)?;
-        strip_cookies |= verified.strip_cookies && !observe.verify;
-    }
-    pass(crate::guards::browser::Browser::NAME, browser.check(cx), observe.browser, on)?;
-    pass(crate::guards::size::Size::NAME, size.check(cx), observe.size, on)?;
-    // Before anything that reads a body.
-    let rate_verdict = rate.as_ref().map_or(Verdict::Pass, |rate| rate.check(cx));
-    pass(crate::guards::rate::Rate::NAME, rate_verdict, observe.rate, on)?;
-    Ok(Permit { upstream: route.upstream.clone(), strip_cookies })
-}
-
-fn pass(
-    guard: &'static str,
-    verdict: Verdict,
-    observe: bool,
-    on: &mut impl FnMut(&'static str, &Verdict),
-) -> Result<(), Denial> {
-    let verdict = match verdict {
-        Verdict::Deny(denial) if observe => Verdict::WouldDeny(denial),
-        other => other,
-    };
-    on(guard, &verdict);
-    match verdict {
-        Verdict::Pass | Verdict::WouldDeny(_) => Ok(()),
-        Verdict::Deny(denial) => Err(denial),
-    }
-}
-
-/// What the gateway may know of the connection that a request came by.
-pub trait Link {
-    /// The socket's peer.
-    fn peer(&self) -> IpAddr;
-    /// It came by a `plain` listener, where a trusted proxy has ended TLS.
-    fn is_plain(&self) -> bool;
-    /// The name of the TLS handshake.
-    fn sni(&self) -> Option<&str>;
-    /// Counts the request; answers why its head was refused below, if it was.
-    fn begin(&self) -> Option<Malformed>;
-    /// Why the body of the present request was refused below, if it was.
-    fn malformed_body(&self) -> Option<Malformed>;
-    /// The class of the present request: `live` and `rpc` owe no minimum rate.
-    fn of_class(&self, class: Class);
-    /// A request's body is waited for, or no longer; so many bytes of it have come.
-    fn owes(&self, owes: bool, received: u64) {
-        let _ = (owes, received);
-    }
-    /// A tunnel begins in a stream of this connection; `down` ends what the stream still sends. Said in the same poll in
-    /// which its answer is. (An HTTP/1.1 connection becomes the tunnel.)
-    fn tunnel_begins(&self, down: &Rc<Kill>) {
-        let _ = down;
-    }
-    /// It has ended.
-    fn tunnel_ends(&self) {}
-}
 
 /// What all requests of one worker share.
 pub struct Gateway<U> {
@@ -170,8 +76,8 @@ pub struct Gateway<U> {
     pub lane: Rc<Lane>,
     /// What is remembered of the latest requests.
     pub recent: Rc<Recents>,
-    /// What logins have taught.
-    pub accounts: Arc<Accounts>,
+    /// What outlives a policy: what logins have taught, and the like.
+    pub kept: Kept,
     /// Requests in flight of the clients of trusted proxies, of all workers.
     pub in_flight: Arc<Places>,
     /// The time.
@@ -228,7 +134,7 @@ where
             }
         };
         exchange.measure(&reading);
-        let strips = permit.strip_cookies;
+        let strips = permit.strips_cookies();
         let facts = if strips { Rc::new(facts.without_cookies()) } else { facts };
         if strips {
             // What is left out does not end this stream when another block comes.
@@ -236,7 +142,7 @@ where
         }
         let trailers = reading.h2 && (asked.is_rpc() || facts.class == Class::Rpc);
         exchange.trailers = trailers;
-        let lesson = Lesson::begin(&reading, &head.headers, &self.accounts);
+        let lesson = Lesson::begin(&reading, &head.headers, &self.kept.accounts);
         let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link), trailers)
             .read_aside(lesson.as_ref().map(|lesson| Rc::clone(&lesson.body)));
         let slot = Rc::default();
@@ -295,7 +201,8 @@ where
     ) -> Result<Permit, Denial> {
         self.admit(exchange, link)?;
         let index = self.blocks.current();
-        decide(reading.found.route, &index, &reading.facts, &mut |_, verdict| exchange.heard(verdict))
+        let on = &mut |_, verdict: &Verdict| exchange.heard(verdict);
+        decide(reading.found.route, &index, &reading.facts, &reading.presented, on)
     }
 
     /// A trusted proxy's connections are not capped per client: its clients' requests in flight are. Not a guard, since it
@@ -328,7 +235,7 @@ where
             client.map(|client| Tunnel::new(client, Registrar { streams, facts }, exchange, link))
         });
         if matches!(reading.facts.class, Class::Login | Class::Refresh | Class::Oidc) {
-            // Their answers are read: see `login`.
+            // Their answers are read: see `lesson`.
             head.headers.remove(ACCEPT_ENCODING);
         }
         let rpc = rpc::is_call(&head);
@@ -337,7 +244,7 @@ where
             Some(time) => Within::Time(time),
             None => Within::Ever,
         };
-        if permit.strip_cookies {
+        if permit.strips_cookies() {
             answer::strip_cookies(&mut head.headers, reading.site);
         }
         let identity = Identity {

@@ -12,9 +12,9 @@ use crate::clock::Now;
 use crate::config::class::Class;
 use crate::guards::{Denial, Reason};
 use crate::policy::{Found, HostPlace, Policy, Site, SiteHost, Snapshot};
-use crate::request::carriers;
+use crate::request::carriers::{self, Finding};
 use crate::request::client::{self, Client};
-use crate::request::credential::Key;
+use crate::request::credential::{Key, Presented};
 use crate::request::facts::{Facts, Malformed, Origin};
 use crate::request::path::PathViews;
 use crate::request::share_key::ShareKey;
@@ -32,6 +32,8 @@ const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 pub struct Reading<'p> {
     /// What guards may know.
     pub facts: Rc<Facts>,
+    /// Tokens to be verified, where the site does that. They end with the request.
+    pub presented: Vec<Presented>,
     /// The site's place in the policy.
     pub place: usize,
     /// The site.
@@ -119,13 +121,14 @@ pub fn read<'p>(
     let websocket = asks_for_websocket(head);
     let verify = found.route.guards.verify.as_ref();
     let (query, tokens) = (path.query(), &site.tokens);
-    let credentials = carriers::find(&head.headers, query, tokens, site.token_lifetime, verify.is_some())?;
+    let Finding { credentials, presented } =
+        carriers::find(&head.headers, query, tokens, site.token_lifetime, verify.is_some())?;
     let facts = Rc::new(Facts {
         client,
         scopes: around.snapshot.scopes(place),
         class: found.route.class,
         method: method.clone(),
-        ends: verify.and_then(|verify| verify.end_of(&credentials)),
+        ends: verify.and_then(|verify| verify.end_of(&presented)),
         credentials,
         share: share(found.route.class, &found, &path, around.share_key),
         body_length: length,
@@ -138,7 +141,19 @@ pub fn read<'p>(
     let public_port = policy.settings.listen.public_port;
     let secure = !link.is_plain() || proto_is_https(&head.headers);
     let h2 = head.version == Version::HTTP_2;
-    Ok(Reading { facts, place, site, host: site_host, found, path, authority, public_port, secure, h2 })
+    Ok(Reading {
+        facts,
+        presented,
+        place,
+        site,
+        host: site_host,
+        found,
+        path,
+        authority,
+        public_port,
+        secure,
+        h2,
+    })
 }
 
 /// What HTTP/2 brings that HTTP/1.1 heads were checked for before they came here.

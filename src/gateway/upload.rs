@@ -10,7 +10,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::login::Aside;
+use super::lesson::Aside;
 use super::read::Reading;
 use super::{Link, hops};
 use crate::config::class::Class;

@@ -66,8 +66,6 @@ pub enum Reason {
     BodyTooLarge,
     /// The client's budget for the class is used up.
     RateLimited,
-    /// The gateway is draining.
-    Draining,
 }
 
 impl Reason {
@@ -87,7 +85,6 @@ impl Reason {
             Self::CrossOrigin => "cross_origin",
             Self::BodyTooLarge => "body_too_large",
             Self::RateLimited => "rate_limited",
-            Self::Draining => "draining",
         }
     }
 
@@ -101,7 +98,7 @@ impl Reason {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             // Not 503: a proxy in front would take the gateway for down, for all of its clients.
             Self::RateLimited | Self::ClientFull => StatusCode::TOO_MANY_REQUESTS,
-            Self::Draining | Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

@@ -17,7 +17,7 @@ use super::{Denial, Guard as _, Reason, Verdict};
 use crate::config::app::TokenFormat;
 use crate::config::class::Class;
 use crate::config::verification::Wanted;
-use crate::request::credential::{Credential, Fingerprint, TokenText};
+use crate::request::credential::{Fingerprint, Presented, TokenText};
 use crate::request::facts::Facts;
 use crate::request::verification::{Invalid, Times, verify};
 use crate::stores::keys::KeyRing;
@@ -55,19 +55,18 @@ impl Verify {
     }
 
     /// Unix seconds at which streams of these tokens are to be cut: when the first of them has ended.
-    pub fn end_of(&self, credentials: &[Credential]) -> Option<u64> {
-        let tokens = credentials.iter().filter(|one| self.cut_at_expiry && presented(one).is_some());
-        let ends = tokens.filter_map(|one| one.claims.as_ref()?.expires).min()?;
+    pub fn end_of(&self, presented: &[Presented]) -> Option<u64> {
+        let tokens = presented.iter().filter(|_| self.cut_at_expiry);
+        let ends = tokens.filter_map(|token| token.expires).min()?;
         Some(ends.saturating_add(LEEWAY))
     }
 
     /// Judges every token of a request.
-    pub fn check(&self, cx: &Facts) -> Judged {
+    pub fn check(&self, cx: &Facts, presented: &[Presented]) -> Judged {
         let mut strip_cookies = false;
-        for credential in &cx.credentials {
-            let Some(text) = presented(credential) else { continue };
-            let Err(denial) = self.token(text, cx) else { continue };
-            let forgiven = credential.in_cookie && matches!(cx.class, Class::Page | Class::Login);
+        for token in presented {
+            let Err(denial) = self.token(&token.text, cx) else { continue };
+            let forgiven = token.in_cookie && matches!(cx.class, Class::Page | Class::Login);
             if !forgiven || denial.reason == Reason::RateLimited {
                 return Judged { verdict: Verdict::Deny(denial), strip_cookies: false };
             }
@@ -111,11 +110,6 @@ impl Verify {
     }
 }
 
-/// What the application could take for a token of the site's format. A guessed word that has no such form is none.
-fn presented(credential: &Credential) -> Option<&TokenText> {
-    credential.text.as_ref().filter(|_| credential.claims.is_some() || !credential.guessed)
-}
-
 fn is_now(times: Times, cx: &Facts) -> Result<(), Reason> {
     let now = cx.now.unix();
     if now >= times.ends.saturating_add(LEEWAY) {
@@ -139,7 +133,6 @@ mod tests {
     use crate::clock::Now;
     use crate::config::keys::VerifyKey;
     use crate::config::values::Rate as RateValue;
-    use crate::request::credential::examine;
     use crate::stores::limits::Limits;
 
     const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -159,15 +152,17 @@ mod tests {
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(aws_lc_rs::hmac::sign(&key, signed.as_bytes())))
     }
 
-    fn facts(token: &str, seconds: u64) -> Facts {
-        let credential = examine(token.as_bytes(), TokenFormat::Jwt, Duration::ZERO, false).unwrap();
-        let text = Some(TokenText::new(token.as_bytes()));
+    fn facts(seconds: u64) -> Facts {
         let now = Now { mono: seconds * 1_000_000_000, wall: seconds * 1000 };
-        Facts { credentials: vec![Credential { text, ..credential }], now, ..Facts::example() }
+        Facts { now, ..Facts::example() }
     }
 
-    fn reason(guard: &Verify, facts: &Facts) -> Option<Reason> {
-        match guard.check(facts).verdict {
+    fn presented(token: &str, in_cookie: bool) -> [Presented; 1] {
+        [Presented { text: TokenText::new(token.as_bytes()), in_cookie, expires: None }]
+    }
+
+    fn reason(guard: &Verify, token: &str, seconds: u64) -> Option<Reason> {
+        match guard.check(&facts(seconds), &presented(token, false)).verdict {
             Verdict::Deny(denial) => Some(denial.reason),
             _ => None,
         }
@@ -185,7 +180,7 @@ mod tests {
             (2005, Some(Reason::TokenExpired)),
             (u64::from(u32::MAX), Some(Reason::TokenExpired)),
         ] {
-            assert_eq!(reason(&guard, &facts(&token, now)), expected, "at {now}");
+            assert_eq!(reason(&guard, &token, now), expected, "at {now}");
         }
         assert_eq!(guard.verified.len(), 1);
     }
@@ -194,59 +189,55 @@ mod tests {
     fn what_was_verified_is_known_by_the_whole_token_and_by_the_keys_of_the_time() {
         let guard = guard();
         let good = token("one", SECRET, r#","exp":2000"#);
-        assert_eq!(reason(&guard, &facts(&good, 1000)), None);
+        assert_eq!(reason(&guard, &good, 1000), None);
         let (signed, _) = good.rsplit_once('.').unwrap();
         let forged = format!("{signed}.{}", URL_SAFE_NO_PAD.encode([7; 32]));
-        assert_eq!(reason(&guard, &facts(&forged, 1000)), Some(Reason::TokenInvalid), "same signed part");
+        assert_eq!(reason(&guard, &forged, 1000), Some(Reason::TokenInvalid), "same signed part");
         guard.ring.publish(vec![VerifyKey::secret(&[b'x'; 32], None).unwrap()].into());
-        assert_eq!(reason(&guard, &facts(&good, 1000)), Some(Reason::TokenInvalid), "the key is gone");
+        assert_eq!(reason(&guard, &good, 1000), Some(Reason::TokenInvalid), "the key is gone");
     }
 
     #[test]
     fn who_shows_bad_tokens_is_refused_before_any_signature_work_and_known_tokens_go_on() {
         let guard = guard();
         let good = token("one", SECRET, r#","exp":2000"#);
-        assert_eq!(reason(&guard, &facts(&good, 1000)), None);
+        assert_eq!(reason(&guard, &good, 1000), None);
         for n in 0..3 {
             let forged = token("one", &[n; 32], r#","exp":2000"#);
-            assert_eq!(reason(&guard, &facts(&forged, 1000)), Some(Reason::TokenInvalid));
+            assert_eq!(reason(&guard, &forged, 1000), Some(Reason::TokenInvalid));
         }
         let fresh = token("one", SECRET, r#","exp":1999"#);
-        assert_eq!(reason(&guard, &facts(&fresh, 1000)), Some(Reason::RateLimited));
-        assert_eq!(reason(&guard, &facts(&good, 1000)), None, "who was in stays in");
-        assert_eq!(reason(&guard, &facts(&fresh, 1061)), None, "a minute later");
+        assert_eq!(reason(&guard, &fresh, 1000), Some(Reason::RateLimited));
+        assert_eq!(reason(&guard, &good, 1000), None, "who was in stays in");
+        assert_eq!(reason(&guard, &fresh, 1061), None, "a minute later");
     }
 
     #[test]
     fn without_keys_nobody_is_believed_and_nobody_is_thrown_out() {
         let guard = Verify { ring: Arc::default(), ..guard() };
-        let facts = facts(&token("one", SECRET, r#","exp":2000"#), 1000);
-        assert_eq!(reason(&guard, &facts), Some(Reason::KeysUnavailable));
-        assert_eq!(
-            reason(&guard, &Facts { credentials: Vec::new(), ..facts }),
-            None,
-            "no token, no question"
-        );
+        let token = token("one", SECRET, r#","exp":2000"#);
+        assert_eq!(reason(&guard, &token, 1000), Some(Reason::KeysUnavailable));
+        assert_eq!(guard.check(&facts(1000), &[]).verdict, Verdict::Pass, "no token, no question");
     }
 
     #[test]
     fn a_key_that_is_not_known_is_asked_for() {
         let guard = guard();
         let unknown = token("two", SECRET, r#","exp":2000"#);
-        assert_eq!(reason(&guard, &facts(&unknown, 1000)), Some(Reason::TokenInvalid));
+        assert_eq!(reason(&guard, &unknown, 1000), Some(Reason::TokenInvalid));
         assert!(guard.ring.was_asked() && !guard.ring.was_asked());
     }
 
     #[test]
     fn a_bad_cookie_is_stripped_where_its_owner_must_be_able_to_log_in_again() {
         let guard = guard();
-        let mut facts = facts(&token("one", SECRET, r#","exp":2000"#), 3000);
-        for credential in &mut facts.credentials {
-            credential.in_cookie = true;
-        }
-        assert_eq!(reason(&guard, &facts), Some(Reason::TokenExpired));
+        let cookie = presented(&token("one", SECRET, r#","exp":2000"#), true);
+        let Verdict::Deny(denial) = guard.check(&facts(3000), &cookie).verdict else {
+            panic!("it has ended")
+        };
+        assert_eq!(denial.reason, Reason::TokenExpired);
         for class in [Class::Page, Class::Login] {
-            let judged = guard.check(&Facts { class, ..facts.clone() });
+            let judged = guard.check(&Facts { class, ..facts(3000) }, &cookie);
             assert_eq!(judged, Judged { verdict: Verdict::Pass, strip_cookies: true });
         }
     }

@@ -21,13 +21,13 @@ use crate::guards::rate::Rate;
 use crate::guards::size::Size;
 use crate::guards::verify::Verify;
 use crate::request::facts::scope_of;
-use crate::stores::keys::{KeyRing, KeyRings};
+use crate::stores::kept::Kept;
+use crate::stores::keys::KeyRing;
 use crate::stores::limits::Limits;
 
 /// Compiles a policy over the stores that outlive it.
-pub fn compile(settings: &Settings, limits: &Arc<Limits>, rings: &KeyRings) -> Policy {
-    let sites: Vec<Site> =
-        settings.sites.iter().map(|site| compile_site(settings, site, (limits, rings))).collect();
+pub fn compile(settings: &Settings, kept: &Kept) -> Policy {
+    let sites: Vec<Site> = settings.sites.iter().map(|site| compile_site(settings, site, kept)).collect();
     let mut hosts = HashMap::new();
     let mut wildcards = Vec::new();
     for (place, site) in settings.sites.iter().enumerate() {
@@ -68,12 +68,9 @@ fn nowhere(settings: &Settings) -> HeaderSet {
     })
 }
 
-fn compile_site(
-    settings: &Settings,
-    site: &settings::Site,
-    (limits, rings): (&Arc<Limits>, &KeyRings),
-) -> Site {
-    let verify = verify_of(site, limits, rings);
+fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site {
+    let limits = &kept.limits;
+    let verify = verify_of(site, kept);
     let guards = ClassMap::from_fn(|class| guards_of(site, class, limits, verify.as_ref()));
     let mut routes: Vec<Route> =
         site.routes.iter().map(|route| own_route(site, route, &guards, limits)).collect();
@@ -111,7 +108,7 @@ fn compile_site(
 const FAILURES: RateValue =
     RateValue { refill: Duration::from_secs(2), burst: NonZeroU32::MIN.saturating_add(29) };
 
-fn verify_of(site: &settings::Site, limits: &Arc<Limits>, rings: &KeyRings) -> Option<Arc<Verify>> {
+fn verify_of(site: &settings::Site, kept: &Kept) -> Option<Arc<Verify>> {
     let Verification { source, wanted, cut_at_expiry } = site.verification.as_ref()?;
     let ring = match source {
         KeySource::File(keys) => {
@@ -119,9 +116,9 @@ fn verify_of(site: &settings::Site, limits: &Arc<Limits>, rings: &KeyRings) -> O
             ring.publish(Arc::clone(keys));
             ring
         }
-        KeySource::Address(address) => rings.of(address),
+        KeySource::Address(address) => kept.rings.of(address),
     };
-    let failures = Rate::new(limits, &format!("{}/bad tokens", site.name()), FAILURES);
+    let failures = Rate::new(&kept.limits, &format!("{}/bad tokens", site.name()), FAILURES);
     let verify = Verify::new(ring, site.app.tokens.format, wanted.clone(), failures);
     Some(Arc::new(verify.cutting_at_expiry(*cut_at_expiry)))
 }

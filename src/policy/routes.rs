@@ -129,8 +129,7 @@ mod tests {
     use crate::clock::Now;
     use crate::config;
     use crate::policy::{Policy, compile};
-    use crate::stores::keys::KeyRings;
-    use crate::stores::limits::Limits;
+    use crate::stores::kept::Kept;
 
     fn policy(app: &str) -> Policy {
         let text = format!(
@@ -141,7 +140,7 @@ mod tests {
         let now = Now { mono: 1, wall: 1_782_000_000_000 };
         let loaded = config::parse(Path::new("/etc/portcullis.toml"), &text, now);
         let settings = loaded.unwrap_or_else(|problems| panic!("{problems}")).settings;
-        compile(&settings, &Limits::new(16), &KeyRings::default())
+        compile(&settings, &Kept::new(16))
     }
 
     /// Every route is asked.

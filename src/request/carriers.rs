@@ -11,7 +11,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use percent_encoding::percent_decode;
 
-use super::credential::{Credential, TokenText, examine};
+use super::credential::{Credential, Presented, TokenText, examine};
 use super::facts::Malformed;
 use crate::config::app::{Carrier, TokenFormat, Tokens};
 
@@ -21,7 +21,16 @@ pub const MAX_CREDENTIALS: usize = 16;
 /// Shorter words are no guess worth looking at.
 const SHORTEST: usize = 8;
 
-/// Finds every candidate token; `keep`: with its text, to be verified.
+/// What is found.
+#[derive(Debug, Default)]
+pub struct Finding {
+    /// Every candidate; no secret is in them.
+    pub credentials: Vec<Credential>,
+    /// Tokens of the site's format, to be verified.
+    pub presented: Vec<Presented>,
+}
+
+/// Finds every candidate token; `keep`: also as it came, to be verified.
 ///
 /// # Errors
 /// [`Malformed::Credentials`]: two of one kind that differ, more than [`MAX_CREDENTIALS`], or one that cannot be
@@ -32,8 +41,8 @@ pub fn find(
     tokens: &Tokens,
     lifetime: Duration,
     keep: bool,
-) -> Result<Vec<Credential>, Malformed> {
-    let mut finds = Finds { format: tokens.format, lifetime, keep, found: Vec::new() };
+) -> Result<Finding, Malformed> {
+    let mut finds = Finds { format: tokens.format, lifetime, keep, found: Finding::default() };
     finds.authorization(headers, tokens.carriers.contains(&Carrier::Basic))?;
     let cookies = headers.contains_key(COOKIE);
     for carrier in &tokens.carriers {
@@ -65,7 +74,7 @@ struct Finds {
     format: TokenFormat,
     lifetime: Duration,
     keep: bool,
-    found: Vec<Credential>,
+    found: Finding,
 }
 
 impl Finds {
@@ -202,20 +211,14 @@ impl Finds {
         if text.is_empty() {
             return Ok(());
         }
-        let credential = self.examined(text, format, cookie)?;
+        let credential = examine(text, format, self.lifetime, cookie)?;
         match &kind.first {
             Some(first) if *first == credential.fingerprint => return Ok(()),
             Some(_) => return Err(Malformed::Credentials),
             None => kind.first = Some(credential.fingerprint),
         }
-        self.push(credential)
-    }
-
-    /// The refresh cookie has no form and is nobody's to verify.
-    fn examined(&self, text: &[u8], format: TokenFormat, cookie: bool) -> Result<Credential, Malformed> {
-        let credential = examine(text, format, self.lifetime, cookie)?;
-        let text = (self.keep && format == self.format).then(|| TokenText::new(text));
-        Ok(Credential { text, ..credential })
+        // The refresh cookie has no form and is nobody's to verify.
+        self.push(text, credential, format == self.format)
     }
 
     /// What an application may take for a token; there may be several that differ.
@@ -223,14 +226,17 @@ impl Finds {
         if text.len() < SHORTEST {
             return Ok(());
         }
-        let credential = self.examined(text, self.format, cookie)?;
+        let credential = examine(text, self.format, self.lifetime, cookie)?;
         let same =
             |known: &Credential| known.fingerprint == credential.fingerprint && known.in_cookie == cookie;
-        if self.found.iter().any(same) {
+        if self.found.credentials.iter().any(same) {
             return Ok(());
         }
         // Where nothing says what a token looks like, every word is one.
-        self.push(Credential { guessed: self.format != TokenFormat::Opaque, ..credential })
+        let guessed = self.format != TokenFormat::Opaque;
+        // A guessed word without claims is no token of this format for anybody.
+        let token = !guessed || credential.claims.is_some();
+        self.push(text, Credential { guessed, ..credential }, token)
     }
 
     /// Only what is a token by its shape.
@@ -241,11 +247,18 @@ impl Finds {
         }
     }
 
-    fn push(&mut self, credential: Credential) -> Result<(), Malformed> {
-        if self.found.len() >= MAX_CREDENTIALS {
+    /// `token`: it could be taken for one of the site's format.
+    fn push(&mut self, text: &[u8], credential: Credential, token: bool) -> Result<(), Malformed> {
+        if self.found.credentials.len() >= MAX_CREDENTIALS {
             return Err(Malformed::Credentials);
         }
-        self.found.push(credential);
+        if self.keep && token {
+            let expires = credential.claims.as_ref().and_then(|claims| claims.expires);
+            let presented =
+                Presented { text: TokenText::new(text), in_cookie: credential.in_cookie, expires };
+            self.found.presented.push(presented);
+        }
+        self.found.credentials.push(credential);
         Ok(())
     }
 }
@@ -302,7 +315,7 @@ mod tests {
             Carrier::Subprotocol,
         ];
         let found = find(&headers, Some(query), &tokens(&all), Duration::from_secs(60), false)?;
-        Ok(found.into_iter().map(|credential| credential.fingerprint).collect())
+        Ok(found.credentials.into_iter().map(|credential| credential.fingerprint).collect())
     }
 
     #[test]

@@ -36,15 +36,24 @@ pub struct Credential {
     pub claims: Option<Claims>,
     /// It came in a cookie: on `page` and `login` it is stripped and expired rather than refused.
     pub in_cookie: bool,
-    /// The token itself, only where the site verifies tokens.
-    pub text: Option<TokenText>,
     /// Perhaps a token, perhaps the name of a subprotocol or a part of something else: unless it has claims, only its
     /// own fingerprint blocks it.
     pub guessed: bool,
 }
 
+/// A token that the application could take for one of the site's: as it came, to be verified. Never among the facts, which
+/// are remembered longer than the request lasts.
+#[derive(Debug)]
+pub struct Presented {
+    /// The token.
+    pub text: TokenText,
+    /// It came in a cookie.
+    pub in_cookie: bool,
+    /// Unix seconds of its expiry, as it says of itself.
+    pub expires: Option<u64>,
+}
+
 /// A token as it came, wiped when it is dropped.
-#[derive(Clone)]
 pub struct TokenText(Zeroizing<Box<[u8]>>);
 
 /// What a token says of itself. Nobody has verified it: it may block, never allow.
@@ -81,13 +90,7 @@ pub fn examine(
     if text.len() > MAX_TOKEN {
         return Err(Malformed::Credentials);
     }
-    let opaque = Credential {
-        fingerprint: Fingerprint::of(text),
-        claims: None,
-        in_cookie,
-        text: None,
-        guessed: false,
-    };
+    let opaque = Credential { fingerprint: Fingerprint::of(text), claims: None, in_cookie, guessed: false };
     let Some(payload) = payload(text, format)? else { return Ok(opaque) };
     let claims = Claims::read(&payload, lifetime).ok_or(Malformed::Credentials)?;
     let fingerprint = Fingerprint::of(signed_part(text));

@@ -19,8 +19,7 @@ use crate::listener::Kind;
 use crate::listener::accept::Listener;
 use crate::listener::tls::{Certificates, Resolver, Wanted};
 use crate::policy::{PolicyCell, compile};
-use crate::stores::keys::KeyRings;
-use crate::stores::limits::Limits;
+use crate::stores::kept::Kept;
 use crate::telemetry::access_log::{self, Prepared};
 use crate::worker::Workers;
 
@@ -39,10 +38,8 @@ pub struct Means {
     pub clock: Clock,
     /// The policy.
     pub policy: Arc<PolicyCell>,
-    /// Budgets, which go on.
-    pub limits: Arc<Limits>,
-    /// Fetched keys, which go on.
-    pub rings: Arc<KeyRings>,
+    /// What goes on: budgets, fetched keys, what was learned.
+    pub kept: Kept,
     /// Certificates.
     pub resolver: Arc<Resolver>,
     /// What the admin side reads.
@@ -187,7 +184,7 @@ impl Live {
         let workers = self.means.shared.workers();
         let opened = self.open(&new, workers.len())?;
         let log = self.open_log(&new)?;
-        let policy = compile(&new, &self.means.limits, &self.means.rings);
+        let policy = compile(&new, &self.means.kept);
         // From here on nothing fails.
         let wanted_now = wanted(&new);
         let close: Vec<_> =

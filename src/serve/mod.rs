@@ -33,8 +33,7 @@ use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Blocks;
 use crate::stores::descriptors::Descriptors;
 use crate::stores::durable::directory::{self, StateDir};
-use crate::stores::keys::KeyRings;
-use crate::stores::limits::Limits;
+use crate::stores::kept::Kept;
 use crate::stores::places::Places;
 use crate::telemetry::access_log::{AccessLog, Prepared};
 use crate::telemetry::audit::Say;
@@ -75,7 +74,7 @@ struct Parted {
     clock: Clock,
     policy: Arc<PolicyCell>,
     blocks: Arc<Blocks>,
-    limits: Arc<Limits>,
+    kept: Kept,
     share_key: ShareKey,
     resolver: Arc<Resolver>,
     control: Control,
@@ -101,9 +100,8 @@ impl Parted {
         let certificates = Certificates::build(&Wanted::of(&settings), clock.now(), None)
             .map_err(|problems| problems.to_string())?;
         let resolver = Resolver::new(certificates);
-        let limits = Limits::new(settings.limits.limiter_keys);
-        let rings = Arc::<KeyRings>::default();
-        let policy = Arc::new(PolicyCell::new(compile(&settings, &limits, &rings)));
+        let kept = Kept::new(settings.limits.limiter_keys);
+        let policy = Arc::new(PolicyCell::new(compile(&settings, &kept)));
         let blocks = Arc::<Blocks>::default();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let (change, changed) = mpsc::channel(1);
@@ -121,8 +119,7 @@ impl Parted {
             live::Means {
                 clock: clock.clone(),
                 policy: Arc::clone(&policy),
-                limits: Arc::clone(&limits),
-                rings: Arc::clone(&rings),
+                kept: kept.clone(),
                 resolver: Arc::clone(&resolver),
                 shared: shared.clone(),
                 watch: Arc::clone(&watch),
@@ -138,7 +135,7 @@ impl Parted {
             state,
             loaded,
             reloader: Box::new(live),
-            rings,
+            kept: kept.clone(),
             say,
         })?;
         let sockets = bind(&settings, workers, &passed)?;
@@ -148,7 +145,7 @@ impl Parted {
             clock,
             policy,
             blocks,
-            limits,
+            kept,
             share_key,
             resolver,
             control,
@@ -241,7 +238,7 @@ impl Parted {
                 clock: self.clock.clone(),
                 policy: Arc::clone(&self.policy),
                 blocks: Arc::clone(&self.blocks),
-                accounts: self.control.accounts(),
+                kept: self.kept.clone(),
                 share_key: self.share_key.clone(),
                 tls: Arc::clone(&tls),
                 caps: Arc::clone(&caps),

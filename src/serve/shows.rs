@@ -20,7 +20,7 @@ use crate::upstream::health::Health;
 pub fn scrape(from: &Parted) -> Scrape {
     let workers = from.metrics.clone();
     let (blocks, limits, resolver) =
-        (Arc::clone(&from.blocks), Arc::clone(&from.limits), Arc::clone(&from.resolver));
+        (Arc::clone(&from.blocks), Arc::clone(&from.kept.limits), Arc::clone(&from.resolver));
     let vitals = from.control.vitals();
     let (log, said) = (from.log.control(), from.said.speaker());
     let (policy, health) = (Arc::clone(&from.policy), Arc::clone(&from.health));

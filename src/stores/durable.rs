@@ -5,6 +5,7 @@
 
 mod accounts;
 pub mod directory;
+pub mod seal_keys;
 pub mod spool;
 
 use std::fs::{self, File, OpenOptions};

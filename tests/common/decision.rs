@@ -22,8 +22,7 @@ use portcullis::request::credential::Fingerprint;
 use portcullis::request::facts::Malformed;
 use portcullis::request::share_key::ShareKey;
 use portcullis::stores::blocks::{Block, Held, Index, What};
-use portcullis::stores::keys::KeyRings;
-use portcullis::stores::limits::Limits;
+use portcullis::stores::kept::Kept;
 
 /// Blocks of all kinds.
 pub const BLOCKS: u64 = 100_000;
@@ -88,7 +87,7 @@ impl Bench {
     pub fn new() -> Self {
         let loaded = config::parse(Path::new("/etc/portcullis/portcullis.toml"), CONFIG, NOW);
         let settings = loaded.unwrap_or_else(|problems| panic!("{problems}")).settings;
-        let policy = compile(&settings, &Limits::new(settings.limits.limiter_keys), &KeyRings::default());
+        let policy = compile(&settings, &Kept::new(settings.limits.limiter_keys));
         let held: Vec<Held> = (0..BLOCKS).map(|number| block(number).held(NOW)).collect();
         Self {
             snapshot: Snapshot::new(Arc::new(policy)),
@@ -105,7 +104,7 @@ impl Bench {
     }
 
     pub fn decide(&self, reading: &Reading<'_>) -> Result<Permit, Denial> {
-        decide(reading.found.route, &self.index, &reading.facts, &mut |_, _| {})
+        decide(reading.found.route, &self.index, &reading.facts, &reading.presented, &mut |_, _| {})
     }
 }
 

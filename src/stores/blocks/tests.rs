@@ -38,7 +38,6 @@ fn credential(name: &str) -> Credential {
         fingerprint: Fingerprint::of(name.as_bytes()),
         claims: None,
         in_cookie: false,
-        text: None,
         guessed: false,
     }
 }
@@ -320,7 +319,7 @@ fn requests() -> impl Strategy<Value = Facts> {
             ..Claims::default()
         });
     let one = (0..6u8, proptest::option::of(claims), any::<bool>()).prop_map(|(n, claims, in_cookie)| {
-        Credential { fingerprint: Fingerprint::of(&[n]), claims, in_cookie, text: None, guessed: false }
+        Credential { fingerprint: Fingerprint::of(&[n]), claims, in_cookie, guessed: false }
     });
     let share = proptest::option::of((0..5u8).prop_map(|n| Key([n; 16])));
     (proptest::collection::vec(one, 0..4), share, any::<u8>(), any::<bool>()).prop_map(

@@ -1,0 +1,87 @@
+//! The decision: guards in their order. Only [`decide`] can make a [`Permit`], and the upstream takes nothing without one.
+
+use crate::config::settings::Upstream;
+use crate::guards::allowlist::{self, Allowlist};
+use crate::guards::browser::Browser;
+use crate::guards::rate::Rate;
+use crate::guards::size::Size;
+use crate::guards::{Denial, Guard, Verdict, blocks, verify};
+use crate::policy::{Route, RouteGuards};
+use crate::request::credential::Presented;
+use crate::request::facts::Facts;
+use crate::stores::blocks::Index;
+
+/// Proof that every guard has passed. Private fields: only [`decide`] can make one.
+#[must_use]
+#[derive(Debug)]
+pub struct Permit {
+    upstream: Upstream,
+    strip_cookies: bool,
+}
+
+impl Permit {
+    /// Where the request may go.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// The application's token cookies are left out of the request, and expired in the browser.
+    pub fn strips_cookies(&self) -> bool {
+        self.strip_cookies
+    }
+}
+
+/// Judges a request: a function of route, blocks, facts and the tokens presented, without waiting or asking the time. It
+/// allocates nothing, but where a token is verified for the first time.
+///
+/// The order is a security property: change it only together with `tests/order.rs`. `on` hears every verdict, in order.
+///
+/// # Errors
+/// The first denial.
+pub fn decide(
+    route: &Route,
+    index: &Index,
+    cx: &Facts,
+    presented: &[Presented],
+    on: &mut impl FnMut(&'static str, &Verdict),
+) -> Result<Permit, Denial> {
+    // No `..` here: a new guard does not compile until it has been given its place.
+    let RouteGuards { allowlist: networks, verify: tokens, browser, size, rate } = &route.guards;
+    let observe = route.observe;
+    // Cheapest, and hides the endpoint. Where a class is closed by default it enforces always, as the blocks do.
+    let reached = allowlist::check(networks.as_ref(), index, cx);
+    pass(Allowlist::NAME, reached, observe.allowlist, on)?;
+    // Emergency blocks: before anything that costs or counts.
+    let judged = blocks::check(index, cx);
+    pass(blocks::NAME, judged.verdict, false, on)?;
+    let mut strip_cookies = judged.strip_cookies;
+    // Before what would spend a budget or read a body for a forger.
+    if let Some(tokens) = tokens {
+        let verified = tokens.check(cx, presented);
+        pass(verify::NAME, verified.verdict, observe.verify, on)?;
+        strip_cookies |= verified.strip_cookies && !observe.verify;
+    }
+    pass(Browser::NAME, browser.check(cx), observe.browser, on)?;
+    pass(Size::NAME, size.check(cx), observe.size, on)?;
+    // Before anything that reads a body.
+    let rate_verdict = rate.as_ref().map_or(Verdict::Pass, |rate| rate.check(cx));
+    pass(Rate::NAME, rate_verdict, observe.rate, on)?;
+    Ok(Permit { upstream: route.upstream.clone(), strip_cookies })
+}
+
+fn pass(
+    guard: &'static str,
+    verdict: Verdict,
+    observe: bool,
+    on: &mut impl FnMut(&'static str, &Verdict),
+) -> Result<(), Denial> {
+    let verdict = match verdict {
+        Verdict::Deny(denial) if observe => Verdict::WouldDeny(denial),
+        other => other,
+    };
+    on(guard, &verdict);
+    match verdict {
+        Verdict::Pass | Verdict::WouldDeny(_) => Ok(()),
+        Verdict::Deny(denial) => Err(denial),
+    }
+}

@@ -1,0 +1,203 @@
+//! What a login says of itself: the account in its body, the token in its answer. Read beside the bytes, which go on
+//! untouched.
+//!
+//! Only an answer teaches, and only one of status 2xx with a token: a failed login teaches nothing. A body that two
+//! programs could read in two ways (a key twice, or in another case, escapes that are none) teaches nothing either, or a
+//! stranger could log in as himself and be learned as somebody else.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::{Response, StatusCode};
+
+use super::account::{Form, account_of};
+use super::read::Reading;
+use crate::clock::Now;
+use crate::config::app::{Login, TokenFormat};
+use crate::config::class::Class;
+use crate::request::body::{Body, BodyError, Tail};
+use crate::request::credential::{claim, examine};
+use crate::stores::accounts::{Account, Accounts};
+
+/// Largest body of a login that is read.
+pub const BODY: usize = 16 << 10;
+/// Largest answer to a login that is read.
+pub const ANSWER: usize = 64 << 10;
+
+/// Bytes read beside a body that passes: all of it, or nothing.
+#[derive(Debug, Default)]
+pub struct Aside {
+    bytes: RefCell<Option<Vec<u8>>>,
+    limit: usize,
+}
+
+/// A login on its way: what it will teach if its answer says that it succeeded.
+#[derive(Debug)]
+pub struct Lesson {
+    accounts: Arc<Accounts>,
+    login: Login,
+    claim: Option<Box<str>>,
+    format: TokenFormat,
+    site: Arc<str>,
+    form: Option<Form>,
+    now: Now,
+    /// The client's body.
+    pub body: Rc<Aside>,
+}
+
+impl Aside {
+    fn up_to(limit: usize) -> Self {
+        Self { bytes: RefCell::new(Some(Vec::new())), limit }
+    }
+
+    /// A piece passes.
+    pub fn take(&self, piece: &Bytes) {
+        let mut bytes = self.bytes.borrow_mut();
+        match &mut *bytes {
+            Some(known) if known.len() + piece.len() <= self.limit => known.extend_from_slice(piece),
+            known => *known = None,
+        }
+    }
+
+    fn all(&self) -> Option<Vec<u8>> {
+        self.bytes.borrow_mut().take()
+    }
+}
+
+impl Lesson {
+    /// The lesson of a request; `None`: its app file says nothing of logins, or it is none.
+    pub fn begin(reading: &Reading<'_>, headers: &HeaderMap, accounts: &Arc<Accounts>) -> Option<Rc<Self>> {
+        let site = reading.site;
+        let login = site.login.as_ref()?;
+        let claim = site.tokens.account_claim.clone();
+        let form = match reading.facts.class {
+            Class::Login => Form::of(headers),
+            Class::Refresh if claim.is_some() => None,
+            _ => return None,
+        };
+        Some(Rc::new(Self {
+            accounts: Arc::clone(accounts),
+            login: login.clone(),
+            claim,
+            format: site.tokens.format,
+            site: Arc::clone(&site.name),
+            form,
+            now: reading.facts.now,
+            body: Rc::new(Aside::up_to(BODY)),
+        }))
+    }
+
+    /// Reads the answer beside its bytes, if it is one that teaches.
+    pub fn hear(self: Rc<Self>, answer: Response<Body>) -> Response<Body> {
+        let headers = answer.headers();
+        let readable =
+            !headers.contains_key(header::CONTENT_ENCODING) && Form::of(headers) == Some(Form::Json);
+        // 206 and the like are no answers to a login.
+        if !readable || !matches!(answer.status(), StatusCode::OK | StatusCode::CREATED) {
+            return answer;
+        }
+        answer.map(|body| match body {
+            Body::Stream(stream) => {
+                let aside = Aside::up_to(ANSWER);
+                let ear = |inner| -> Box<dyn Tail> { Box::new(Ear { lesson: self, aside, inner }) };
+                Body::Stream(Box::new(stream.wrap(ear)))
+            }
+            other => other,
+        })
+    }
+
+    /// The answer has passed whole.
+    fn learn(&self, answer: &[u8]) -> Option<()> {
+        let token = token_of(answer, &self.login.token)?;
+        let claims = examine(token.as_bytes(), self.format, Duration::ZERO, false).ok()?.claims?;
+        if let Some(expires) = claims.expires {
+            self.accounts.saw_lifetime(&self.site, expires.saturating_sub(self.now.unix()));
+        }
+        let subject = claims.subject_text?.into_string();
+        let typed = self.login.account.as_deref().zip(self.form);
+        let typed = typed.and_then(|(key, form)| account_of(&self.body.all()?, form, key));
+        let claimed = self.claim.as_deref().and_then(|name| claim(token.as_bytes(), self.format, name));
+        for name in typed.into_iter().chain(claimed).collect::<BTreeSet<_>>() {
+            let (site, subject) = (self.site.to_string(), subject.clone());
+            self.accounts.learn(Account { site, name, subject, seen: self.now.wall });
+        }
+        Some(())
+    }
+}
+
+/// The token in the application's own answer: a string below these names.
+fn token_of(answer: &[u8], path: &str) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_slice(answer).ok()?;
+    let found = path.split('.').try_fold(&json, |value, name| value.get(name))?;
+    found.as_str().map(str::to_owned)
+}
+
+/// Watches the answer's body.
+struct Ear {
+    lesson: Rc<Lesson>,
+    aside: Aside,
+    inner: Box<dyn Tail>,
+}
+
+impl Tail for Ear {
+    fn data(&mut self, piece: &Bytes) -> Result<(), BodyError> {
+        self.aside.take(piece);
+        self.inner.data(piece)
+    }
+
+    fn complete(&mut self) {
+        if let Some(answer) = self.aside.all() {
+            self.lesson.learn(&answer);
+        }
+        self.inner.complete();
+    }
+
+    fn broken(&mut self, error: &(dyn Error + 'static)) {
+        self.inner.broken(error);
+    }
+
+    fn waiting(&mut self, waiting: bool) {
+        self.inner.waiting(waiting);
+    }
+
+    fn cause(&self) -> Option<&'static str> {
+        self.inner.cause()
+    }
+
+    fn trailers(&mut self, trailers: HeaderMap) -> Option<HeaderMap> {
+        self.inner.trailers(trailers)
+    }
+
+    fn epilogue(&mut self, broken: bool) -> Option<HeaderMap> {
+        self.inner.epilogue(broken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_is_not_read_in_part() {
+        let aside = Aside::up_to(4);
+        aside.take(&Bytes::from_static(b"abc"));
+        aside.take(&Bytes::from_static(b"de"));
+        aside.take(&Bytes::from_static(b"f"));
+        assert_eq!(aside.all(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_panics(body in proptest::collection::vec(any::<u8>(), 0..200), text in ".{0,60}") {
+            let _ = (token_of(&body, "data.token"), token_of(text.as_bytes(), "data.token"));
+        }
+    }
+}
