@@ -1,34 +1,28 @@
 //! One thread: its runtime, its listeners, its pool, its streams; here the gateway meets its upstreams and listeners.
 
+mod service;
 mod workers;
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
-use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hyper::body::Incoming;
-use hyper::{Request, Response};
 use rustls::ServerConfig;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
+use self::service::Service;
 use crate::clock::Clock;
-use crate::config::class::Class;
+use crate::gateway::Gateway;
 use crate::gateway::recent::Recents;
 use crate::gateway::view::Views;
-use crate::gateway::{Arrival, Gateway, Link};
+use crate::listener::Kind;
 use crate::listener::accept::{Context, Events, Listener, Refusal};
 use crate::listener::caps::Caps;
 use crate::listener::deadlines::PERIOD;
 use crate::listener::redirect::{Redirect, RedirectService};
-use crate::listener::{Connection, Kind, Stream};
 use crate::policy::{PolicyCell, PolicyReader};
-use crate::request::body::Body;
-use crate::request::facts::Malformed;
 use crate::request::share_key::ShareKey;
 use crate::request::target::Host;
 use crate::stores::blocks::Blocks;
@@ -36,10 +30,11 @@ use crate::stores::cached::BlocksReader;
 use crate::stores::descriptors::Descriptors;
 use crate::stores::kept::Kept;
 use crate::stores::places::Places;
-use crate::stores::streams::{Kill, Streams};
+use crate::stores::streams::Streams;
 use crate::telemetry::access_log::Lane;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstreams;
+use crate::upstream::check::Checks;
 use crate::upstream::connect::Means;
 use crate::upstream::health::Health;
 
@@ -68,6 +63,8 @@ pub struct Setup {
     pub in_flight: Arc<Places>,
     /// Which upstreams were reached last.
     pub health: Arc<Health>,
+    /// It asks the upstreams for their health, for all workers.
+    pub checks_health: bool,
     /// How many file descriptors there may be.
     pub descriptors: Descriptors,
     /// This worker's counters.
@@ -103,6 +100,8 @@ struct Worker {
     /// Closes the socket when dropped.
     open: Vec<(Kind, SocketAddr, oneshot::Sender<()>)>,
     serving: JoinSet<std::io::Result<()>>,
+    /// Asks the upstreams for their health, for all workers.
+    checks: Option<Checks>,
     /// When the drain began, in monotonic nanoseconds.
     draining: Option<u64>,
 }
@@ -124,10 +123,11 @@ impl Worker {
             share_key: setup.share_key,
             id_base: setup.id_base,
             count: Cell::new(0),
-            upstream: Upstreams::new(
-                Means { health: setup.health, descriptors: setup.descriptors },
-                setup.clock.clone(),
-            ),
+            upstream: Upstreams::new(Means {
+                health: setup.health,
+                descriptors: setup.descriptors,
+                clock: setup.clock.clone(),
+            }),
         };
         let cx = Context {
             limits: Rc::new(RefCell::new(settings.limits.clone())),
@@ -149,6 +149,7 @@ impl Worker {
             waiting: setup.listeners,
             open: Vec::new(),
             serving: JoinSet::new(),
+            checks: setup.checks_health.then(Checks::default),
             draining: None,
         }
     }
@@ -225,6 +226,11 @@ impl Worker {
     /// Looks after waits and pools.
     fn tick(&self) {
         self.gateway.upstream.tick();
+        if let Some(checks) = &self.checks {
+            let snapshot = self.policy.current();
+            let clusters = snapshot.policy().settings.sites.iter().map(|site| &site.upstream);
+            checks.tick(&self.gateway.upstream, clusters, self.cx.clock.now());
+        }
         self.cut_ended();
         self.take_over();
         self.cx.deadlines.tick(&self.cx.limits.borrow(), self.cx.clock.now());
@@ -276,99 +282,6 @@ fn redirect(policy: &PolicyReader) -> Rc<Redirect> {
     let knows =
         move |host: &str| Host::parse(host).is_ok_and(|host| snapshot.policy().place(&host).is_some());
     Rc::new(Redirect { public_port, knows: Box::new(knows) })
-}
-
-/// One connection's way into the gateway.
-struct Service {
-    gateway: Rc<Gateway<Upstreams>>,
-    connection: Rc<Connection>,
-}
-
-impl hyper::service::Service<Request<Incoming>> for Service {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let connection = Rc::clone(&self.connection);
-        let arrival = if connection.h2 {
-            let stream = Stream::new(Rc::clone(&connection));
-            connection.next_stream.replace(Some(Rc::clone(&stream)));
-            Arrival { kill: Rc::clone(&stream.kill), link: stream }
-        } else {
-            Arrival { kill: Rc::clone(&connection.kill), link: connection }
-        };
-        let gateway = Rc::clone(&self.gateway);
-        Box::pin(async move { Ok(gateway.handle(arrival, request).await) })
-    }
-}
-
-impl Link for Connection {
-    fn peer(&self) -> IpAddr {
-        self.peer.ip()
-    }
-
-    fn is_plain(&self) -> bool {
-        self.kind == Kind::Plain
-    }
-
-    fn sni(&self) -> Option<&str> {
-        self.sni.as_deref()
-    }
-
-    fn begin(&self) -> Option<Malformed> {
-        let number = self.requests.get() + 1;
-        self.requests.set(number);
-        self.refusal(number)
-    }
-
-    fn malformed_body(&self) -> Option<Malformed> {
-        self.malformed_body.get()
-    }
-
-    fn of_class(&self, class: Class) {
-        self.watch.unpaced.set(matches!(class, Class::Live | Class::Rpc));
-    }
-}
-
-impl Link for Stream {
-    fn peer(&self) -> IpAddr {
-        self.connection.peer()
-    }
-
-    fn is_plain(&self) -> bool {
-        self.connection.is_plain()
-    }
-
-    fn sni(&self) -> Option<&str> {
-        Link::sni(&*self.connection)
-    }
-
-    fn begin(&self) -> Option<Malformed> {
-        self.connection.begin()
-    }
-
-    fn malformed_body(&self) -> Option<Malformed> {
-        None
-    }
-
-    /// The gateway says of no body of an exempt class that it is owed.
-    fn of_class(&self, _: Class) {}
-
-    fn owes(&self, owes: bool, received: u64) {
-        self.owing.set(owes);
-        self.received.set(received);
-    }
-
-    fn tunnel_begins(&self, down: &Rc<Kill>) {
-        // hyper, which hears the answer next, gives its executor what writes to the client.
-        self.connection.next_tunnel.replace(Some(Rc::clone(down)));
-        self.connection.watch.carry();
-    }
-
-    fn tunnel_ends(&self) {
-        self.connection.watch.put_down();
-    }
 }
 
 /// Counts what happens to connections.

@@ -151,7 +151,8 @@ fn an_upstream_must_be_one_that_can_be_reached_and_is_not_ourselves() {
         ("\"http://[::1\"", "cannot be read"),
         ("\"http://a:0\"", "port must be from 1"),
         ("\"http://a:99999\"", "port must be from 1"),
-        ("[\"http://a\", \"http://b\"]", "is not in this version"),
+        ("[\"http://a\", \"http://a:80\"]", "stands twice"),
+        ("[]", "0 upstreams"),
         ("\"http://127.0.0.1:443\"", "is the gateway itself"),
         ("\"http://localhost:80\"", "is the gateway itself"),
         ("\"http://a.example:443\"", "is the gateway itself"),
@@ -509,8 +510,9 @@ fn commented_lines_of_the_reference_config_are_true() {
         line.starts_with('[') || (key && line.contains(" = ")) || word.starts_with("X-")
     });
     let mut active: Vec<_> = keys.collect();
-    // What wants files, or an upstream of another kind, is in `tests/upstreams.rs`.
-    let elsewhere = ["ca_file", "[site.upstream_tls]", "server_name", "cert ", "key ", "upstream_tls"];
+    // What wants files, or an upstream of another kind, is in `tests/upstreams.rs` and `tests/several.rs`.
+    let elsewhere =
+        ["maintenance", "ca_file", "[site.upstream_tls]", "server_name", "cert ", "key ", "upstream_tls"];
     active.retain(|line| !elsewhere.iter().any(|word| line.starts_with(word)));
     sound(&active.join("\n"));
 }

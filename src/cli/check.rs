@@ -1,5 +1,7 @@
 //! `portcullis check`: every problem of a config, else what it means.
 
+mod upstreams;
+
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -120,6 +122,7 @@ fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(out, "  app         {} (unlisted paths are `{}`)", site.app.title, site.app.default_class)?;
     writeln!(out, "  upstream    {}", site.upstream)?;
+    upstreams::write(site, out)?;
     let mode = if site.observe {
         "observe: guards count and let pass; blocks, malformed requests and closed classes are refused"
     } else {
@@ -278,6 +281,7 @@ fn site_json(site: &Site) -> Value {
         "redirect_hosts": words(&site.redirect_hosts),
         "app": &*site.app.name,
         "upstream": site.upstream.to_string(),
+        "upstreams": upstreams::json(&site.upstream),
         "mode": if site.observe { "observe" } else { "enforce" },
         "token_lifetime_seconds": site.token_lifetime.as_secs(),
         "refresh_lifetime_seconds": site.refresh_lifetime.as_secs(),

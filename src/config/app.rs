@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode};
 
 use super::class::Class;
@@ -20,6 +21,8 @@ pub struct App {
     pub default_class: Class,
     /// The routes.
     pub routes: Vec<AppRoute>,
+    /// Answers 2xx or 3xx while the application serves, without a login.
+    pub health_path: Option<PathAndQuery>,
     /// Where tokens travel, and what they are.
     pub tokens: Tokens,
     /// How a login names its account and hands out its token, where the app file says so.

@@ -3,6 +3,8 @@
 pub mod app;
 pub mod cases;
 pub mod class;
+mod class_map;
+pub mod cluster;
 pub mod defaults;
 pub mod keys;
 pub mod path_pattern;

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::app::{self, App};
 use super::class::Class;
+pub use super::class_map::ClassMap;
+use super::cluster::Cluster;
 use super::path_pattern::PathPattern;
 pub use super::upstream::Upstream;
 use super::values::{ByteSize, HostPattern, Networks, Rate};
@@ -220,7 +223,9 @@ pub struct Site {
     /// The application's routes, tokens, policies and answers.
     pub app: Arc<App>,
     /// Where requests go.
-    pub upstream: Upstream,
+    pub upstream: Cluster,
+    /// What browsers see while no upstream can be reached.
+    pub maintenance: Option<Bytes>,
     /// Judge only, for all guards that can be observed.
     pub observe: bool,
     /// Who may reach a class; a class that restricts and is not named here is open to loopback only.
@@ -251,7 +256,7 @@ pub struct SiteRoute {
     /// What they are.
     pub class: Class,
     /// Another port of the same application.
-    pub upstream: Option<Upstream>,
+    pub upstream: Option<Cluster>,
     /// Guards that only observe here.
     pub observe: Observed,
     /// `%2F` passes as it is.
@@ -298,29 +303,6 @@ pub enum CspChoice {
     Off,
     /// This one, for every class.
     Own(Box<str>),
-}
-
-/// One value for each class.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClassMap<T>([T; Class::ALL.len()]);
-
-impl<T> ClassMap<T> {
-    /// A map from a function of the class.
-    pub fn from_fn(mut value: impl FnMut(Class) -> T) -> Self {
-        Self(Class::ALL.map(&mut value))
-    }
-
-    /// The value of a class.
-    #[expect(clippy::indexing_slicing, reason = "the array has a place for each class; tested in `class`")]
-    pub fn get(&self, class: Class) -> &T {
-        &self.0[class as usize]
-    }
-
-    /// The place of a class's value.
-    #[expect(clippy::indexing_slicing, reason = "the array has a place for each class; tested in `class`")]
-    pub fn get_mut(&mut self, class: Class) -> &mut T {
-        &mut self.0[class as usize]
-    }
 }
 
 impl Observed {
@@ -373,9 +355,11 @@ impl Site {
             self.app.routes.iter().filter_map(|route| route.port).map(|port| self.upstream.at_port(port));
         let own = self.routes.iter().filter_map(|route| route.upstream.clone());
         let mut all: Vec<Upstream> = Vec::new();
-        for upstream in std::iter::once(self.upstream.clone()).chain(ports).chain(own) {
-            if !all.contains(&upstream) {
-                all.push(upstream);
+        for cluster in std::iter::once(self.upstream.clone()).chain(ports).chain(own) {
+            for upstream in cluster.members() {
+                if !all.contains(upstream) {
+                    all.push(upstream.clone());
+                }
             }
         }
         all

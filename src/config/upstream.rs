@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
-/// An upstream: one for now; several come with balancing. Cheap to clone: a permit that names it allocates nothing.
+/// An upstream. Several of one application are a [`super::cluster::Cluster`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Upstream {
     /// Where it listens.

@@ -82,6 +82,10 @@ impl<'a> Dress<'a> {
     pub fn put_on(&self, mut answer: Response<Body>, exchange: &mut Exchange) -> Response<Body> {
         let headers = answer.headers_mut();
         self.headers.apply(headers, self.origin, self.own_origin);
+        if answer.extensions_mut().remove::<respond::OwnPage>().is_some() {
+            answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, respond::OWN_PAGE_CSP);
+        }
+        let headers = answer.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&exchange.id) {
             headers.insert(hops::X_REQUEST_ID, id);
         }
@@ -163,7 +167,11 @@ pub fn failed(
         return respond::failed(&ForwardError::BrokenRequest, asked.shape);
     }
     exchange.because(error.to_string());
-    respond::failed(error, asked.shape)
+    let site = exchange.site.and_then(|place| exchange.policy().site(place));
+    match site.and_then(|site| site.maintenance.as_ref()) {
+        Some(page) if asked.shape == Shape::Page && error.is_unreached() => respond::maintenance(page),
+        _ => respond::failed(error, asked.shape),
+    }
 }
 
 /// A tunnel begins: over HTTP/1.1 the answer keeps its hop-by-hop fields, over HTTP/2 it is a 200 (RFC 8441, 5.1).

@@ -1,6 +1,6 @@
 //! The decision: guards in their order. Only [`decide`] can make a [`Permit`], and the upstream takes nothing without one.
 
-use crate::config::settings::Upstream;
+use crate::config::cluster::Cluster;
 use crate::guards::allowlist::{self, Allowlist};
 use crate::guards::browser::Browser;
 use crate::guards::rate::Rate;
@@ -15,13 +15,13 @@ use crate::stores::blocks::Index;
 #[must_use]
 #[derive(Debug)]
 pub struct Permit {
-    upstream: Upstream,
+    upstream: Cluster,
     strip_cookies: bool,
 }
 
 impl Permit {
     /// Where the request may go.
-    pub fn upstream(&self) -> &Upstream {
+    pub fn upstream(&self) -> &Cluster {
         &self.upstream
     }
 

@@ -8,12 +8,15 @@ use http::Request;
 
 use super::{Permit, Tunnel};
 use crate::request::body::Body;
+use crate::request::client::Client;
 
 /// A permitted request on its way to the upstream.
 #[derive(Debug)]
 pub struct Forward {
     /// The proof.
     pub permit: Permit,
+    /// Who asks, for upstreams that keep their clients.
+    pub client: Client,
     /// The request.
     pub request: Request<Body>,
     /// Bytes of the client's body that have gone up: as long as they move, nobody waits for the upstream.
@@ -40,6 +43,18 @@ pub enum Within {
     /// For as long as both are there: a stream of gRPC may begin with its first message, hours later.
     Ever,
 }
+
+impl ForwardError {
+    /// No upstream took a connection.
+    pub fn is_unreached(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Timeout(NO_CONNECTION | NO_CONNECTION_LATELY))
+    }
+}
+
+/// [`ForwardError::Timeout`]: none came about in time.
+pub const NO_CONNECTION: &str = "no connection";
+/// [`ForwardError::Timeout`]: none came about a moment ago either.
+pub const NO_CONNECTION_LATELY: &str = "no connection a moment ago; it is tried once a second";
 
 /// Why there is no answer from the upstream.
 #[derive(Debug, thiserror::Error)]

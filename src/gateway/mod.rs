@@ -39,7 +39,7 @@ use tower::{Service, ServiceExt};
 use self::answer::{Asked, Dress};
 pub use self::decide::{Permit, decide};
 use self::exchange::{Beginning, Exchange};
-pub use self::forward::{Forward, ForwardError, Within};
+pub use self::forward::{Forward, ForwardError, NO_CONNECTION, NO_CONNECTION_LATELY, Within};
 use self::hops::Identity;
 use self::lesson::Lesson;
 pub use self::link::Link;
@@ -258,6 +258,7 @@ where
         let body = upload.body(incoming);
         Forward {
             permit,
+            client: reading.facts.client,
             request: request.map(|()| body),
             progress: upload.count(),
             asked_whole: upload.whole(),

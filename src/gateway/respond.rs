@@ -29,6 +29,15 @@ pub enum Shape {
     Rpc,
 }
 
+/// Marks the operator's own page, which is no page of the application.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnPage;
+
+/// It may bring styles and pictures of its own, in itself; no script, and nothing from the application, which is down.
+pub const OWN_PAGE_CSP: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
+
 /// The answer to a denied request: in the application's own shape where the app file gives one.
 pub fn denied(denial: &Denial, site: Option<&Site>, shape: Shape) -> Response<Body> {
     let status = denial.reason.status();
@@ -84,6 +93,18 @@ pub fn failed(error: &ForwardError, shape: Shape) -> Response<Body> {
     if matches!(error, ForwardError::BodyTooLarge | ForwardError::BrokenRequest) {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    answer
+}
+
+/// The operator's own page, while no upstream can be reached: 503, so that crawlers come again and forget nothing.
+pub fn maintenance(page: &Bytes) -> Response<Body> {
+    let mut answer = Response::new(Body::Full(page.clone()));
+    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HTML);
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer.extensions_mut().insert(OwnPage);
     answer
 }
 

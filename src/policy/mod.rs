@@ -19,8 +19,9 @@ pub use routes::Found;
 
 use crate::config::app::{Login, Tokens};
 use crate::config::class::Class;
+use crate::config::cluster::Cluster;
 use crate::config::path_pattern::PathPattern;
-use crate::config::settings::{ClassMap, Observed, Settings, Upstream};
+use crate::config::settings::{ClassMap, Observed, Settings};
 use crate::config::values::{HostPattern, Networks};
 use crate::guards::allowlist::Allowlist;
 use crate::guards::browser::Browser;
@@ -75,6 +76,8 @@ pub struct Site {
     pub denials: HashMap<StatusCode, AppDenial>,
     /// Answers of the application that are replaced, by class and status.
     pub replace: Vec<(Class, StatusCode)>,
+    /// What browsers see while no upstream can be reached.
+    pub maintenance: Option<Bytes>,
     /// Its routes; the last one matches everything.
     pub routes: Vec<Route>,
     index: routes::RouteIndex,
@@ -121,7 +124,7 @@ pub struct Route {
     /// What it is.
     pub class: Class,
     /// Where it leads.
-    pub upstream: Upstream,
+    pub upstream: Cluster,
     /// `%2F` passes.
     pub keep_encoded_slash: bool,
     /// Who judges.

@@ -244,6 +244,7 @@ impl Parted {
                 caps: Arc::clone(&caps),
                 in_flight: Arc::clone(&in_flight),
                 health: Arc::clone(&self.health),
+                checks_health: number == 0,
                 descriptors: Descriptors::of_process(),
                 metrics: Arc::clone(metrics),
                 lane: self.log.lane(),

@@ -47,7 +47,7 @@ pub fn scrape(from: &Parted) -> Scrape {
 /// Each upstream of each site that somebody has tried to reach.
 fn upstreams(policy: &Policy, health: &Health) -> Vec<(String, String, bool)> {
     let of = |site: &Site| {
-        let mut own: Vec<&Upstream> = site.routes.iter().map(|route| &route.upstream).collect();
+        let mut own: Vec<&Upstream> = site.routes.iter().flat_map(|route| route.upstream.members()).collect();
         own.sort_by_key(ToString::to_string);
         own.dedup();
         let seen = |one: &Upstream| Some((site.name.to_string(), one.to_string(), health.get(one)?));

@@ -12,18 +12,17 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 
-use super::health::Health;
+use super::health::{Health, Tried, Vital};
 use super::http2::{self, Carrier};
 use super::socket::Socket;
 use super::tls;
 use super::wire::{Line, Wire};
+use crate::clock::Clock;
 use crate::config::upstream::{Speaks, Upstream};
-use crate::gateway::ForwardError;
+use crate::gateway::{ForwardError, NO_CONNECTION, NO_CONNECTION_LATELY};
 use crate::request::body::Body;
 use crate::stores::descriptors::Descriptors;
 
-/// Name resolution, TCP and TLS handshake, and HTTP/2's first words together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Larger heads of answers are refused.
 const MAX_HEAD: usize = 128 * 1024;
 
@@ -34,6 +33,8 @@ pub struct Connected {
     pub sender: http1::SendRequest<Body>,
     /// Ends the connection at once.
     pub driver: AbortHandle,
+    /// When it was made, in monotonic milliseconds.
+    pub born: u64,
     /// The stream below.
     pub line: Arc<Line>,
 }
@@ -45,23 +46,30 @@ pub struct Means {
     pub health: Arc<Health>,
     /// Whether there is a descriptor left.
     pub descriptors: Descriptors,
+    /// The time.
+    pub clock: Clock,
 }
 
-/// Connects for HTTP/1.1.
+/// Connects for HTTP/1.1, within this time.
 ///
 /// # Errors
 /// [`ForwardError::Connect`] and [`ForwardError::Timeout`].
-pub async fn for_http1(upstream: &Upstream, means: &Means) -> Result<Connected, ForwardError> {
-    let connected = in_time(async {
-        let line = line(upstream, means).await?;
+pub async fn for_http1(
+    upstream: &Upstream,
+    means: &Means,
+    within: Duration,
+) -> Result<Connected, ForwardError> {
+    let vital = may_try(upstream, means)?;
+    let connected = in_time(within, async {
+        let line = line(upstream, means, within).await?;
         let wire = Wire::new(&line);
         match &upstream.speaks {
-            Speaks::Http | Speaks::H2c => begin_http1(wire, line).await,
-            Speaks::Https(how) => begin_http1(tls::connect(how, wire, tls::HTTP1).await?, line).await,
+            Speaks::Http | Speaks::H2c => begin_http1(wire, line, means).await,
+            Speaks::Https(how) => begin_http1(tls::connect(how, wire, tls::HTTP1).await?, line, means).await,
         }
     })
     .await;
-    means.health.set(upstream, connected.is_ok());
+    tell(&vital, &connected, means);
     connected
 }
 
@@ -69,19 +77,24 @@ pub async fn for_http1(upstream: &Upstream, means: &Means) -> Result<Connected, 
 ///
 /// # Errors
 /// As [`for_http1`], and [`ForwardError::Protocol`] where HTTP/2 is not spoken.
-pub async fn for_http2(upstream: &Upstream, means: &Means) -> Result<Carrier, ForwardError> {
-    let connected = in_time(async {
+pub async fn for_http2(
+    upstream: &Upstream,
+    means: &Means,
+    within: Duration,
+) -> Result<Carrier, ForwardError> {
+    let vital = may_try(upstream, means)?;
+    let connected = in_time(within, async {
         match &upstream.speaks {
             // Never by a guess: one that reads frames as HTTP/1.1 may find requests in them that nobody has judged.
             Speaks::Http => Err(ForwardError::Protocol(
                 "gRPC needs HTTP/2: name this upstream by h2c:// or https://".into(),
             )),
             Speaks::H2c => {
-                let line = line(upstream, means).await?;
+                let line = line(upstream, means, within).await?;
                 http2::begin(Wire::new(&line), line, Scheme::HTTP).await
             }
             Speaks::Https(how) => {
-                let line = line(upstream, means).await?;
+                let line = line(upstream, means, within).await?;
                 let stream = tls::connect(how, Wire::new(&line), tls::HTTP2).await?;
                 http2::begin(stream, line, Scheme::HTTPS).await
             }
@@ -90,25 +103,60 @@ pub async fn for_http2(upstream: &Upstream, means: &Means) -> Result<Carrier, Fo
     .await;
     // Whoever says that his request is gRPC could else make any upstream look as if it were down.
     if connected.is_ok() || matches!(upstream.speaks, Speaks::H2c) {
-        means.health.set(upstream, connected.is_ok());
+        tell(&vital, &connected, means);
     }
     connected
 }
 
-async fn in_time<T>(connecting: impl Future<Output = Result<T, ForwardError>>) -> Result<T, ForwardError> {
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
-    connected.unwrap_or(Err(ForwardError::Timeout("no connection")))
+/// Refused at once where connections hang and another try is under way.
+fn may_try(upstream: &Upstream, means: &Means) -> Result<Arc<Vital>, ForwardError> {
+    let vital = means.health.of(upstream);
+    if vital.may_try(means.clock.now()) {
+        Ok(vital)
+    } else {
+        Err(ForwardError::Timeout(NO_CONNECTION_LATELY))
+    }
 }
 
-async fn line(upstream: &Upstream, means: &Means) -> Result<Arc<Line>, ForwardError> {
-    let socket = Socket::connect(&upstream.address).await.map_err(ForwardError::Connect)?;
+/// What is our own fault is none of the upstream's.
+fn tell<T>(vital: &Vital, connected: &Result<T, ForwardError>, means: &Means) {
+    let how = match connected {
+        Err(ForwardError::Connect(error)) if is_our_fault(error) => return,
+        Err(ForwardError::Timeout(_)) => Tried::Silent,
+        Err(_) => Tried::Refused,
+        Ok(_) => Tried::Reached,
+    };
+    vital.tried(how, means.clock.now());
+}
+
+fn is_our_fault(error: &io::Error) -> bool {
+    let os = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    matches!(os, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
+        || error.get_ref().is_some_and(|inner| inner.is::<Exhausted>())
+}
+
+/// The last descriptors are kept for connections that stand.
+#[derive(Debug, thiserror::Error)]
+#[error("too few file descriptors are left")]
+struct Exhausted;
+
+async fn in_time<T>(
+    within: Duration,
+    connecting: impl Future<Output = Result<T, ForwardError>>,
+) -> Result<T, ForwardError> {
+    let connected = tokio::time::timeout(within, connecting).await;
+    connected.unwrap_or(Err(ForwardError::Timeout(NO_CONNECTION)))
+}
+
+async fn line(upstream: &Upstream, means: &Means, within: Duration) -> Result<Arc<Line>, ForwardError> {
+    let socket = Socket::connect(&upstream.address, within).await.map_err(ForwardError::Connect)?;
     if !means.descriptors.allow_upstream(socket.as_raw_fd()) {
-        return Err(ForwardError::Connect(io::Error::other("too few file descriptors are left")));
+        return Err(ForwardError::Connect(io::Error::other(Exhausted)));
     }
     Ok(Line::new(socket))
 }
 
-async fn begin_http1<T>(io: T, line: Arc<Line>) -> Result<Connected, ForwardError>
+async fn begin_http1<T>(io: T, line: Arc<Line>, means: &Means) -> Result<Connected, ForwardError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -121,5 +169,5 @@ where
     let driver = tokio::task::spawn_local(async move {
         let _ = connection.with_upgrades().await;
     });
-    Ok(Connected { sender, driver: driver.abort_handle(), line })
+    Ok(Connected { sender, driver: driver.abort_handle(), born: means.clock.now().mono_ms(), line })
 }

@@ -50,6 +50,8 @@ pub struct Carrier {
     pub scheme: Scheme,
     /// Streams that are under way.
     pub streams: Cell<usize>,
+    /// When it was made, in monotonic milliseconds.
+    pub born: u64,
     /// Since when there is none, in monotonic milliseconds.
     pub idle_since: Cell<u64>,
     driver: AbortHandle,
@@ -89,6 +91,7 @@ where
         line,
         scheme,
         streams: Cell::new(0),
+        born: 0,
         idle_since: Cell::new(0),
         driver: driver.abort_handle(),
     };

@@ -1,6 +1,8 @@
 //! A permitted request goes out: over a pool of our own for each worker, streamed both ways, never sent twice.
 
 mod answer;
+pub mod check;
+mod choose;
 pub mod connect;
 pub mod health;
 mod held;
@@ -20,6 +22,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,25 +31,24 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tower::Service;
 
+use self::choose::{Choice, Standing};
 use self::connect::Means;
+use self::health::Vital;
 use self::held::{AnswerLease, Held};
 use self::patience::{End, Flow, Patience, Wait};
 use self::pool::{Lease, Pool};
 use self::shared::{Shared, StreamLease};
 use self::stream::StreamBody;
 use crate::clock::Clock;
+use crate::config::cluster::Manner;
 use crate::config::upstream::{Speaks, Upstream};
 use crate::gateway::{Forward, ForwardError, Tunnel, Within};
 use crate::request::body::{Body, Source};
 use crate::stores::streams::Kill;
 
-/// How long an upstream may take to its first byte, once the client's body has stopped moving.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// A host that is gone: its connection is asked after it was silent for this long, this often, and given up in minutes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
-/// How long it may pause in the middle of an answer; `live` and `rpc` may for ever.
-const STALL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The upstreams as one worker sees them. Cheap to clone.
 #[derive(Clone)]
@@ -65,11 +67,13 @@ struct Common {
 struct Connections {
     one_by_one: Rc<Pool>,
     shared: Shared,
+    vital: Arc<Vital>,
 }
 
 impl Upstreams {
     /// Pools of one worker.
-    pub fn new(means: Means, clock: Clock) -> Self {
+    pub fn new(means: Means) -> Self {
+        let clock = means.clock.clone();
         let common = Common { upstreams: RefCell::default(), patience: Rc::default(), means, clock };
         Self { common: Rc::new(common) }
     }
@@ -94,59 +98,87 @@ impl Upstreams {
         let new = Rc::new(Connections {
             one_by_one: Rc::new(Pool::new(upstream.clone(), means.clone(), clock.clone())),
             shared: Shared::new(upstream.clone(), means.clone(), clock.clone()),
+            vital: means.health.of(upstream),
         });
         Rc::clone(self.common.upstreams.borrow_mut().entry(upstream.clone()).or_insert(new))
     }
 
     async fn forward(self, forward: Forward) -> Result<Response<Body>, ForwardError> {
-        let connections = self.connections(forward.permit.upstream());
-        connections.one_by_one.used();
-        if speaks_http2(&forward) {
-            self.by_http2(&connections, forward).await
-        } else {
-            self.by_http1(&connections, forward).await
+        let wait = self.wait(&forward);
+        wait.on(self.clone().offer(forward)).await.unwrap_or(Err(ForwardError::Timeout("no answer")))
+    }
+
+    /// Offers the request to one upstream after the other until one takes it. Once any of it may have been sent it is never
+    /// offered again: only the client knows whether that does harm.
+    async fn offer(self, mut forward: Forward) -> Result<Response<Body>, ForwardError> {
+        let cluster = forward.permit.upstream().clone();
+        let mut choice = Choice::new(&cluster, forward.client);
+        let mut last = ForwardError::Closed;
+        while let Some(upstream) = choice.next(|upstream| self.standing(upstream)) {
+            let connections = self.connections(upstream);
+            connections.one_by_one.used();
+            let unanswered = match speaks_http2(&forward, upstream) {
+                true => self.by_http2(&connections, &mut forward, cluster.manner()).await,
+                false => self.by_http1(&connections, &mut forward, cluster.manner()).await,
+            };
+            match unanswered {
+                Ok(answer) => return Ok(answer),
+                Err(Unanswered { error, unsent: Some(request) }) => {
+                    forward.request = *request;
+                    last = error;
+                }
+                Err(Unanswered { error, .. }) => return Err(error),
+            }
         }
+        Err(last)
+    }
+
+    fn standing(&self, upstream: &Upstream) -> Standing {
+        let connections = self.connections(upstream);
+        let out_for = connections.vital.out_for(self.common.clock.now());
+        Standing { out_for, requests: connections.one_by_one.busy() + connections.shared.busy() }
     }
 
     async fn by_http1(
         &self,
         connections: &Connections,
-        forward: Forward,
-    ) -> Result<Response<Body>, ForwardError> {
-        let wait = self.wait(&forward);
-        let Forward { request, asked_whole, unpaced, tunnel, .. } = forward;
-        let key = tunnel.as_ref().and_then(|_| tunnel::expected_accept(&request));
-        let (answer, lease) = match wait.on(exchange(&connections.one_by_one, request)).await {
-            Some(answered) => answered?,
-            None => return Err(ForwardError::Timeout("no answer")),
-        };
+        forward: &mut Forward,
+        manner: &Manner,
+    ) -> Result<Response<Body>, Unanswered> {
+        let request = std::mem::take(&mut forward.request);
+        let key = forward.tunnel.as_ref().and_then(|_| tunnel::expected_accept(&request));
+        let (answer, lease) = exchange(&connections.one_by_one, request, manner.connect_timeout).await?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return switch(answer, lease, tunnel, key.as_deref());
+            return Ok(switch(answer, lease, forward.tunnel.take(), key.as_deref())?);
         }
-        Ok(self.connection_answer(answer, lease, asked_whole, unpaced))
+        let stall = (!forward.unpaced).then_some(manner.progress_timeout);
+        Ok(self.connection_answer(answer, lease, Rc::clone(&forward.asked_whole), stall))
     }
 
     async fn by_http2(
         &self,
         connections: &Connections,
-        forward: Forward,
-    ) -> Result<Response<Body>, ForwardError> {
-        let wait = self.wait(&forward);
-        let Forward { request, unpaced, .. } = forward;
-        let work = async {
-            let mut lease = connections.shared.lease().await?;
-            let answer = http2::exchange(&mut lease, request).await?;
-            answer::check(&answer)?;
-            Ok((answer, lease))
+        forward: &mut Forward,
+        manner: &Manner,
+    ) -> Result<Response<Body>, Unanswered> {
+        let request = std::mem::take(&mut forward.request);
+        let mut lease = match connections.shared.lease(manner.connect_timeout).await {
+            Ok(lease) => lease,
+            Err(error) => return Err(Unanswered { error, unsent: Some(Box::new(request)) }),
         };
-        let (answer, lease) = wait.on(work).await.unwrap_or(Err(ForwardError::Timeout("no answer")))?;
-        Ok(self.stream_answer(answer, lease, unpaced))
+        let answer = http2::exchange(&mut lease, request).await?;
+        answer::check(&answer)?;
+        let stall = (!forward.unpaced).then_some(manner.progress_timeout);
+        Ok(self.stream_answer(answer, lease, stall))
     }
 
     fn wait(&self, forward: &Forward) -> Wait {
         let now = self.common.clock.now();
         match forward.answer_within {
-            Within::Usual => self.common.patience.wait(now, ANSWER_TIMEOUT, Rc::clone(&forward.progress)),
+            Within::Usual => {
+                let limit = forward.permit.upstream().manner().first_byte_timeout;
+                self.common.patience.wait(now, limit, Rc::clone(&forward.progress))
+            }
             Within::Time(time) => self.common.patience.wait(now, time, Rc::default()),
             Within::Ever => self.common.patience.wait(now, Duration::MAX, Rc::default()),
         }
@@ -159,7 +191,7 @@ impl Upstreams {
         answer: Response<Incoming>,
         mut lease: Lease,
         asked_whole: Rc<Cell<bool>>,
-        unpaced: bool,
+        stall: Option<Duration>,
     ) -> Response<Body> {
         lease.judge(&answer, asked_whole);
         answer.map(|body| {
@@ -167,7 +199,7 @@ impl Upstreams {
                 lease.give_back();
                 return Body::Empty;
             }
-            let end = lease.driver().filter(|_| !unpaced).cloned().map(End::Close);
+            let end = stall.zip(lease.driver().cloned().map(End::Close));
             self.watched(Source::Http1(body), Held::Connection(lease), end)
         })
     }
@@ -177,31 +209,32 @@ impl Upstreams {
         &self,
         answer: Response<RecvStream>,
         lease: StreamLease,
-        unpaced: bool,
+        stall: Option<Duration>,
     ) -> Response<Body> {
         answer.map(|recv| {
             if recv.is_end_stream() {
                 return Body::Empty;
             }
             let stop = Rc::<Kill>::default();
-            let end = (!unpaced).then(|| End::Kill(Rc::clone(&stop)));
+            let end = stall.map(|stall| (stall, End::Kill(Rc::clone(&stop))));
             let body = StreamBody::new(recv, stop);
             self.watched(Source::Own(Box::pin(body)), Held::Stream(lease), end)
         })
     }
 
-    fn watched(&self, source: Source, held: Held, end: Option<End>) -> Body {
+    /// `end`: what happens to an answer that stays silent for so long.
+    fn watched(&self, source: Source, held: Held, end: Option<(Duration, End)>) -> Body {
         let flow = Flow::owed(Rc::default());
         let now = self.common.clock.now();
-        let watch = end.map(|end| self.common.patience.watch(now, STALL_TIMEOUT, &flow, end));
+        let watch = end.map(|(limit, end)| self.common.patience.watch(now, limit, &flow, end));
         Body::stream(source, Box::new(AnswerLease::new(held, flow, watch)))
     }
 }
 
 /// What is spoken follows from scheme and request alone: `h2c` is HTTP/2 in the clear, gRPC is HTTP/2 always (over TLS it is
 /// settled there), all else is HTTP/1.1. A WebSocket goes as HTTP/1.1 to any of them: the one way that every server has.
-fn speaks_http2(forward: &Forward) -> bool {
-    let known = matches!(forward.permit.upstream().speaks, Speaks::H2c);
+fn speaks_http2(forward: &Forward, upstream: &Upstream) -> bool {
+    let known = matches!(upstream.speaks, Speaks::H2c);
     forward.tunnel.is_none() && (known || forward.rpc)
 }
 
@@ -219,13 +252,29 @@ impl Service<Forward> for Upstreams {
     }
 }
 
+/// Why there is no answer, and the request itself where nothing of it was sent.
+struct Unanswered {
+    error: ForwardError,
+    unsent: Option<Box<Request<Body>>>,
+}
+
+impl From<ForwardError> for Unanswered {
+    fn from(error: ForwardError) -> Self {
+        Self { error, unsent: None }
+    }
+}
+
 /// Sends the request on a connection. Only a request of which nothing was sent is tried again, on another connection.
 async fn exchange(
     pool: &Rc<Pool>,
     mut request: Request<Body>,
-) -> Result<(Response<Incoming>, Lease), ForwardError> {
+    within: Duration,
+) -> Result<(Response<Incoming>, Lease), Unanswered> {
     loop {
-        let mut lease = pool.lease().await?;
+        let mut lease = match pool.lease(within).await {
+            Ok(lease) => lease,
+            Err(error) => return Err(Unanswered { error, unsent: Some(Box::new(request)) }),
+        };
         match lease.send(request).await {
             Ok(answer) => {
                 answer::check(&answer)?;
@@ -233,7 +282,10 @@ async fn exchange(
             }
             Err(mut error) => match error.take_message() {
                 Some(unsent) if lease.is_reused() => request = unsent,
-                _ => return Err(forward_error(&error.into_error())),
+                unsent => {
+                    let error = forward_error(&error.into_error());
+                    return Err(Unanswered { error, unsent: unsent.map(Box::new) });
+                }
             },
         }
     }

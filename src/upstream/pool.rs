@@ -24,6 +24,8 @@ const IDLE: Duration = Duration::from_secs(4);
 /// Idle connections kept for each worker and upstream: as many as a few busy HTTP/2 clients use at once, since each one
 /// over it is opened anew for every request.
 const MAX_IDLE: usize = 512;
+/// A name may lead elsewhere by now: no connection serves for ever.
+pub const OLDEST: Duration = Duration::from_secs(300);
 /// An upstream that nobody asked for any more, after a reload.
 const FORGET: Duration = Duration::from_secs(600);
 
@@ -34,6 +36,8 @@ pub struct Pool {
     clock: Clock,
     idle: RefCell<Vec<Idle>>,
     last_used: Cell<u64>,
+    /// Connections in use.
+    busy: Cell<usize>,
 }
 
 struct Idle {
@@ -57,11 +61,14 @@ impl Pool {
     /// An empty pool.
     pub fn new(upstream: Upstream, means: Means, clock: Clock) -> Self {
         let last_used = Cell::new(clock.now().mono_ms());
-        Self { upstream, means, clock, idle: RefCell::default(), last_used }
+        Self { upstream, means, clock, idle: RefCell::default(), last_used, busy: Cell::new(0) }
     }
 
-    /// A connection: the one that idled last, or a new one.
-    pub async fn lease(self: &Rc<Self>) -> Result<Lease, ForwardError> {
+    /// A connection: the one that idled last, or a new one within this time.
+    ///
+    /// # Errors
+    /// Why none came about.
+    pub async fn lease(self: &Rc<Self>, within: Duration) -> Result<Lease, ForwardError> {
         while let Some(connected) = self.take() {
             let lease = self.lease_of(connected, true);
             // The runtime hears of a close or of stray bytes later than the kernel does.
@@ -69,10 +76,11 @@ impl Pool {
                 return Ok(lease);
             }
         }
-        for_http1(&self.upstream, &self.means).await.map(|connected| self.lease_of(connected, false))
+        for_http1(&self.upstream, &self.means, within).await.map(|connected| self.lease_of(connected, false))
     }
 
     fn lease_of(self: &Rc<Self>, connected: Connected, reused: bool) -> Lease {
+        self.busy.set(self.busy.get() + 1);
         Lease {
             pool: Rc::clone(self),
             connected: Some(connected),
@@ -85,6 +93,11 @@ impl Pool {
     /// The upstream was asked for.
     pub fn used(&self) {
         self.last_used.set(self.clock.now().mono_ms());
+    }
+
+    /// Connections in use.
+    pub fn busy(&self) -> usize {
+        self.busy.get()
     }
 
     fn take(&self) -> Option<Connected> {
@@ -108,8 +121,9 @@ impl Pool {
 
     fn put(&self, connected: Connected) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < MAX_IDLE {
-            idle.push(Idle { connected: Some(connected), since: self.clock.now().mono_ms() });
+        let now = self.clock.now();
+        if idle.len() < MAX_IDLE && !passed(connected.born, OLDEST, now) {
+            idle.push(Idle { connected: Some(connected), since: now.mono_ms() });
         } else {
             connected.driver.abort();
         }
@@ -126,7 +140,8 @@ impl Pool {
     }
 }
 
-fn passed(since: u64, limit: Duration, now: Now) -> bool {
+/// Whether so much time has passed.
+pub fn passed(since: u64, limit: Duration, now: Now) -> bool {
     u128::from(now.mono_ms().saturating_sub(since)) >= limit.as_millis()
 }
 
@@ -194,6 +209,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.pool.busy.set(self.pool.busy.get().saturating_sub(1));
         if let Some(connected) = &self.connected {
             connected.driver.abort();
         }

@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::connect::{Means, for_http2};
 use super::http2::{Carrier, is_open};
+use super::pool::{OLDEST, passed};
 use crate::clock::{Clock, Now};
 use crate::config::upstream::Upstream;
 use crate::gateway::ForwardError;
@@ -52,11 +53,11 @@ impl Shared {
     ///
     /// # Errors
     /// [`ForwardError`], when there is none and none can be made.
-    pub async fn lease(&self) -> Result<StreamLease, ForwardError> {
+    pub async fn lease(&self, within: Duration) -> Result<StreamLease, ForwardError> {
         for _ in 0..TRIES {
             let lease = match self.find() {
                 Some(lease) => lease,
-                None => self.connect().await?,
+                None => self.connect(within).await?,
             };
             if is_open(&lease).await {
                 return Ok(lease);
@@ -71,10 +72,13 @@ impl Shared {
         let mut open = self.open.borrow_mut();
         // The runtime hears of an end later than the kernel does.
         open.retain(|one| one.streams.get() > 0 || one.line.is_quiet());
-        open.iter().find(|one| one.has_room()).map(|one| self.lease_of(Rc::clone(one)))
+        let now = self.clock.now();
+        open.iter()
+            .find(|one| one.has_room() && !passed(one.born, OLDEST, now))
+            .map(|one| self.lease_of(Rc::clone(one)))
     }
 
-    async fn connect(&self) -> Result<StreamLease, ForwardError> {
+    async fn connect(&self, within: Duration) -> Result<StreamLease, ForwardError> {
         let before = self.failures.get();
         let _alone = self.connecting.lock().await;
         if let Some(lease) = self.find() {
@@ -88,9 +92,10 @@ impl Shared {
                 "all streams of all connections are taken",
             )));
         }
-        let carrier = for_http2(&self.upstream, &self.means).await.inspect_err(|_| {
+        let mut carrier = for_http2(&self.upstream, &self.means, within).await.inspect_err(|_| {
             self.failures.set(before.wrapping_add(1));
         })?;
+        carrier.born = self.clock.now().mono_ms();
         let carrier = Rc::new(carrier);
         self.open.borrow_mut().push(Rc::clone(&carrier));
         Ok(self.lease_of(carrier))
@@ -103,10 +108,14 @@ impl Shared {
 
     /// Closes what idled too long.
     pub fn tick(&self, now: Now) {
-        let idle = |one: &Carrier| {
-            u128::from(now.mono_ms().saturating_sub(one.idle_since.get())) >= IDLE.as_millis()
-        };
-        self.open.borrow_mut().retain(|one| one.streams.get() > 0 || !idle(one));
+        self.open
+            .borrow_mut()
+            .retain(|one| one.streams.get() > 0 || !passed(one.idle_since.get(), IDLE, now));
+    }
+
+    /// Streams under way.
+    pub fn busy(&self) -> usize {
+        self.open.borrow().iter().map(|one| one.streams.get()).sum()
     }
 
     /// No connection is open.

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::ReadBuf;
@@ -24,14 +25,14 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Connects; a name is resolved.
+    /// Connects; a name is resolved each time, and each of its addresses gets its share of the time.
     ///
     /// # Errors
     /// The kernel's or the resolver's, with the path of a Unix socket.
-    pub async fn connect(address: &Address) -> io::Result<Self> {
+    pub async fn connect(address: &Address, within: Duration) -> io::Result<Self> {
         let socket = match address {
             Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((&**host, *port)).await?;
+                let stream = connect_any(host, *port, within).await?;
                 stream.set_nodelay(true)?;
                 // A host that is gone says nothing: streams that may be silent for hours learn of it here.
                 let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_EVERY);
@@ -86,6 +87,24 @@ impl Socket {
             Self::Unix(stream) => stream.try_write_vectored(slices),
         }
     }
+}
+
+/// The first address of a host that takes a connection: one that is silent must not use up the time of the others.
+async fn connect_any(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
+    let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+    let share = within / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in &addresses {
+        if let [only] = addresses.as_slice() {
+            return TcpStream::connect(only).await;
+        }
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
 }
 
 /// What stands in the way to a socket file, for who reads the log at night.

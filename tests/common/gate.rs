@@ -20,6 +20,8 @@ const START: Duration = Duration::from_secs(20);
 pub struct Config {
     /// App file of the site.
     pub app: String,
+    /// Upstreams that serve the same as the first one.
+    pub others: Vec<SocketAddr>,
     /// Lines of `[listen]`, beside the addresses.
     pub listen: String,
     /// Lines of `[limits]`.
@@ -52,6 +54,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             app: "keepstack".into(),
+            others: Vec::new(),
             listen: String::new(),
             limits: String::new(),
             site: String::new(),
@@ -77,14 +80,16 @@ impl Config {
         let [https, http, plain, metrics] = free_addresses();
         let dir = tempfile::Builder::new().prefix("gate").tempdir().unwrap();
         let state = dir.path().join("state");
-        let Self { app, listen, limits, site, tls, files, descriptors, under, environment } = self;
+        let Self { app, others, listen, limits, site, tls, files, descriptors, under, environment } = self;
+        let all: Vec<_> = [upstream].iter().chain(&others).map(|one| format!("\"http://{one}\"")).collect();
         // A `plain` listener wants trusted proxies.
         let plainly = if listen.contains("trusted_proxies") { format!("\"{plain}\"") } else { String::new() };
         let text = format!(
             "[listen]\nhttps = [\"{https}\"]\nhttp = [\"{http}\"]\nplain = [{plainly}]\npublic_port = {port}\n\
              {listen}\n[tls]\n{tls}\n\n[admin]\nsocket = \"{socket}\"\nmetrics = \"{metrics}\"\n\n\
              [state]\ndir = \"{state}\"\n\n[limits]\n{limits}\n\n\
-             [[site]]\nhosts = [\"{HOST}\"]\napp = \"{app}\"\nupstream = \"http://{upstream}\"\n{site}\n",
+             [[site]]\nhosts = [\"{HOST}\"]\napp = \"{app}\"\nupstream = [{all}]\n{site}\n",
+            all = all.join(", "),
             port = https.port(),
             socket = dir.path().join("admin.sock").display(),
             state = state.display(),

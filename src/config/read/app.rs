@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 
 use super::site::{class_of, class_of_key, rate_entry};
-use super::{Doc, Keys, Sketch, Table, Value, headers, login, read_file, route, suggestion};
+use super::{Doc, Keys, Sketch, Table, Value, headers, login, read_file, route, suggestion, upstreams};
 use crate::clock::Now;
 use crate::config::app::{App, AppRoute, Carrier, DenialBody, TokenFormat, Tokens};
 use crate::config::class::Class;
@@ -116,6 +116,7 @@ fn app(mut root: Table<'_>) -> Option<App> {
     let tokens = tokens(root.section("tokens"));
     let app = App {
         routes: routes(&root.section("routes")),
+        health_path: root.parse("health_path", upstreams::parse_path).flatten(),
         login: login::read(&mut root, tokens.account_claim.is_some()),
         tokens,
         csp_variants: variants(&root.section("csp_variants"), &csp),

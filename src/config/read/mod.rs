@@ -17,6 +17,7 @@ mod table;
 mod tokens;
 mod upstream;
 mod upstream_tls;
+mod upstreams;
 mod value;
 
 use std::cell::RefCell;

@@ -5,6 +5,7 @@ use http::Method;
 use super::hosts::Hosts;
 use super::site::class_of;
 use super::upstream_tls::Trust;
+use super::upstreams::Section;
 use super::{Table, Value, upstream};
 use crate::config::class::Class;
 use crate::config::path_pattern::PathPattern;
@@ -15,7 +16,7 @@ use crate::config::values::{Networks, ValueError};
 pub(super) fn route(
     mut table: Table<'_>,
     only_from: &[(Class, Networks)],
-    trust: &Trust<'_>,
+    (trust, asking): (&Trust<'_>, &Section),
     seen: &mut Hosts,
 ) -> Option<SiteRoute> {
     for (key, example) in [("match", "match = \"/internal/*\""), ("class", "class = \"admin\"")] {
@@ -26,7 +27,7 @@ pub(super) fn route(
     }
     let class = class_of(&mut table, "class");
     let matches = table.get("match").and_then(|value| route_match(&value, class));
-    let upstream = upstream::of_route(&mut table, trust, seen);
+    let upstream = upstream::of_route(&mut table, trust, asking.of_routes(), seen);
     let observe = observed(&mut table, class);
     let keep_encoded_slash = keeps_slash(&mut table, class, only_from);
     table.finish();

@@ -7,12 +7,13 @@ use super::gateway::Bodies;
 use super::hosts::Hosts;
 use super::listen::Public;
 use super::upstream_tls::Trust;
-use super::{Keys, Table, Value, app, headers, nearest, route, tokens, upstream};
+use super::{Keys, Table, Value, app, headers, nearest, route, tokens, upstream, upstreams};
 use crate::config::app::App;
 use crate::config::class::Class;
+use crate::config::cluster::Cluster;
 use crate::config::defaults;
 use crate::config::settings::{ClassMap, Site, SiteRoute};
-use crate::config::upstream::{Address, Speaks, Upstream};
+use crate::config::upstream::{Address, Speaks};
 use crate::config::values::{ByteSize, HostPattern, Networks, Rate, ValueError, parse_network, parse_refill};
 
 /// What a site takes over from the rest of the file.
@@ -33,6 +34,7 @@ pub(super) fn site(
     let app = app::of_site(&mut table, apps);
     let trust = Trust::read(&mut table);
     let upstream = upstream::of_site(&mut table, &trust, seen);
+    let asking = upstreams::section(table.section("upstreams"));
     let modes = [("enforce", false), ("observe", true)];
     let observe = table.choice("mode", &modes).unwrap_or(false);
     let only_from = only_from(&table.section("only_from"));
@@ -45,7 +47,7 @@ pub(super) fn site(
     if let Some(app) = &app {
         headers::check_variant(table.section("headers"), &headers.csp, app);
     }
-    let routes = routes(&mut table, &only_from, &trust, seen);
+    let routes = routes(&mut table, &only_from, (&trust, &asking), seen);
     trust.finish();
     warn_of_grpc(&table, upstream.as_ref(), &routes);
     let (doc, span) = (table.doc, table.span.clone());
@@ -53,8 +55,14 @@ pub(super) fn site(
     table.finish();
     let app = app?;
     let verification = tokens.verification(&app, doc);
-    let upstream = upstream?;
-    for port in app.routes.iter().filter_map(|route| route.port) {
+    let host = hosts.first().map(ToString::to_string).unwrap_or_default();
+    let upstream = asking.of_site(&upstream?, &app, &host);
+    for (port, upstream) in app
+        .routes
+        .iter()
+        .filter_map(|route| route.port)
+        .flat_map(|port| upstream.members().iter().map(move |upstream| (port, upstream)))
+    {
         if matches!(upstream.address, Address::Unix(_)) {
             let message =
                 format!("`{}` listens on port {port} too, which a socket file does not lead to", app.name);
@@ -76,6 +84,7 @@ pub(super) fn site(
         download_host: None,
         app,
         upstream,
+        maintenance: asking.maintenance,
         observe,
         only_from,
         headers,
@@ -85,9 +94,10 @@ pub(super) fn site(
 }
 
 /// Not wrong: other protocols of calls are content with HTTP/1.1.
-fn warn_of_grpc(table: &Table<'_>, upstream: Option<&Upstream>, routes: &[SiteRoute]) {
+fn warn_of_grpc(table: &Table<'_>, upstream: Option<&Cluster>, routes: &[SiteRoute]) {
     let of = |route: &SiteRoute| {
-        route.upstream.as_ref().or(upstream).map(|upstream| upstream.speaks == Speaks::Http)
+        let cluster = route.upstream.as_ref().or(upstream);
+        cluster.map(|cluster| cluster.members().iter().any(|upstream| upstream.speaks == Speaks::Http))
     };
     if routes.iter().any(|route| route.class == Class::Rpc && of(route) == Some(true)) {
         table.doc.warning(
@@ -213,11 +223,11 @@ pub(super) fn parse_class(word: &str) -> Result<Class, ValueError> {
 fn routes(
     table: &mut Table<'_>,
     only_from: &[(Class, Networks)],
-    trust: &Trust<'_>,
+    (trust, asking): (&Trust<'_>, &upstreams::Section),
     seen: &mut Hosts,
 ) -> Vec<SiteRoute> {
     let tables = table.tables("route");
-    tables.into_iter().filter_map(|table| route::route(table, only_from, trust, seen)).collect()
+    tables.into_iter().filter_map(|table| route::route(table, only_from, (trust, asking), seen)).collect()
 }
 
 fn merged_rates(own: Vec<(Class, Rate)>, app: &Arc<App>) -> Vec<(Class, Rate)> {

@@ -9,6 +9,7 @@ use http::uri::Authority;
 use super::hosts::Hosts;
 use super::upstream_tls::Trust;
 use super::{Table, Value};
+use crate::config::cluster::{self, Cluster, Manner};
 use crate::config::upstream::{Address, Speaks, Upstream};
 use crate::config::values::ValueError;
 
@@ -17,32 +18,53 @@ const LONGEST_PATH: usize = 107;
 const HELP: &str = "write scheme, host and port, e.g. \"http://127.0.0.1:8000\"; or \"unix:/run/app.sock\"";
 
 /// Reads where a site's requests go.
-pub(super) fn of_site(table: &mut Table<'_>, trust: &Trust<'_>, seen: &mut Hosts) -> Option<Upstream> {
+pub(super) fn of_site(table: &mut Table<'_>, trust: &Trust<'_>, seen: &mut Hosts) -> Option<Cluster> {
     let Some(value) = table.needs("upstream") else {
         let help = "write e.g. upstream = \"http://127.0.0.1:8000\"";
         table.doc.missing(table.span.clone(), "the site names no `upstream`", help);
         return None;
     };
-    if value.is_list() {
-        let items = value.list()?;
-        return match items.as_slice() {
-            [only] => read(only, trust, seen),
-            _ => {
-                value.later("name exactly one upstream");
-                None
-            }
-        };
-    }
-    read(&value, trust, seen)
+    cluster(&value, trust, Manner::default(), seen)
 }
 
 /// Reads where a route's requests go. Without `upstream_tls` of its own it has the site's: another port of one application.
-pub(super) fn of_route(table: &mut Table<'_>, site: &Trust<'_>, seen: &mut Hosts) -> Option<Upstream> {
+pub(super) fn of_route(
+    table: &mut Table<'_>,
+    site: &Trust<'_>,
+    manner: Manner,
+    seen: &mut Hosts,
+) -> Option<Cluster> {
     let own = Trust::read(table);
     let trust = if own.is_given() { &own } else { site };
-    let upstream = table.get("upstream").and_then(|value| read(&value, trust, seen));
+    let upstream = table.get("upstream").and_then(|value| cluster(&value, trust, manner, seen));
     own.finish();
     upstream
+}
+
+/// One upstream, or a list of them that serve the same.
+fn cluster(value: &Value<'_>, trust: &Trust<'_>, manner: Manner, seen: &mut Hosts) -> Option<Cluster> {
+    if !value.is_list() {
+        return Some(Cluster::new(vec![read(value, trust, seen)?], manner));
+    }
+    let items = value.list()?;
+    if items.is_empty() || items.len() > cluster::MOST {
+        value.wrong(ValueError {
+            message: format!("{} upstreams", items.len()),
+            help: format!("name from 1 to {}", cluster::MOST),
+        });
+        return None;
+    }
+    let mut members: Vec<Upstream> = Vec::new();
+    // Each is read, so that each wrong one is told.
+    for (item, upstream) in items.iter().map(|item| (item, read(item, trust, seen))).collect::<Vec<_>>() {
+        let upstream = upstream?;
+        if members.contains(&upstream) {
+            let message = format!("`{upstream}` stands twice");
+            item.wrong(ValueError { message, help: "name each upstream once".into() });
+        }
+        members.push(upstream);
+    }
+    Some(Cluster::new(members, manner))
 }
 
 fn read(value: &Value<'_>, trust: &Trust<'_>, seen: &mut Hosts) -> Option<Upstream> {
