@@ -8,12 +8,14 @@ mod block_file;
 pub mod blocking;
 pub mod defaults;
 mod fetch;
+pub mod handover;
 mod key_sets;
 mod learned;
 mod recall;
 pub mod reload;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -39,6 +41,7 @@ use crate::telemetry::audit::{Audit, Say};
 use crate::warnings::Machine;
 use crate::worker::Workers;
 use defaults::SiteFacts;
+use handover::{Follower, Outside};
 use key_sets::KeySets;
 use reload::Reloader;
 
@@ -80,6 +83,12 @@ pub struct Control {
     /// What was seen of the machine, and when, in nanoseconds of the monotonic clock.
     machine: (u64, Machine),
     key_sets: KeySets,
+    /// What a hand-over changes around us.
+    outside: Option<Box<dyn Outside>>,
+    /// The process that we took over from, while it drains.
+    follower: Option<Follower>,
+    /// The highest number of a block when the store was opened: what came later only we know.
+    last_at_open: u64,
 }
 
 /// What the control thread is made of.
@@ -144,8 +153,12 @@ impl Control {
         let now = clock.now();
         let seal_keys = SealKeys::open(state.path(), now)?;
         kept.seal.publish(&seal_keys.secrets());
+        let last_at_open = opened.blocks.iter().map(|block| block.id).max().unwrap_or(0);
         let mut control = Self {
             started: now,
+            outside: None,
+            follower: None,
+            last_at_open,
             blocks,
             held: opened.blocks.into_iter().map(|block| (block.id, block.held(now))).collect(),
             unwritten: BTreeSet::new(),
@@ -193,6 +206,11 @@ impl Control {
     /// Whether requests are taken, for `status`.
     pub fn set_readiness(&mut self, readiness: Readiness) {
         self.readiness = Some(readiness);
+    }
+
+    /// What a hand-over changes around the control thread; without it there is none.
+    pub fn set_outside(&mut self, outside: Box<dyn Outside>) {
+        self.outside = Some(outside);
     }
 
     /// For the metrics.
@@ -257,6 +275,7 @@ impl Control {
             Ask::Request(id, reply) => drop(reply.send(self.request(id).await)),
             Ask::Find(hand, reply) => drop(reply.send(self.find(hand).await)),
             Ask::Allow(order, reply) => drop(reply.send(self.allow(order, by).await)),
+            Ask::HandOver(stream) => self.hand_over(stream).await,
         }
     }
 

@@ -4,7 +4,7 @@ mod service;
 mod workers;
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -97,13 +97,23 @@ struct Worker {
     streams: Rc<Streams>,
     commands: mpsc::Receiver<Command>,
     waiting: Vec<(SocketAddr, Listener)>,
-    /// Closes the socket when dropped.
-    open: Vec<(Kind, SocketAddr, oneshot::Sender<()>)>,
+    open: Vec<Open>,
     serving: JoinSet<std::io::Result<()>>,
     /// Asks the upstreams for their health, for all workers.
     checks: Option<Checks>,
     /// When the drain began, in monotonic nanoseconds.
     draining: Option<u64>,
+}
+
+/// A socket that the worker listens on.
+struct Open {
+    kind: Kind,
+    /// As the config names it.
+    address: SocketAddr,
+    /// A second descriptor, for a process that takes over.
+    socket: Option<TcpListener>,
+    /// Ends the listener when dropped.
+    _end: oneshot::Sender<()>,
 }
 
 impl Worker {
@@ -213,8 +223,13 @@ impl Worker {
             Command::Clients(answer) => {
                 let _ = answer.send(self.gateway.recent.clients(CLIENTS));
             }
+            Command::Sockets(answer) => {
+                let given =
+                    |one: &Open| Some((one.kind, one.address, one.socket.as_ref()?.try_clone().ok()?));
+                drop(answer.send(self.open.iter().filter_map(given).collect()));
+            }
             Command::Listen { open, close } => {
-                self.open.retain(|(kind, address, _)| !close.contains(&(*kind, *address)));
+                self.open.retain(|one| !close.contains(&(one.kind, one.address)));
                 for (address, listener) in open {
                     self.listen(address, listener);
                 }
@@ -259,6 +274,7 @@ impl Worker {
         let kind = listener.kind();
         let cx = Rc::clone(&self.cx);
         let (open, closed) = oneshot::channel();
+        let socket = listener.second().ok();
         let closed = async { drop(closed.await) };
         match kind {
             Kind::Https | Kind::Plain => {
@@ -272,7 +288,7 @@ impl Worker {
                 self.serving.spawn_local(listener.run_until(cx, service, closed));
             }
         }
-        self.open.push((kind, address, open));
+        self.open.push(Open { kind, address, socket, _end: open });
     }
 }
 

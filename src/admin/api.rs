@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::allow::{AllowOrder, Allowed, HoleShown};
@@ -43,6 +44,8 @@ pub enum Ask {
     Find(Hand, Reply<Found>),
     /// `POST /v1/allow`.
     Allow(AllowOrder, Reply<Allowed>),
+    /// A new process asks for all that this one holds.
+    HandOver(UnixStream),
 }
 
 /// Where one answer goes.

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +16,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -31,6 +33,11 @@ const BODY: usize = 64 << 10;
 /// Answers `POST /v1/explain`: the question and the answer are the explainer's own JSON.
 pub type Explain =
     Arc<dyn Fn(Value) -> Pin<Box<dyn Future<Output = Result<Value, Refusal>> + Send>> + Send + Sync>;
+
+/// What a process that takes over begins with.
+pub const TAKE_OVER: &[u8; 10] = b"take over\n";
+/// How long it may take to say so.
+const SAYS: Duration = Duration::from_secs(5);
 
 /// The bound socket; the file goes when it is dropped.
 #[derive(Debug)]
@@ -84,6 +91,27 @@ impl Socket {
                 serve::connection(stream, routes).await;
                 drop(slot);
             });
+        }
+    }
+}
+
+impl Socket {
+    /// Waits for processes that want to take over, until dropped.
+    pub async fn hand_over(self, commands: mpsc::Sender<Command>) {
+        loop {
+            let Ok((mut stream, _)) = self.listener.accept().await else {
+                tokio::time::sleep(serve::PAUSE).await;
+                continue;
+            };
+            let Some(peer) = admitted(&stream) else { continue };
+            let mut said = [0; TAKE_OVER.len()];
+            let heard = tokio::time::timeout(SAYS, stream.read_exact(&mut said)).await;
+            if matches!(heard, Ok(Ok(_))) && said == *TAKE_OVER {
+                let command = Command { by: peer.0, ask: Ask::HandOver(stream) };
+                if commands.send(command).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn demo(args: &Args, out: &mut dyn Write) -> u8 {
         Ok(demo) => {
             let _ = writeln!(out, "Starting; the sample application listens on {}.", demo.upstream);
             announce_when_ready(demo.clone());
-            run::serve(&demo.config())
+            run::serve(&demo.config(), false)
         }
         Err(error) => {
             complain(format_args!("the demo cannot start: {error}"));

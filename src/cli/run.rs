@@ -19,6 +19,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Take over from the gateway that runs with the same state directory: its sockets go over, and no connection is refused.
+    #[arg(long, conflicts_with = "app")]
+    take_over: bool,
     /// A first try without a config file: stand before this application, with a certificate of our own.
     #[arg(long, requires = "upstream", value_name = "NAME")]
     app: Option<String>,
@@ -41,11 +44,11 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> u8 {
             return exit::ERROR;
         }
     };
-    serve(&path)
+    serve(&path, args.take_over)
 }
 
-/// Loads a config and serves it until a signal ends the process.
-pub(super) fn serve(path: &Path) -> u8 {
+/// Loads a config and serves it until a signal ends the process; `take_over`: from the gateway that runs.
+pub(super) fn serve(path: &Path, take_over: bool) -> u8 {
     let Loaded { settings, warnings, unread } = match config::load_to_start(path, has_store) {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -61,7 +64,7 @@ pub(super) fn serve(path: &Path) -> u8 {
             "THE BLOCK FILE IS NOT TAKEN, because it has mistakes; the blocks of its last good copy hold until it is mended:\n{unread}"
         ));
     }
-    match crate::serve::run(&settings) {
+    match crate::serve::run(&settings, take_over) {
         Ok(()) => exit::OK,
         Err(error) => {
             complain_in_time(error.to_string());

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use super::Control;
-use super::blocking::SWEEP;
 use super::defaults::one_site;
 use crate::admin::allow::{AllowOrder, Allowed, HoleShown};
 use crate::admin::api::{Refusal, RefusalKind, SCHEMA};
@@ -49,7 +48,7 @@ impl Control {
         }
         self.holes.push(hole.clone());
         self.publish_holes();
-        let confirmed = self.workers.sweep(SWEEP).await.confirmed;
+        let confirmed = self.sweep(&[]).await.confirmed;
         let shown = HoleShown::from(&hole);
         let outcome = if confirmed { "confirmed" } else { "not confirmed" };
         self.audit(&Entry { action: "allow", by, what: &shown, reason: &shown.reason, outcome });

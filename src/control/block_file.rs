@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 
 use super::Control;
-use super::blocking::SWEEP;
 use crate::clock::Now;
 use crate::config::settings::{FileBlock, FileWhat};
 use crate::request::credential::{Fingerprint, Key};
@@ -23,7 +22,7 @@ impl Control {
         let Some((ids, lifted)) = self.take_file() else { return };
         if !ids.is_empty() {
             self.publish(&ids);
-            let swept = self.workers.sweep(SWEEP).await;
+            let swept = self.sweep(&ids).await;
             let durable = self.commit(&ids);
             self.write_down("block", &ids, swept.confirmed && durable);
         }

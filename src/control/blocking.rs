@@ -38,7 +38,7 @@ impl Control {
         }
         let ids: Vec<u64> = taken.iter().map(|(id, ..)| *id).collect();
         self.publish(&ids); //                                    1. in memory, seen by every new request
-        let swept = self.workers.sweep(SWEEP).await; //           2. every worker has cut what it means
+        let swept = self.sweep(&ids).await; //                    2. every worker has cut what it means
         let durable = self.commit(&ids); //                       3. on the disk
         self.write_down("block", &ids, swept.confirmed && durable); // 4. in the audit log
         self.reply(taken, swept, durable); //                     5. only now the person hears of it
@@ -210,7 +210,7 @@ impl Control {
         match self.read_spool() {
             Ok(Some(TakenIn { ids, paths })) => {
                 self.publish(&ids);
-                let swept = self.workers.sweep(SWEEP).await;
+                let swept = self.sweep(&ids).await;
                 let durable = self.commit(&ids);
                 self.write_down("block", &ids, swept.confirmed && durable);
                 self.clear_spool(durable, &paths);

@@ -168,6 +168,14 @@ impl Listener {
         self.socket.local_addr()
     }
 
+    /// A second descriptor of its socket.
+    ///
+    /// # Errors
+    /// When there is none left.
+    pub fn second(&self) -> io::Result<std::net::TcpListener> {
+        self.socket.try_clone()
+    }
+
     /// What it is for.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -38,6 +38,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Https, Self::Http, Self::Plain];
+
     /// The label of `portcullis_connections{listener}`.
     pub const fn word(self) -> &'static str {
         match self {

@@ -106,7 +106,7 @@ impl Live {
                             file: new.path.clone(),
                             source: "".into(),
                             span: None,
-                            message: super::bind_error(kind, address, &error),
+                            message: super::sockets::bind_error(kind, address, &error),
                             help: "ports below 1024 cannot be bound once privileges are gone: then restart"
                                 .into(),
                         });

@@ -1,9 +1,13 @@
 //! The composition root: open, compile, bind, start, wait, drain.
 
+mod doors;
 mod live;
 mod notify;
 mod passed;
 mod shows;
+mod sockets;
+mod stops;
+mod takeover;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -13,18 +17,21 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use self::doors::Doors;
 use self::live::Live;
 use self::passed::Passed;
+use self::sockets::bind;
+use self::stops::{Stops, end};
+use self::takeover::Handed;
 use crate::admin::api::Command as AdminCommand;
-use crate::admin::metrics::{Shown, serve as serve_metrics};
+use crate::admin::metrics::Shown;
 use crate::admin::readiness;
-use crate::admin::socket::Socket;
 use crate::clock::Clock;
 use crate::config::settings::{Settings, Site};
 use crate::config::watch::{Contents, Pace, Watch};
 use crate::config::{self, Loaded};
+use crate::control::handover::Outside as _;
 use crate::control::{Control, Parts};
-use crate::listener::Kind;
 use crate::listener::accept::Listener;
 use crate::listener::caps::Caps;
 use crate::listener::tls::{Certificates, Resolver, Wanted, server_config};
@@ -50,11 +57,11 @@ const START: Duration = Duration::from_secs(10);
 /// Whatever went wrong, for the person at the terminal.
 pub type Fault = Box<dyn Error + Send + Sync>;
 
-/// Serves a config until SIGTERM or SIGINT, then drains.
+/// Serves a config until SIGTERM or SIGINT, then drains. `take_over`: from the gateway that runs with this state directory.
 ///
 /// # Errors
 /// What kept the gateway from starting, or ended it.
-pub fn run(settings: &Settings) -> Result<(), Fault> {
+pub fn run(settings: &Settings, take_over: bool) -> Result<(), Fault> {
     prepare_process();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything that takes time: a signal that nobody hears would end the process.
@@ -64,7 +71,7 @@ pub fn run(settings: &Settings) -> Result<(), Fault> {
     let seen = Contents::of(&settings.files);
     let loaded = config::load_to_start(&settings.path, directory::has_store);
     let loaded = loaded.map_err(|problems| problems.to_string())?;
-    let gateway = Parted::open(loaded, clock, seen)?;
+    let gateway = Parted::open(loaded, clock, seen, take_over)?;
     runtime.block_on(gateway.serve(hangup))
 }
 
@@ -84,13 +91,14 @@ struct Parted {
     said: ProcessLog,
     metrics: Vec<Arc<Metrics>>,
     sockets: Vec<Vec<(SocketAddr, Listener)>>,
+    handed: Option<Handed>,
     changed: mpsc::Receiver<()>,
     change: mpsc::Sender<()>,
     watch: Arc<Watch>,
 }
 
 impl Parted {
-    fn open(loaded: Loaded, clock: Clock, seen: Contents) -> Result<Self, Fault> {
+    fn open(loaded: Loaded, clock: Clock, seen: Contents, take_over: bool) -> Result<Self, Fault> {
         let settings = loaded.settings.clone();
         let passed = Arc::new(Passed::take()?);
         let state = StateDir::open(&settings.state_dir).map_err(|error| {
@@ -129,6 +137,8 @@ impl Parted {
             seen,
             &settings,
         );
+        // As late as can be: from here on the other one takes no orders.
+        let handed = if take_over { takeover::ask(&settings.state_dir)? } else { None };
         let control = Control::open(Parts {
             clock: clock.clone(),
             blocks: Arc::clone(&blocks),
@@ -138,7 +148,7 @@ impl Parted {
             kept: kept.clone(),
             say,
         })?;
-        let sockets = bind(&settings, workers, &passed)?;
+        let sockets = bind(&settings, workers, &passed, handed.as_ref())?;
         let metrics = (0..workers).map(|_| Metrics::new()).collect::<Result<_, _>>()?;
         Ok(Self {
             settings,
@@ -155,6 +165,7 @@ impl Parted {
             said,
             metrics,
             sockets,
+            handed,
             changed,
             change,
             watch,
@@ -178,18 +189,21 @@ impl Parted {
         self.control.set_workers(workers.clone());
         self.control.set_readiness(readiness.clone());
         let (commands, asked) = mpsc::channel::<AdminCommand>(crate::control::QUEUE);
-        let socket = Socket::bind(&self.settings.admin.socket)
-            .map_err(|error| format!("cannot bind admin.socket: {error}"))?;
+        let (give_way, mut given_way) = mpsc::channel(1);
+        let only_from = Arc::clone(&self.shared.metrics_only_from);
+        let mut doors = Doors {
+            admin: self.settings.admin.socket.clone(),
+            handover: takeover::socket(&self.settings.state_dir),
+            metrics: self.settings.admin.metrics,
+            commands,
+            explain: shows::explain(&self),
+            shown: Shown { scrape: shows::scrape(&self), readiness, only_from },
+            drain: Box::new(move || give_way.try_send(()).unwrap_or_default()),
+            tasks: tokio::task::JoinSet::new(),
+        };
+        doors.open()?;
+        self.control.set_outside(Box::new(doors));
         let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(socket.serve(commands, shows::explain(&self)));
-        if let Some(address) = self.settings.admin.metrics {
-            let listener = tokio::net::TcpListener::bind(address)
-                .await
-                .map_err(|error| format!("cannot bind admin.metrics {address}: {error}"))?;
-            let only_from = Arc::clone(&self.shared.metrics_only_from);
-            tasks
-                .spawn(serve_metrics(listener, Shown { scrape: shows::scrape(&self), readiness, only_from }));
-        }
         if !workers.sweep(START).await.confirmed {
             return Err("the workers did not come up".into());
         }
@@ -198,7 +212,12 @@ impl Parted {
         let log = self.log.control();
         tasks.spawn(on_each(rotated, move || log.reopen()));
         latch.ready();
-        notify::ready().map_err(|error| format!("cannot tell systemd at NOTIFY_SOCKET: {error}"))?;
+        let took_over = self.handed.is_some();
+        if let Some(handed) = self.handed.take() {
+            let follower = tokio::net::UnixStream::from_std(handed.taken()?)?;
+            self.control.set_follower(follower).await;
+        }
+        notify::ready(took_over).map_err(|error| format!("cannot tell systemd at NOTIFY_SOCKET: {error}"))?;
         let say = say(self.clock.clone(), &self.said);
         say(&started(&self.settings));
         let policy = Arc::clone(&self.policy);
@@ -208,7 +227,7 @@ impl Parted {
             notify::stopping(policy.load().settings.limits.drain_timeout);
             drain.send_replace(true);
         };
-        let until = end(stops, begin_drain, &mut ends, workers.len());
+        let until = end(stops, &mut given_way, begin_drain, (&mut ends, workers.len()));
         let result = tokio::select! {
             () = self.control.run(asked, self.changed) => Err("the control thread has ended".into()),
             result = until => result,
@@ -263,81 +282,6 @@ impl Parted {
         }
         Ok(Workers::new(senders))
     }
-}
-
-/// The signals that end the gateway.
-struct Stops {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Stops {
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// Waits for a signal, then for the workers to drain; a second signal ends at once. A worker that dies ends the process.
-async fn end(
-    mut stops: Stops,
-    begin_drain: impl Fn(),
-    ends: &mut mpsc::Receiver<Result<(), String>>,
-    workers: usize,
-) -> Result<(), Fault> {
-    let mut left = workers;
-    let mut draining = false;
-    while left > 0 {
-        tokio::select! {
-            ended = ends.recv() => match ended {
-                Some(Ok(())) if draining => left -= 1,
-                Some(Ok(())) => return Err("a worker has ended by itself".into()),
-                Some(Err(error)) => return Err(format!("a worker has died: {error}").into()),
-                None => return Ok(()),
-            },
-            () = stops.next() => {
-                if draining {
-                    return Ok(());
-                }
-                draining = true;
-                begin_drain();
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Every address once for each worker: the kernel spreads connections over them.
-fn bind(
-    settings: &Settings,
-    workers: usize,
-    passed: &Passed,
-) -> Result<Vec<Vec<(SocketAddr, Listener)>>, Fault> {
-    let wanted = live::wanted(settings);
-    passed.all_named(&wanted)?;
-    let mut sockets = Vec::new();
-    for _ in 0..workers {
-        let mut own = Vec::new();
-        for (kind, address) in wanted.iter().copied() {
-            let listener = passed.open(address, kind).map_err(|error| bind_error(kind, address, &error))?;
-            own.push((address, listener));
-        }
-        sockets.push(own);
-    }
-    Ok(sockets)
-}
-
-fn bind_error(kind: Kind, address: SocketAddr, error: &std::io::Error) -> String {
-    let help = match error.kind() {
-        std::io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 want CAP_NET_BIND_SERVICE (`setcap cap_net_bind_service=+ep`) or root"
-        }
-        std::io::ErrorKind::AddrInUse => "; another program listens there: stop it, or set another address",
-        _ => "",
-    };
-    format!("cannot listen on {address} (listen.{}): {error}{help}", kind.word())
 }
 
 /// As many descriptors as the system allows, and no core dump: it would hold keys and tokens.

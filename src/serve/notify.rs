@@ -3,17 +3,20 @@
 use std::io;
 use std::time::Duration;
 
-use sd_notify::NotifyState::{ExtendTimeoutUsec, Ready, Reloading, Status, Stopping};
+use sd_notify::NotifyState::{ExtendTimeoutUsec, MainPid, Ready, Reloading, Status, Stopping};
 use sd_notify::{NotifyState, notify};
 
 /// What a stop takes beside the drain.
 const REST: Duration = Duration::from_secs(10);
 
-/// Every listener stands.
+/// Every listener stands. A process that took over is the one to watch from now on.
 ///
 /// # Errors
 /// When systemd does not hear it: it would wait, and then end the gateway.
-pub fn ready() -> io::Result<()> {
+pub fn ready(took_over: bool) -> io::Result<()> {
+    if took_over {
+        notify(&[MainPid(std::process::id())])?;
+    }
     notify(&[Ready, Status("serving")])
 }
 

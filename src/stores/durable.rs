@@ -135,6 +135,11 @@ impl Store {
         })
     }
 
+    /// Closes the file: another process may open it. The next write opens it again, if that one lets it.
+    pub fn release(&mut self) {
+        self.database = None;
+    }
+
     /// As after an I/O error.
     #[cfg(test)]
     pub(crate) fn break_for_test(&mut self) {

@@ -1,8 +1,9 @@
 //! The workers as the control thread sees them: what it asks, and how it waits for the answers.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::listener::Kind;
@@ -19,6 +20,8 @@ pub enum Command {
     Recall(Query, oneshot::Sender<Vec<Record>>),
     /// Say whose the remembered requests are: some of their clients, each with its number of requests.
     Clients(oneshot::Sender<Vec<(Client, usize)>>),
+    /// Give a second descriptor of every socket that it listens on.
+    Sockets(oneshot::Sender<Vec<(Kind, SocketAddr, TcpListener)>>),
     /// A new policy for connections too, and other sockets: open these, close those (their connections live on).
     Listen {
         /// To serve from now on, each with the address that the config names.
@@ -61,12 +64,22 @@ impl Workers {
 
     /// Lets every worker sweep, at the same time, and waits for all answers, at most `limit`.
     pub async fn sweep(&self, limit: Duration) -> Swept {
+        self.sweep_but(limit, false).await
+    }
+
+    /// The same in a drain: a worker that has ended has no streams left.
+    pub async fn sweep_remaining(&self, limit: Duration) -> Swept {
+        self.sweep_but(limit, true).await
+    }
+
+    async fn sweep_but(&self, limit: Duration, may_have_ended: bool) -> Swept {
         let mut answers = Vec::with_capacity(self.senders.len());
         let mut confirmed = true;
         for sender in &self.senders {
             let (answer, done) = oneshot::channel();
             match sender.try_send(Command::Sweep(answer)) {
                 Ok(()) => answers.push(done),
+                Err(TrySendError::Closed(_)) if may_have_ended => {}
                 Err(_) => confirmed = false,
             }
         }
@@ -75,7 +88,7 @@ impl Workers {
             for done in answers {
                 match done.await {
                     Ok(streams) => cut += streams,
-                    Err(_) => confirmed = false,
+                    Err(_) => confirmed &= may_have_ended,
                 }
             }
         };
@@ -93,6 +106,11 @@ impl Workers {
     /// Whose the requests are that are remembered: some clients of each worker. `None`: not all have answered.
     pub async fn clients(&self, limit: Duration) -> Option<Vec<(Client, usize)>> {
         self.gather(Command::Clients, limit).await
+    }
+
+    /// A second descriptor of every socket of every worker. `None`: not all have answered.
+    pub async fn sockets(&self, limit: Duration) -> Option<Vec<(Kind, SocketAddr, TcpListener)>> {
+        self.gather(Command::Sockets, limit).await
     }
 
     async fn gather<T>(

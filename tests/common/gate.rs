@@ -98,7 +98,7 @@ impl Config {
         for (name, text) in files {
             place(&dir.path().join(name), &text);
         }
-        let child = spawn(dir.path(), descriptors, &under, &environment);
+        let child = spawn(dir.path(), descriptors, &under, &environment, &[]);
         Gate { https, http, plain, metrics, dir, child }
     }
 }
@@ -216,8 +216,23 @@ impl Gate {
 
     /// Starts again after [`Gate::kill`], with the same config, state and addresses.
     pub fn start_again(&mut self) {
-        self.child = spawn(self.dir.path(), None, &[], &[]);
+        self.child = spawn(self.dir.path(), None, &[], &[], &[]);
         self.wait_ready();
+    }
+
+    /// Starts a new process that takes over, waits until it has, and gives the old one.
+    pub fn take_over(&mut self) -> Old {
+        let new = spawn(self.dir.path(), None, &[], &[], &["--take-over"]);
+        let old = std::mem::replace(&mut self.child, new);
+        let pid = format!("\"pid\": {},", self.child.id());
+        let taken = wait_until(START, || {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the new process has ended ({ended:?}): {}", self.errors());
+            let status = self.cli(["status", "--json"]);
+            String::from_utf8_lossy(&status.stdout).replace("\":", "\": ").replace("  ", " ").contains(&pid)
+        });
+        assert!(taken, "the new process has not taken over: {}", self.errors());
+        Old(old)
     }
 
     /// Waits until it has ended by itself; its exit code.
@@ -241,6 +256,28 @@ impl Gate {
     }
 }
 
+/// A process that another has taken over from; killed when dropped.
+pub struct Old(Child);
+
+impl Old {
+    /// Waits until it has ended by itself; its exit code.
+    pub fn wait_ended(&mut self, limit: Duration) -> Option<i32> {
+        let mut code = None;
+        wait_until(limit, || {
+            code = self.0.try_wait().unwrap().map(|status| status.code().unwrap_or(-1));
+            code.is_some()
+        });
+        code
+    }
+}
+
+impl Drop for Old {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Drop for Gate {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -248,7 +285,13 @@ impl Drop for Gate {
     }
 }
 
-fn spawn(dir: &Path, descriptors: Option<u32>, under: &[&str], environment: &[(&str, String)]) -> Child {
+fn spawn(
+    dir: &Path,
+    descriptors: Option<u32>,
+    under: &[&str],
+    environment: &[(&str, String)],
+    more: &[&str],
+) -> Child {
     let output = |name| File::options().create(true).append(true).open(dir.join(name)).unwrap();
     let limit = descriptors.map_or_else(|| "unlimited".to_owned(), |most| most.to_string());
     let script = "[ \"$0\" = unlimited ] || ulimit -n \"$0\"; exec \"$@\"";
@@ -259,6 +302,7 @@ fn spawn(dir: &Path, descriptors: Option<u32>, under: &[&str], environment: &[(&
         .arg("run")
         .arg("--config")
         .arg(dir.join("portcullis.toml"))
+        .args(more)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(output("stdout"))

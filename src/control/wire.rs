@@ -1,0 +1,177 @@
+//! What two processes say to each other in a hand-over: lines of JSON, and sockets beside them.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixStream;
+
+use crate::listener::Kind;
+use crate::stores::blocks::Block;
+
+/// The word of a new process that takes requests.
+pub const TAKEN: &[u8; 6] = b"taken\n";
+/// Sockets in one message; the kernel takes 253.
+const BATCH: usize = 64;
+/// Longest line beside them.
+const LINE: usize = 16 << 10;
+
+/// A listening socket and what it is for.
+pub type Door = (Kind, SocketAddr, TcpListener);
+
+/// Blocks as they stand now; ended ones are lifted.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Fed {
+    /// Counts the messages.
+    pub number: u64,
+    /// The blocks.
+    pub blocks: Vec<Block>,
+}
+
+/// What a draining process has made of a [`Fed`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Swept {
+    /// Of that message.
+    pub number: u64,
+    /// Streams cut.
+    pub cut: usize,
+    /// Every worker has answered.
+    pub confirmed: bool,
+}
+
+/// Names the sockets of one message, in their order.
+#[derive(Debug, Serialize, Deserialize)]
+struct Names {
+    doors: Vec<(String, SocketAddr)>,
+    /// Another message follows.
+    more: bool,
+}
+
+/// A value as one line.
+pub fn line(value: &impl Serialize) -> String {
+    // Numbers, words and lists of our own: nothing that JSON cannot say.
+    let mut line = serde_json::to_string(value).unwrap_or_default();
+    line.push('\n');
+    line
+}
+
+/// Sends sockets.
+///
+/// # Errors
+/// The system's.
+pub async fn give(stream: &UnixStream, doors: &[Door]) -> io::Result<()> {
+    let batches: Vec<&[Door]> = if doors.is_empty() { vec![&[]] } else { doors.chunks(BATCH).collect() };
+    let last = batches.len() - 1;
+    for (number, batch) in batches.into_iter().enumerate() {
+        let names = batch.iter().map(|(kind, address, _)| (kind.word().to_owned(), *address)).collect();
+        let said = line(&Names { doors: names, more: number < last });
+        let descriptors: Vec<BorrowedFd<'_>> = batch.iter().map(|(.., socket)| socket.as_fd()).collect();
+        stream.writable().await?;
+        stream
+            .async_io(tokio::io::Interest::WRITABLE, || send(stream, said.as_bytes(), &descriptors))
+            .await?;
+    }
+    Ok(())
+}
+
+fn send(stream: &UnixStream, said: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("too many sockets at once"));
+    }
+    let sent = sendmsg(stream, &[IoSlice::new(said)], &mut control, SendFlags::NOSIGNAL)?;
+    if sent == said.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// Takes the sockets that a running gateway gives.
+///
+/// # Errors
+/// When it breaks off, or says what we do not understand.
+pub fn take(stream: &StdStream) -> io::Result<Vec<Door>> {
+    let mut doors = Vec::new();
+    loop {
+        let (names, descriptors) = receive(stream)?;
+        if names.doors.len() != descriptors.len() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "sockets are missing"));
+        }
+        for ((word, address), descriptor) in names.doors.into_iter().zip(descriptors) {
+            let unknown = || io::Error::new(io::ErrorKind::InvalidData, "a socket of an unknown kind");
+            let kind = Kind::ALL.into_iter().find(|kind| kind.word() == word).ok_or_else(unknown)?;
+            doors.push((kind, address, TcpListener::from(descriptor)));
+        }
+        if !names.more {
+            return Ok(doors);
+        }
+    }
+}
+
+/// One line and the sockets beside it.
+fn receive(stream: &StdStream) -> io::Result<(Names, Vec<OwnedFd>)> {
+    let (mut said, mut descriptors) = (Vec::new(), Vec::new());
+    // One byte after the other: what stands behind the line belongs to the next message, and so do its sockets.
+    while said.last() != Some(&b'\n') {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let got = recvmsg(stream, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(received) = message {
+                descriptors.extend(received);
+            }
+        }
+        if got.bytes == 0 || said.len() >= LINE {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        said.extend_from_slice(&byte);
+    }
+    Ok((serde_json::from_slice(&said)?, descriptors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hundred_sockets_go_over_and_listen_on() {
+        let doors: Vec<Door> = (0..100)
+            .map(|n| {
+                let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+                let kind = if n % 2 == 0 { Kind::Https } else { Kind::Http };
+                (kind, socket.local_addr().unwrap(), socket)
+            })
+            .collect();
+        let (ours, theirs) = StdStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let taken = std::thread::spawn(move || take(&theirs).unwrap());
+        give(&UnixStream::from_std(ours).unwrap(), &doors).await.unwrap();
+        let addresses: Vec<_> = doors.iter().map(|(kind, address, _)| (*kind, *address)).collect();
+        drop(doors);
+        let taken = taken.join().unwrap();
+        assert_eq!(taken.iter().map(|(kind, address, _)| (*kind, *address)).collect::<Vec<_>>(), addresses);
+        assert!(addresses.iter().all(|(_, address)| std::net::TcpStream::connect(address).is_ok()));
+    }
+
+    #[test]
+    fn who_breaks_off_or_talks_nonsense_gives_nothing() {
+        use std::io::Write as _;
+        for said in [
+            &b""[..],
+            b"{\"doors\":[]",
+            b"nonsense\n",
+            b"{\"doors\":[[\"https\",\"127.0.0.1:1\"]],\"more\":false}\n",
+        ] {
+            let (mut ours, theirs) = StdStream::pair().unwrap();
+            ours.write_all(said).unwrap();
+            drop(ours);
+            assert!(take(&theirs).is_err(), "{said:?}");
+        }
+    }
+}

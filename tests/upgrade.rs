@@ -1,0 +1,172 @@
+//! A new process takes over from the running one: nobody is refused, no block is forgotten, and one that fails changes nothing.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's own functions are test code")]
+#![allow(clippy::disallowed_methods, reason = "tests wait for the real world")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::gate::{Config, Gate};
+use common::tokens::{App, session};
+use common::upstream::{OK, Upstream};
+use common::{HOST, raw, wait_until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Answers at once, but `/stream`, which gives a piece now and then for as long as somebody takes it.
+fn application() -> Upstream {
+    Upstream::scripted(|mut session| {
+        while let Some(head) = session.head() {
+            if !head.starts_with("GET /stream") {
+                session.send(OK);
+                continue;
+            }
+            let mut open = session.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+            while open {
+                open = session.send(&[b'd'; 1024]);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            return;
+        }
+    })
+}
+
+fn gate(app: &App, upstream: &Upstream, limits: &str) -> Gate {
+    Config { app: app.path(), limits: limits.into(), ..Config::default() }.start(upstream.address)
+}
+
+fn block(gate: &Gate, token: &str) -> serde_json::Value {
+    let done = gate.cli_with(["block", "token", "-", "--json"], token);
+    assert!(done.status.success(), "{done:?}");
+    serde_json::from_slice(&done.stdout).unwrap()
+}
+
+async fn status_of(gate: &Gate, token: &str) -> u16 {
+    gate.ask("GET /api", &format!("Authorization: Bearer {token}\r\n"), b"").await.status
+}
+
+/// Sends a request and reads the head of its answer.
+async fn begin(
+    gate: &Gate,
+    path: &str,
+    token: &str,
+) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    let mut stream = gate.connect().await;
+    let port = gate.https.port();
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nAuthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP");
+    stream
+}
+
+/// Asks again and again, each time by a new connection, until it is told to stop.
+async fn ask_on(address: SocketAddr, ca: &Path, stop: &AtomicBool, answered: &AtomicUsize) {
+    while !stop.load(Ordering::SeqCst) {
+        let mut stream = raw::tls(address, HOST, raw::trusting(ca, &[])).await.expect("a connection");
+        let request = format!("GET /a HTTP/1.1\r\nHost: {HOST}:{}\r\n\r\n", address.port());
+        assert_eq!(raw::ask(&mut stream, request.as_bytes()).await.status, 200);
+        answered.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn nobody_is_refused_while_processes_take_over_from_each_other() {
+    let (upstream, app) = (application(), App::everywhere("hmac-pair"));
+    let mut gate = gate(&app, &upstream, "drain_timeout = \"3s\"");
+    let (address, ca) = (gate.https, gate.ca());
+    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (told, counted) = (Arc::clone(&stop), Arc::clone(&answered));
+    let clients = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let clients = (0..8).map(|_| ask_on(address, &ca, &told, &counted));
+        runtime.block_on(futures_util::future::join_all(clients));
+    });
+    for _ in 0..3 {
+        let mut old = gate.take_over();
+        assert_eq!(old.wait_ended(Duration::from_secs(15)), Some(0));
+        let before = answered.load(Ordering::SeqCst);
+        let goes_on = || answered.load(Ordering::SeqCst) > before + 20 || clients.is_finished();
+        assert!(wait_until(Duration::from_secs(10), goes_on));
+    }
+    stop.store(true, Ordering::SeqCst);
+    clients.join().unwrap();
+}
+
+#[tokio::test]
+async fn blocks_go_over_and_those_of_the_new_process_cut_streams_of_the_old() {
+    let (upstream, app) = (application(), App::everywhere("hmac-pair"));
+    let mut gate = gate(&app, &upstream, "drain_timeout = \"60s\"");
+    let (early, late, own) = (session(1), session(2), session(3));
+    block(&gate, &early);
+    let mut stream = begin(&gate, "/stream", &late).await;
+    let mut others = begin(&gate, "/stream", &own).await;
+    let mut old = gate.take_over();
+    assert_eq!((status_of(&gate, &early).await, status_of(&gate, &own).await), (401, 200));
+    let start = Instant::now();
+    let blocked = block(&gate, &late);
+    assert_eq!(
+        (blocked["cut"].as_u64(), blocked["confirmed"].as_bool(), blocked["durable"].as_bool()),
+        (Some(1), Some(true), Some(true)),
+        "{blocked}"
+    );
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "its stream of before is cut in the old process");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let mut piece = [0; 65536];
+    for _ in 0..10 {
+        others.read_exact(&mut piece[..1024]).await.unwrap();
+    }
+    assert_eq!(status_of(&gate, &late).await, 401);
+    drop(others);
+    assert_eq!(old.wait_ended(Duration::from_secs(20)), Some(0), "it ends with its last stream");
+    let after = block(&gate, &own);
+    assert_eq!(after["confirmed"].as_bool(), Some(true), "who is gone is not waited for");
+    gate.kill();
+    gate.start_again();
+    for token in [&early, &late, &own] {
+        assert_eq!(status_of(&gate, token).await, 401, "all are in the store of the new one");
+    }
+}
+
+#[tokio::test]
+async fn a_new_process_that_fails_changes_nothing() {
+    let (upstream, app) = (application(), App::everywhere("hmac-pair"));
+    let mut gate = gate(&app, &upstream, "");
+    let path = gate.state().join("handover.sock");
+    for (subject, said) in (1..).zip([&b"take over\n"[..], b"take", b"nonsense!!\n", b""]) {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.write_all(said).unwrap();
+        if said.ends_with(b"over\n") {
+            // It has the sockets, and dies.
+            stream.read_exact(&mut [0; 8]).unwrap();
+        }
+        drop(stream);
+        let up = wait_until(Duration::from_secs(10), || gate.cli(["status"]).status.success());
+        assert!(up, "{said:?}: {}", gate.errors());
+        let token = session(subject);
+        assert_eq!(block(&gate, &token)["durable"].as_bool(), Some(true));
+        assert_eq!(status_of(&gate, &token).await, 401);
+    }
+    assert!(gate.errors().contains("has failed (it ended before it was ready)"), "{}", gate.errors());
+    let mut old = gate.take_over();
+    assert_eq!(old.wait_ended(Duration::from_secs(20)), Some(0));
+}
+
+#[tokio::test]
+async fn where_no_gateway_runs_it_is_a_start_like_any_other() {
+    let (upstream, app) = (application(), App::everywhere("hmac-pair"));
+    let mut gate = gate(&app, &upstream, "");
+    gate.kill();
+    drop(gate.take_over());
+    assert_eq!(gate.ask("GET /a", "", b"").await.status, 200);
+}
