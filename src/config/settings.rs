@@ -1,6 +1,7 @@
 //! Settings: the config after validation. Typed, complete, nothing left to interpret, no `Option` that means "default".
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -229,6 +230,8 @@ pub struct Site {
     pub rate: Vec<(Class, Rate)>,
     /// Largest body of a request per class, all classes.
     pub body: ClassMap<ByteSize>,
+    /// What counts wrong passwords.
+    pub login_guard: LoginGuard,
     /// Headers of answers.
     pub headers: Headers,
     /// Lifetime of access tokens.
@@ -239,6 +242,27 @@ pub struct Site {
     pub routes: Vec<SiteRoute>,
     /// How tokens are verified; `None`: the application alone does.
     pub verification: Option<Verification>,
+}
+
+/// `[site.login_guard]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginGuard {
+    /// Failures of one client at one account, and of a known device.
+    pub failures: NonZeroU32,
+    /// Failures of one client at all accounts.
+    pub client_failures: NonZeroU32,
+    /// Failures of all clients at one account.
+    pub account_failures: NonZeroU32,
+    /// After this time all are forgiven.
+    pub per: Duration,
+    /// How long the first lockout lasts.
+    pub lockout_first: Duration,
+    /// Each is twice as long as the one before, up to this.
+    pub lockout_most: Duration,
+    /// Accounts that are counted and not locked over all clients.
+    pub never_lock: Vec<Box<str>>,
+    /// Devices on which somebody has logged in are known by a cookie.
+    pub devices: bool,
 }
 
 /// `[[site.route]]`.
@@ -272,6 +296,8 @@ pub struct Observed {
     pub size: bool,
     /// How often.
     pub rate: bool,
+    /// How often in vain: logins and other secrets.
+    pub login: bool,
 }
 
 /// `[site.headers]`.
@@ -334,6 +360,7 @@ impl Observed {
             browser: all || named.browser,
             size: all || named.size,
             rate: all || named.rate,
+            login: all || named.login,
         }
     }
 }
