@@ -1,7 +1,6 @@
 //! Settings: the config after validation. Typed, complete, nothing left to interpret, no `Option` that means "default".
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,8 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::app::{self, App};
 use super::class::Class;
+pub use super::file_block::{FileBlock, FileWhat};
+pub use super::login_guard::LoginGuard;
 use super::path_pattern::PathPattern;
 pub use super::upstream::Upstream;
 use super::values::{ByteSize, HostPattern, Networks, Rate};
@@ -40,44 +41,6 @@ pub struct Settings {
     pub blocks: Option<Vec<FileBlock>>,
     /// The sites, at least one.
     pub sites: Vec<Site>,
-}
-
-/// One entry of the block file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileBlock {
-    /// What is blocked.
-    pub what: FileWhat,
-    /// A host name of the only site where it holds.
-    pub site: Option<String>,
-    /// Why.
-    pub reason: String,
-    /// Unix milliseconds of its end; `None`: as long as it is listed.
-    pub until: Option<u64>,
-}
-
-/// What an entry of the block file blocks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FileWhat {
-    /// One token, by the SHA-256 over its signed part.
-    Fingerprint([u8; 32]),
-    /// One token, by what it calls itself.
-    Jti(String),
-    /// A subject's sessions begun before the entry was first seen, or later ones too.
-    Subject {
-        /// The claim.
-        subject: String,
-        /// Later sessions too.
-        and_logins: bool,
-    },
-    /// The same of everyone.
-    Everyone {
-        /// Later sessions too.
-        and_logins: bool,
-    },
-    /// A share link, by its keyed hash.
-    Share([u8; 16]),
-    /// A client network.
-    Address(ipnet::IpNet),
 }
 
 /// `[listen]`.
@@ -242,27 +205,6 @@ pub struct Site {
     pub routes: Vec<SiteRoute>,
     /// How tokens are verified; `None`: the application alone does.
     pub verification: Option<Verification>,
-}
-
-/// `[site.login_guard]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoginGuard {
-    /// Failures of one client at one account, and of a known device.
-    pub failures: NonZeroU32,
-    /// Failures of one client at all accounts.
-    pub client_failures: NonZeroU32,
-    /// Failures of all clients at one account.
-    pub account_failures: NonZeroU32,
-    /// After this time all are forgiven.
-    pub per: Duration,
-    /// How long the first lockout lasts.
-    pub lockout_first: Duration,
-    /// Each is twice as long as the one before, up to this.
-    pub lockout_most: Duration,
-    /// Accounts that are counted and not locked over all clients.
-    pub never_lock: Vec<Box<str>>,
-    /// Devices on which somebody has logged in are known by a cookie.
-    pub devices: bool,
 }
 
 /// `[[site.route]]`.

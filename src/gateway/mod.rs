@@ -2,7 +2,7 @@
 //!
 //! [`Gateway::handle`] takes one request through one policy snapshot: facts and route ([`read`]), the live stream's
 //! registration, [`decide`], the upstream, the answer. Only `decide` can make a [`Permit`], and the upstream takes nothing
-//! without one.
+//! without one; that of a try at a secret is withheld until its own guard has passed ([`attempt`]).
 
 pub mod account;
 mod answer;

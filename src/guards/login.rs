@@ -236,9 +236,13 @@ mod tests {
     }
 
     fn guard(never_lock: &[&str]) -> Login {
+        guard_of(200_000, never_lock)
+    }
+
+    fn guard_of(places: usize, never_lock: &[&str]) -> Login {
         let lockout = Lockout { first: Duration::from_secs(30), most: Duration::from_secs(3600) };
         let rules = Rules { pair: rule(5), client: rule(20), account: rule(20) };
-        let logins = Arc::new(Logins::new(Arc::new(Attempts::new(200_000))));
+        let logins = Arc::new(Logins::new(Arc::new(Attempts::new(places))));
         let counters = Counters { logins, site: "a.test".into(), scope: 7, lockout };
         let names: Vec<Box<str>> = never_lock.iter().map(|name| (*name).into()).collect();
         let defaults =
@@ -384,7 +388,9 @@ mod tests {
         assert_eq!(lifted.iter().map(|one| one.of).collect::<Vec<_>>(), [Of::Account]);
         assert!(tried(&guard, attempt("192.0.2.1", "ann"), Outcome::Success));
         let client = Client::Address("192.0.2.9".parse().unwrap());
-        (0..50).for_each(|n| drop(tried(&guard, attempt("192.0.2.9", &format!("u{n}")), Outcome::Failure)));
+        for n in 0..50 {
+            let _ = tried(&guard, attempt("192.0.2.9", &format!("u{n}")), Outcome::Failure);
+        }
         failures(&guard, (0..9).map(|_| "192.0.2.9".to_owned()), "u1");
         assert!(guard.ask(attempt("192.0.2.9", "x")).is_err());
         assert_eq!(unlock(Whom::Client(client)).len(), 1);
@@ -402,6 +408,32 @@ mod tests {
         let guesses = (0..50).filter(|id| tried(&guard, known(*id), Outcome::Failure));
         assert_eq!(guesses.count(), 20, "one each, of fifty");
         assert!(tried(&guard, attempt("192.0.2.2", "ann"), Outcome::Success), "strangers have their own");
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, clippy::print_stdout, reason = "what was measured is said")]
+    fn a_million_clients_and_accounts_take_bounded_room_free_nobody_and_the_owner_gets_in() {
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
+        };
+        let before = resident();
+        let guard = guard_of(1_000_000, &[]);
+        let empty = resident() - before;
+        assert_eq!(failures(&guard, (0..30).map(|n| format!("192.0.2.{n}")), "ann"), 20);
+        let begun = std::time::Instant::now();
+        for n in 0..1_000_000_u32 {
+            let client = Client::Address(std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into());
+            let account = format!("user{n}@example.com");
+            let _ = tried(&guard, Try { client, ..attempt("10.0.0.1", &account) }, Outcome::Failure);
+        }
+        let (each, grown) = (begun.elapsed() / 1_000_000, resident() - before);
+        println!("empty {empty} KiB, a million clients and accounts {grown} KiB, {each:?} a try");
+        assert!(empty < 10 << 10 && grown < 100 << 10, "{empty} {grown}");
+        assert!(!tried(&guard, attempt("198.51.100.1", "ann"), Outcome::Success), "locked still");
+        let own = Try { device: Device::Cookie([1; 8]), ..attempt("198.51.100.1", "ann") };
+        assert!(tried(&guard, own, Outcome::Success));
     }
 
     #[test]
