@@ -132,7 +132,7 @@ fn gateway_families(gauges: &Gauges) -> Vec<MetricFamily> {
         lockouts_total(&gauges.lockouts),
         gauge_family(
             "portcullis_lockouts_active",
-            "Lockouts of logins and other secrets that last.",
+            "Lockouts that last: of clients, accounts and devices.",
             gauges.lockouts.iter().map(|(site, _, active)| (vec![("site", site.as_str())], *active as f64)),
         ),
         total(

@@ -15,7 +15,7 @@ use crate::request::client::Client;
 use crate::stores::held::{Held, Room};
 
 /// How long all of a body may take.
-pub const WITHIN: Duration = Duration::from_secs(10);
+const WITHIN: Duration = Duration::from_secs(10);
 
 /// A body, as far as it was read.
 #[derive(Debug)]
@@ -59,12 +59,21 @@ impl Holding {
 /// # Errors
 /// When it breaks off, breaks the rules, or passes the limit of its class.
 pub async fn hold(body: Body, most: u64, room: &Arc<Room>, client: Client) -> Result<Holding, BodyError> {
+    hold_within(WITHIN, body, most, (room, client)).await
+}
+
+async fn hold_within(
+    within: Duration,
+    body: Body,
+    most: u64,
+    (room, client): (&Arc<Room>, Client),
+) -> Result<Holding, BodyError> {
     let Some(mut held) = room.begin(client) else {
         let unread = Some(Reason::LoginsFull);
         return Ok(Holding { unread, ..Holding::unread(body) });
     };
     let mut reading = Reading { body, first: Bytes::new(), more: BytesMut::new() };
-    let read = tokio::time::timeout(WITHIN, reading.read(most, &mut held)).await;
+    let read = tokio::time::timeout(within, reading.read(most, &mut held)).await;
     let unread = match read {
         Ok(Ok(unread)) => unread,
         Ok(Err(error)) => return Err(error),
@@ -144,4 +153,59 @@ impl Tail for Unwatched {
     }
 
     fn complete(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    const HERE: Client = Client::Unknown;
+
+    /// Pieces, and then an end or nothing more.
+    struct Pieces(VecDeque<&'static [u8]>, bool);
+
+    impl HttpBody for Pieces {
+        type Data = Bytes;
+        type Error = Broken;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+            match self.0.pop_front() {
+                Some(piece) => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(piece))))),
+                None if self.1 => Poll::Ready(None),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    fn body(pieces: &[&'static [u8]], ends: bool) -> Body {
+        let pieces = Pieces(pieces.iter().copied().collect(), ends);
+        Body::stream(Source::Own(Box::pin(pieces)), Box::new(Unwatched))
+    }
+
+    async fn held(within: u64, body: Body, most: u64) -> Holding {
+        let room = Arc::<Room>::default();
+        hold_within(Duration::from_millis(within), body, most, (&room, HERE)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_body_is_held_whole_or_up_to_where_it_is_too_long() {
+        let whole = held(5000, body(&[b"abc", b"de", b"", b"f"], true), 6).await;
+        assert_eq!((&*whole.bytes, whole.unread), (&b"abcdef"[..], None));
+        let long = held(5000, body(&[b"abc", b"de", b"fg"], true), 4).await;
+        assert_eq!(long.unread, Some(Reason::BodyTooLarge));
+        let all = long.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(all, &b"abcdefg"[..], "where the guard only observes all of it goes on");
+        assert!(matches!(held(5000, body(&[], true), 4).await.into_body(), Body::Empty));
+    }
+
+    #[tokio::test]
+    async fn who_does_not_send_is_not_waited_for() {
+        let slow = held(20, body(&[b"abc"], false), 100).await;
+        assert_eq!((&*slow.bytes, slow.unread), (&b"abc"[..], Some(Reason::LoginSlow)));
+    }
 }

@@ -183,9 +183,12 @@ impl<U> Gateway<U> {
         means: Means<'_>,
     ) -> (Result<Passed, Denial>, Who) {
         let facts = &means.reading.facts;
-        let Ok(typed) = Typed::read(&holding.bytes, means, tries.login().has_defaults()) else {
+        let Ok(mut typed) = Typed::read(&holding.bytes, means, tries.login().has_defaults()) else {
             return (Err(Denial::new(login::NAME, Reason::LoginUnreadable)), Who::default());
         };
+        if typed.account.is_none() {
+            typed.account = basic::read(means.headers).and_then(|basic| basic.account);
+        }
         // Not earlier: a block that came while the body was read counts.
         let index = self.blocks.current();
         let devices = Devices::of(&self.kept.seal, &means.reading.site.name, means.headers);
