@@ -11,6 +11,7 @@ mod fetch;
 pub mod handover;
 mod key_sets;
 mod learned;
+mod lockouts;
 mod recall;
 pub mod reload;
 #[cfg(test)]
@@ -74,6 +75,8 @@ pub struct Control {
     readiness: Option<Readiness>,
     /// Open holes in allowlists.
     holes: Vec<Hole>,
+    /// Of which tries with default passwords somebody has heard.
+    defaults_told: lockouts::Told,
     kept: Kept,
     seal_keys: SealKeys,
     /// The state was new at the start.
@@ -181,6 +184,7 @@ impl Control {
             shown: Arc::new(Vitals::default()),
             readiness: None,
             holes: Vec::new(),
+            defaults_told: lockouts::Told::new(),
             kept,
             seal_keys,
             fresh: opened.fresh,
@@ -276,6 +280,7 @@ impl Control {
             Ask::Find(hand, reply) => drop(reply.send(self.find(hand).await)),
             Ask::Allow(order, reply) => drop(reply.send(self.allow(order, by).await)),
             Ask::HandOver(stream) => self.hand_over(stream).await,
+            Ask::Unlock(order, reply) => drop(reply.send(self.unlock(&order, by))),
         }
     }
 
@@ -305,6 +310,7 @@ impl Control {
             ready: self.readiness.as_ref().is_some_and(Readiness::is_ready),
             draining: self.readiness.as_ref().is_some_and(|of| of.state() == State::Draining),
             blocks,
+            lockouts: self.locked_out(now),
             holes: self.open_holes(now),
             reload: self.last.clone(),
             warnings: self.warnings(now).await,
@@ -320,6 +326,7 @@ impl Control {
         let mut warnings = self.orphans(now);
         warnings.extend(self.advice().await.iter().map(ToString::to_string));
         warnings.extend(self.key_sets.warnings(now));
+        warnings.extend(self.default_passwords(now));
         if !self.unwritten.is_empty() {
             warnings.push(format!(
                 "{} is not written: blocks hold until a restart; make room on the disk, it is tried again each {} s",

@@ -158,7 +158,7 @@ fn cases_are_judged_by_the_config_that_is_meant() {
         "the command line is stronger"
     );
     let observed = "schema = 1\nconfig = \"open.toml\"\n[[case]]\nname = \"a\"\nrequest = \"POST https://files.example.com/api/auth/login\"\n\
-         repeat = 6\nexpect.verdict = \"would_deny\"\n";
+         repeat = 11\nexpect.verdict = \"would_deny\"\n";
     fs::write(cases, observed).unwrap();
     let observed = told(&[cases]);
     assert!(observed.status.success(), "{}", String::from_utf8_lossy(&observed.stdout));

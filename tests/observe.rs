@@ -59,7 +59,9 @@ fn cases() -> Vec<Case> {
 }
 
 async fn ask(gate: &Gate, case: &Case) -> raw::Answer {
-    gate.ask(case.line, &case.headers, &vec![b'x'; case.body]).await
+    // What is no JSON would be refused by the login guard, which is not meant.
+    let body = if case.class == "login" { b"{}".to_vec() } else { vec![b'x'; case.body] };
+    gate.ask(case.line, &case.headers, &body).await
 }
 
 /// The counter of a case; `family` is `denials` or `would_deny`.

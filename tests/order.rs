@@ -16,7 +16,7 @@ use common::gate::Config;
 use common::upstream::{OK, Upstream};
 use http::Method;
 use portcullis::clock::Now;
-use portcullis::gateway::decide;
+use portcullis::gateway::{Decision, decide};
 use portcullis::guards::Verdict;
 use portcullis::policy::{Policy, compile};
 use portcullis::request::client::Client;
@@ -67,8 +67,10 @@ fn said(policy: &Policy, login: &Login) -> (Vec<(&'static str, Verdict)>, bool) 
     let route = site.route(&Method::POST, &views).unwrap().route;
     let mut heard = Vec::new();
     let on = &mut |guard, verdict: &Verdict| heard.push((guard, verdict.clone()));
-    let permitted = decide(route, &login.index, &login.facts, &login.presented, on).is_ok();
-    (heard, permitted)
+    let decided = decide(route, &login.index, &login.facts, &login.presented, on);
+    // Only the login guard, which wants the body, makes a permit of it.
+    assert!(!matches!(decided, Ok(Decision::Permit(_))), "a login needs more than facts");
+    (heard, decided.is_ok())
 }
 
 struct Login {
@@ -156,6 +158,7 @@ async fn each_guard_answers_in_its_turn_in_the_running_gateway() {
         ("203.0.113.7", origin, &large, 403),
         ("203.0.113.7", "", &large, 413),
         ("203.0.113.7", "", b"{}", 429),
+        ("203.0.113.9", "", b"[1]", 400),
     ] {
         let lines = format!("X-Forwarded-For: {client}\r\n{origin}");
         assert_eq!(
@@ -164,13 +167,14 @@ async fn each_guard_answers_in_its_turn_in_the_running_gateway() {
             "{client} {origin:?}"
         );
     }
-    for (guard, reason) in ORDER.iter().zip([
+    for (guard, reason) in ORDER.iter().chain(&["login"]).zip([
         "not_allowlisted",
         "address_blocked",
         "token_invalid",
         "cross_origin",
         "body_too_large",
         "rate_limited",
+        "login_unreadable",
     ]) {
         let series = format!(
             "portcullis_denials_total{{class=\"login\",guard=\"{guard}\",reason=\"{reason}\",site=\"files.test\"}}"

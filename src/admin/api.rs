@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::allow::{AllowOrder, Allowed, HoleShown};
 use super::recent::{DenialList, Found, Hand, RequestAnswer, Wanted};
+use super::unlock::{UnlockOrder, Unlocked};
 use crate::stores::blocks::{Block, Order};
 
 /// The number in every answer's `schema`.
@@ -46,6 +47,8 @@ pub enum Ask {
     Allow(AllowOrder, Reply<Allowed>),
     /// A new process asks for all that this one holds.
     HandOver(UnixStream),
+    /// `POST /v1/unlock`.
+    Unlock(UnlockOrder, Reply<Unlocked>),
 }
 
 /// Where one answer goes.
@@ -131,6 +134,9 @@ pub struct Status {
     pub draining: bool,
     /// Standing blocks by kind.
     pub blocks: BTreeMap<String, usize>,
+    /// Lockouts of logins and other secrets that last.
+    #[serde(default)]
+    pub lockouts: u64,
     /// Holes in allowlists that are open now.
     #[serde(default)]
     pub holes: Vec<HoleShown>,

@@ -8,3 +8,4 @@ pub mod readiness;
 pub mod recent;
 mod serve;
 pub mod socket;
+pub mod unlock;

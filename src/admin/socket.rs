@@ -24,6 +24,7 @@ use super::allow::AllowOrder;
 use super::api::{Ask, Command, Refusal, RefusalKind, Reply, UnblockOrder};
 use super::recent::{Hand, Wanted};
 use super::serve;
+use super::unlock::UnlockOrder;
 use crate::stores::blocks::Order;
 use crate::stores::durable::directory::private_directory;
 
@@ -158,6 +159,7 @@ fn routes(side: Side) -> Router {
         .route("/v1/request", get(request))
         .route("/v1/find", post(find))
         .route("/v1/allow", post(allow))
+        .route("/v1/unlock", post(unlock))
         .layer(DefaultBodyLimit::max(BODY))
         .with_state(side)
 }
@@ -195,6 +197,14 @@ async fn allow(
     order: Read<AllowOrder>,
 ) -> Response {
     side.ask_with(peer, order, Ask::Allow).await
+}
+
+async fn unlock(
+    State(side): State<Side>,
+    Extension(peer): Extension<Peer>,
+    order: Read<UnlockOrder>,
+) -> Response {
+    side.ask_with(peer, order, Ask::Unlock).await
 }
 
 #[derive(Debug, Deserialize)]

@@ -12,7 +12,7 @@ use super::access::{self, User};
 use super::{exit, reach};
 use crate::config::class::Class;
 use crate::config::problem::{Problem, Problems, Severity};
-use crate::config::settings::{CspChoice, Site};
+use crate::config::settings::{CspChoice, LoginGuard, Site};
 use crate::config::values::Networks;
 use crate::config::{self, Loaded};
 use crate::warnings::{self, Machine};
@@ -133,11 +133,37 @@ fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
         Duration::ZERO => "none".into(),
         lifetime => span(lifetime),
     };
-    writeln!(out, "  tokens      live {}, refresh tokens {refresh}\n", span(site.token_lifetime))?;
+    writeln!(out, "  tokens      live {}, refresh tokens {refresh}", span(site.token_lifetime))?;
+    write_login_guard(site, out)?;
     let mut rows = vec![["class", "reachable from", "rate (burst)", "body", "paths"].map(String::from)];
     rows.extend(classes(site).map(|class| row(site, class)));
     write_table(&rows, out)?;
     write_policies(site, port, out)
+}
+
+fn write_login_guard(site: &Site, out: &mut dyn Write) -> io::Result<()> {
+    let guard = &site.login_guard;
+    let (pair, client, account) = (guard.failures, guard.client_failures, guard.account_failures);
+    writeln!(
+        out,
+        "  logins      {pair} failures in {} of a client at an account, {client} of a client, {account} at an account",
+        span(guard.per)
+    )?;
+    let (first, most) = (span(guard.lockout_first), span(guard.lockout_most));
+    let known = if guard.devices { "devices are known by a cookie" } else { "no device cookies" };
+    writeln!(out, "              then locked out for {first}, up to {most}; {known}")?;
+    if !guard.never_lock.is_empty() {
+        writeln!(out, "              never locked over all clients: {}", guard.never_lock.join(", "))?;
+    }
+    let login = site.app.login.as_ref();
+    if login.is_none_or(|login| login.account.is_none()) {
+        writeln!(out, "              by client only: the app file's [login] names no account")?;
+    }
+    if let Some(defaults) = login.map(|login| &login.default_passwords).filter(|pairs| !pairs.is_empty()) {
+        let names: Vec<&str> = defaults.iter().map(|(account, _)| &**account).collect();
+        writeln!(out, "              default passwords refused from outside: {}", names.join(", "))?;
+    }
+    writeln!(out)
 }
 
 /// Classes that some route of the site has, or that are its default.
@@ -283,9 +309,23 @@ fn site_json(site: &Site) -> Value {
         "upstream": site.upstream.to_string(),
         "upstreams": upstreams::json(&site.upstream),
         "mode": if site.observe { "observe" } else { "enforce" },
+        "login_guard": login_guard_json(&site.login_guard),
         "token_lifetime_seconds": site.token_lifetime.as_secs(),
         "refresh_lifetime_seconds": site.refresh_lifetime.as_secs(),
         "classes": classes(site).map(|class| class_json(site, class)).collect::<Vec<_>>(),
+    })
+}
+
+fn login_guard_json(guard: &LoginGuard) -> Value {
+    json!({
+        "failures": guard.failures,
+        "client_failures": guard.client_failures,
+        "account_failures": guard.account_failures,
+        "per_seconds": guard.per.as_secs(),
+        "lockout_first_seconds": guard.lockout_first.as_secs(),
+        "lockout_most_seconds": guard.lockout_most.as_secs(),
+        "never_lock": guard.never_lock,
+        "devices": guard.devices,
     })
 }
 

@@ -26,6 +26,7 @@ mod run;
 mod running;
 pub mod status;
 pub mod token;
+pub mod unlock;
 pub mod user_dir;
 
 use std::io::{self, Write};
@@ -78,6 +79,8 @@ enum Verb {
     Unblock(Asking<blocks::UnblockArgs>),
     /// List what was refused lately, or would have been.
     Denials(Asking<denials::DenialsArgs>),
+    /// End lockouts of the login guard before their time.
+    Unlock(Asking<unlock::UnlockArgs>),
     /// Let one network reach class `setup` for a while.
     Allow(Asking<allow::AllowArgs>),
     /// Show how the running gateway is.
@@ -140,6 +143,7 @@ pub fn run() -> ExitCode {
         Verb::Blocks(asking) => asking.ask(blocks::list),
         Verb::Unblock(asking) => asking.ask(blocks::unblock),
         Verb::Denials(asking) => asking.ask(denials::run),
+        Verb::Unlock(asking) => asking.ask(unlock::run),
         Verb::Allow(asking) => asking.ask(allow::run),
         Verb::Status(asking) => asking.ask(status::run),
         Verb::Healthcheck(asking) => asking.ask(healthcheck::run),

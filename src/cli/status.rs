@@ -39,6 +39,7 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
         ready,
         draining,
         blocks,
+        lockouts,
         holes,
         reload,
         warnings,
@@ -49,6 +50,9 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
     writeln!(out, "  workers  {workers}")?;
     let counts: Vec<_> = blocks.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     writeln!(out, "  blocks   {}", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") })?;
+    if *lockouts > 0 {
+        writeln!(out, "  locked   {lockouts} out of logins (portcullis denials; portcullis unlock)")?;
+    }
     for hole in holes {
         let (class, site) = (plain(&hole.class), plain(&hole.site));
         writeln!(out, "  open     {class} of {site} for {} until {}", hole.network, timestamp(hole.until))?;

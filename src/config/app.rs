@@ -111,6 +111,10 @@ pub struct Tokens {
 pub struct Login {
     /// The field of the request's body, JSON or form, that names the account; `None`: only the token's claim does.
     pub account: Option<Box<str>>,
+    /// The field of the request's body that has the password.
+    pub password: Box<str>,
+    /// Account and password as the application's documents name them.
+    pub default_passwords: Vec<(Box<str>, Box<str>)>,
     /// The field of the answer's JSON that has the token, with dots between names: `data.access_token`.
     pub token: Box<str>,
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::class::Class;
+use super::settings::LoginGuard;
 use super::values::{ByteSize, Rate};
 
 /// Dual stack, the port that browsers try.
@@ -72,4 +73,21 @@ pub fn rate(class: Class) -> Option<Rate> {
     };
     let refill = Duration::from_secs(60).checked_div(per_minute)?;
     Some(Rate { refill, burst: NonZeroU32::new(burst)? })
+}
+
+/// What counts wrong passwords.
+pub fn login_guard() -> LoginGuard {
+    let failures = |count: u32| NonZeroU32::MIN.saturating_add(count - 1);
+    LoginGuard {
+        // A person mistypes, tries the old password, and the one of another service.
+        failures: failures(5),
+        // An office behind one address has several such people.
+        client_failures: failures(20),
+        account_failures: failures(20),
+        per: Duration::from_secs(15 * 60),
+        lockout_first: Duration::from_secs(30),
+        lockout_most: Duration::from_secs(3600),
+        never_lock: Vec::new(),
+        devices: true,
+    }
 }

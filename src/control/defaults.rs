@@ -30,7 +30,7 @@ pub struct SiteFacts {
     token_lifetime: u64,
     refresh_lifetime: u64,
     refreshes: bool,
-    /// It has routes of class `setup`.
+    /// It has routes of class `setup`, or passwords that are for who may set it up.
     pub(super) sets_up: bool,
 }
 
@@ -53,7 +53,8 @@ impl SiteFacts {
                 .iter()
                 .map(|route| route.class)
                 .chain(site.app.routes.iter().map(|route| route.class))
-                .any(|class| class == Class::Setup),
+                .any(|class| class == Class::Setup)
+                || site.app.login.as_ref().is_some_and(|login| !login.default_passwords.is_empty()),
         }
     }
 

@@ -32,23 +32,35 @@ impl Form {
     }
 }
 
+/// Two programs could read a body in two ways, or none could.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unclear;
+
 /// The account that a login's body names under this key. `None`: there is none, or another program could read it in
 /// another way.
 pub fn account_of(body: &[u8], form: Form, key: &str) -> Option<String> {
-    let name = match form {
-        Form::Json => {
-            let mut json = serde_json::Deserializer::from_slice(body);
-            let name = json.deserialize_map(Named(key)).ok()??;
-            json.end().ok()?;
-            name
-        }
-        Form::Urlencoded => form_field(body, key)?,
-    };
-    let sound = !name.is_empty() && !name.chars().any(char::is_control);
-    sound.then_some(name)
+    field_of(body, form, key).ok().flatten()
 }
 
-fn form_field(body: &[u8], key: &str) -> Option<String> {
+/// The text under this key; `None`: there is no such key, in whatever case.
+///
+/// # Errors
+/// [`Unclear`].
+pub fn field_of(body: &[u8], form: Form, key: &str) -> Result<Option<String>, Unclear> {
+    let text = match form {
+        Form::Json => {
+            let mut json = serde_json::Deserializer::from_slice(body);
+            let text = json.deserialize_map(Named(key)).map_err(|_| Unclear)?;
+            json.end().map_err(|_| Unclear)?;
+            text
+        }
+        Form::Urlencoded => form_field(body, key).ok_or(Unclear)?,
+    };
+    let sound = |text: &String| !text.is_empty() && !text.chars().any(char::is_control);
+    text.map(|text| Some(text).filter(sound).ok_or(Unclear)).transpose()
+}
+
+fn form_field(body: &[u8], key: &str) -> Option<Option<String>> {
     let text = std::str::from_utf8(body).ok()?;
     let mut fields = Fields::new(key);
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
@@ -57,7 +69,7 @@ fn form_field(body: &[u8], key: &str) -> Option<String> {
             fields.value = Some(form_decoded(value)?);
         }
     }
-    fields.value
+    Some(fields.value)
 }
 
 /// `None`: an escape that is none, or no UTF-8.

@@ -72,6 +72,31 @@ pub const fn malformed(why: Malformed) -> Told {
     }
 }
 
+const LOCKED_OUT: Told = told(
+    "too many wrong passwords, refresh tokens or joining secrets lately: of this client, or at this account over all clients",
+    "it ends by itself (Retry-After says when); `portcullis unlock client ADDRESS` or `portcullis unlock account NAME` ends it now. Devices that have logged in before are not locked out with an account; [site.login_guard] sets the numbers",
+);
+const LOGIN_UNREADABLE: Told = told(
+    "the body of a login can be read in two ways, or in none: a key twice or in another case, an account that is no text, a compressed body, or text that is neither JSON nor a form",
+    "a program of yours must send the fields that the app file's [login] names, each once, as JSON or a form. The application has not heard of it, and nothing was counted",
+);
+const LOGIN_SLOW: Told = told(
+    "the body of a login did not come within ten seconds",
+    "the client's line is slow, or it is an attack that holds connections; a person tries again",
+);
+const LOGINS_FULL: Told = told(
+    "too many bodies of logins are being read at once, of this client or of all",
+    "a second later there is room. If it lasts, somebody sends many logins slowly: `portcullis denials` shows who, `portcullis block address` stops him",
+);
+const DEFAULT_PASSWORD: Told = told(
+    "the password is the one that the application's own documents name, and it was tried from outside",
+    "CHANGE IT if it is still good: log in from this machine, or from where `portcullis allow setup --from ADDRESS --for 15m` allows it, and set another",
+);
+const SETUP_BUSY: Told = told(
+    "somebody else sets the application up just now: one at a time, so that there is one administrator",
+    "if that was not you, look at the application's accounts; else try again in a few seconds",
+);
+
 /// Of a refusal by a guard.
 pub const fn denied(reason: Reason) -> Told {
     match reason {
@@ -127,6 +152,12 @@ pub const fn denied(reason: Reason) -> Told {
             "the client has used up its budget for the class; many people behind one address share one",
             "it refills by itself. [site.rate.CLASS] sets refill and burst; `observe = [\"rate\"]` on a route only counts",
         ),
+        Reason::LockedOut => LOCKED_OUT,
+        Reason::LoginUnreadable => LOGIN_UNREADABLE,
+        Reason::LoginSlow => LOGIN_SLOW,
+        Reason::LoginsFull => LOGINS_FULL,
+        Reason::DefaultPassword => DEFAULT_PASSWORD,
+        Reason::SetupBusy => SETUP_BUSY,
     }
 }
 

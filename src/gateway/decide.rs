@@ -1,11 +1,13 @@
 //! The decision: guards in their order. Only [`decide`] can make a [`Permit`], and the upstream takes nothing without one.
+//! A try at a secret gets its permit withheld: only what its own guard says turns it into one.
 
 use crate::config::cluster::Cluster;
 use crate::guards::allowlist::{self, Allowlist};
 use crate::guards::browser::Browser;
 use crate::guards::rate::Rate;
 use crate::guards::size::Size;
-use crate::guards::{Denial, Guard, Verdict, blocks, verify};
+use crate::guards::tries::{Kind, Passed, Tries};
+use crate::guards::{Denial, Guard, Verdict, blocks, login, verify};
 use crate::policy::{Route, RouteGuards};
 use crate::request::credential::Presented;
 use crate::request::facts::Facts;
@@ -17,6 +19,58 @@ use crate::stores::blocks::Index;
 pub struct Permit {
     upstream: Cluster,
     strip_cookies: bool,
+}
+
+/// What the guards of facts have come to, when none refuses.
+#[derive(Debug)]
+pub enum Decision {
+    /// It may go on.
+    Permit(Permit),
+    /// It is a try at a secret: the last guard has not been asked yet.
+    Withheld(Withheld),
+}
+
+/// A permit that nobody can use before the guard of its try has passed.
+#[must_use]
+#[derive(Debug)]
+pub struct Withheld {
+    permit: Permit,
+    kind: Kind,
+    observe: bool,
+}
+
+impl Withheld {
+    /// At what it is a try.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The guard only observes here.
+    pub fn observes(&self) -> bool {
+        self.observe
+    }
+
+    /// Gives the permit out, if the guard has let the try pass, or only observes. `on` hears the verdict.
+    ///
+    /// # Errors
+    /// The guard's denial.
+    pub fn settle(
+        self,
+        said: Result<Passed, Denial>,
+        on: &mut impl FnMut(&'static str, &Verdict),
+    ) -> Result<(Permit, Passed), Denial> {
+        match said {
+            Ok(passed) => {
+                pass(login::NAME, Verdict::Pass, self.observe, on)?;
+                Ok((self.permit, passed))
+            }
+            Err(denial) => {
+                let passed = Passed::observed(&denial);
+                pass(denial.guard, Verdict::Deny(denial), self.observe, on)?;
+                Ok((self.permit, passed))
+            }
+        }
+    }
 }
 
 impl Permit {
@@ -44,9 +98,9 @@ pub fn decide(
     cx: &Facts,
     presented: &[Presented],
     on: &mut impl FnMut(&'static str, &Verdict),
-) -> Result<Permit, Denial> {
+) -> Result<Decision, Denial> {
     // No `..` here: a new guard does not compile until it has been given its place.
-    let RouteGuards { allowlist: networks, verify: tokens, browser, size, rate } = &route.guards;
+    let RouteGuards { allowlist: networks, verify: tokens, browser, size, rate, tries } = &route.guards;
     let observe = route.observe;
     // Cheapest, and hides the endpoint. Where a class is closed by default it enforces always, as the blocks do.
     let reached = allowlist::check(networks.as_ref(), index, cx);
@@ -66,7 +120,12 @@ pub fn decide(
     // Before anything that reads a body.
     let rate_verdict = rate.as_ref().map_or(Verdict::Pass, |rate| rate.check(cx));
     pass(Rate::NAME, rate_verdict, observe.rate, on)?;
-    Ok(Permit { upstream: route.upstream.clone(), strip_cookies })
+    let permit = Permit { upstream: route.upstream.clone(), strip_cookies };
+    // Last, since it wants the body: what costs most, and what counts, after all that can refuse without.
+    Ok(match Tries::of(cx).filter(|_| tries.is_some()) {
+        Some(kind) => Decision::Withheld(Withheld { permit, kind, observe: observe.login }),
+        None => Decision::Permit(permit),
+    })
 }
 
 fn pass(

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::causes::{self, Told};
 use super::read::{self, Reading, Refusal, Surroundings};
-use super::{Link, decide};
+use super::{Decision, Link, Withheld, decide};
 use crate::clock::Now;
 use crate::config::class::Class;
 use crate::guards::headers::HeaderSet;
-use crate::guards::{Denial, Verdict};
+use crate::guards::tries::Kind;
+use crate::guards::{Denial, Verdict, login};
 use crate::policy::Snapshot;
 use crate::request::facts::Malformed;
 use crate::request::share_key::ShareKey;
@@ -190,9 +191,30 @@ impl Explanation {
             self.guards.push(Said::of(guard, verdict));
         });
         match decided {
-            Ok(permit) => self.upstream = Some(permit.upstream().to_string()),
+            Ok(Decision::Permit(permit)) => self.upstream = Some(permit.upstream().to_string()),
+            Ok(Decision::Withheld(withheld)) => self.tried(&withheld, reading),
             Err(denial) => self.denied(&denial),
         }
+    }
+
+    /// What the guard of a try would say before it has seen a password: whether the client is locked out.
+    fn tried(&mut self, withheld: &Withheld, reading: &Reading<'_>) {
+        let (facts, route) = (&reading.facts, reading.found.route);
+        let guard =
+            route.guards.tries.as_ref().filter(|_| matches!(withheld.kind(), Kind::Login | Kind::Basic));
+        let said = guard.map_or(Ok(()), |tries| tries.login().ask_of(facts));
+        let verdict = match said {
+            Ok(()) => Verdict::Pass,
+            Err(denial) if withheld.observes() => Verdict::WouldDeny(denial),
+            Err(denial) => Verdict::Deny(denial),
+        };
+        self.guards.push(Said::of(login::NAME, &verdict));
+        match verdict {
+            Verdict::Deny(denial) => return self.denied(&denial),
+            Verdict::WouldDeny(_) => self.verdict = "would_deny".into(),
+            Verdict::Pass => {}
+        }
+        self.upstream = Some(route.upstream.to_string());
     }
 
     fn wear(&mut self, headers: &HeaderSet) {

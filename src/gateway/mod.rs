@@ -2,10 +2,11 @@
 //!
 //! [`Gateway::handle`] takes one request through one policy snapshot: facts and route ([`read`]), the live stream's
 //! registration, [`decide`], the upstream, the answer. Only `decide` can make a [`Permit`], and the upstream takes nothing
-//! without one.
+//! without one; that of a try at a secret is withheld until its own guard has passed ([`attempt`]).
 
 pub mod account;
 mod answer;
+pub mod attempt;
 pub mod causes;
 mod decide;
 pub mod exchange;
@@ -37,7 +38,8 @@ use hyper::upgrade::OnUpgrade;
 use tower::{Service, ServiceExt};
 
 use self::answer::{Asked, Dress};
-pub use self::decide::{Permit, decide};
+use self::attempt::{Admitted, Attempt, Means, Refused, device};
+pub use self::decide::{Decision, Permit, Withheld, decide};
 use self::exchange::{Beginning, Exchange};
 pub use self::forward::{Forward, ForwardError, NO_CONNECTION, NO_CONNECTION_LATELY, Within};
 use self::hops::Identity;
@@ -125,12 +127,17 @@ where
         let facts = Rc::clone(&reading.facts);
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
         let mut live = self.streams.register(Rc::clone(&facts), Rc::clone(&from.kill));
-        let permit = match self.judge(&mut exchange, &*from.link, &reading) {
-            Ok(permit) => permit,
-            Err(denial) => {
-                exchange.denied(&denial);
-                upload::drain(incoming, asked.first || asked.is_rpc()).await;
-                return finish(exchange, respond::denied(&denial, Some(reading.site), asked.shape), dress);
+        let trailers = reading.h2 && (asked.is_rpc() || reading.facts.class == Class::Rpc);
+        exchange.trailers = trailers;
+        let lesson = Lesson::begin(&reading, &head.headers, &self.kept.accounts);
+        let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link), trailers)
+            .read_aside(lesson.as_ref().map(|lesson| Rc::clone(&lesson.body)));
+        let means = Means { reading: &reading, headers: &head.headers, upload: &upload };
+        let (permit, body, attempt) = match self.admitted(incoming, means, &*from.link, &mut exchange).await {
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                let answer = refused.answer(means, &*from.link, &mut exchange, &asked).await;
+                return finish(exchange, answer, dress);
             }
         };
         exchange.measure(&reading);
@@ -140,11 +147,6 @@ where
             // What is left out does not end this stream when another block comes.
             live = self.streams.register(Rc::clone(&facts), from.kill);
         }
-        let trailers = reading.h2 && (asked.is_rpc() || facts.class == Class::Rpc);
-        exchange.trailers = trailers;
-        let lesson = Lesson::begin(&reading, &head.headers, &self.kept.accounts);
-        let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link), trailers)
-            .read_aside(lesson.as_ref().map(|lesson| Rc::clone(&lesson.body)));
         let slot = Rc::default();
         let way = Way {
             reading: &reading,
@@ -154,13 +156,12 @@ where
             slot: &slot,
             link: &from.link,
         };
-        let forward = self.forward(permit, head, incoming, way);
+        let forward = self.forward(permit, head, body, way);
         exchange.handed = self.clock.now();
         let answered = self.upstream.clone().oneshot(forward).await;
-        let answer = match answered {
-            Ok(answer) => answer::permitted(answer, &reading, &mut exchange, &asked, lesson),
-            Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
-        };
+        let waits =
+            Waits { reading: &reading, upload: &upload, link: &*from.link, asked: &asked, attempt, lesson };
+        let answer = self.heard(answered, waits, &mut exchange).await;
         let answer = if strips { answer::expire_cookies(answer, reading.site) } else { answer };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return answer::switched(exchange, answer, dress, &slot);
@@ -192,13 +193,50 @@ where
         client
     }
 
+    /// Whether the request may go on, and with which body.
+    async fn admitted(
+        &self,
+        incoming: Incoming,
+        means: Means<'_>,
+        link: &dyn Link,
+        exchange: &mut Exchange,
+    ) -> Result<Admitted, Refused> {
+        match self.judge(exchange, link, means.reading) {
+            Ok(decision) => self.attempt(decision, incoming, means, exchange).await,
+            Err(denial) => Err(Refused::Denied(denial, Some(incoming))),
+        }
+    }
+
+    /// What the client gets of what the upstream has answered, and what that settles.
+    async fn heard(
+        &self,
+        answered: Result<Response<Body>, ForwardError>,
+        waits: Waits<'_>,
+        exchange: &mut Exchange,
+    ) -> Response<Body> {
+        let Waits { reading, upload, link, asked, attempt, lesson } = waits;
+        let answer = match answered {
+            Ok(answer) => answer::permitted(answer, reading, exchange, asked, lesson),
+            Err(error) => {
+                attempt.into_iter().for_each(|attempt| self.unanswered(attempt, &error));
+                return answer::failed(&error, upload, link, exchange, asked);
+            }
+        };
+        let Some(attempt) = attempt else { return answer };
+        let settled = self.settle(attempt, answer, reading).await;
+        settled.unwrap_or_else(|_| {
+            exchange.because("the answer to the login broke off");
+            respond::failed(&ForwardError::Closed, asked.shape)
+        })
+    }
+
     /// Whether the request may go on: the gateway's own cap, then the guards.
     fn judge(
         &self,
         exchange: &mut Exchange,
         link: &dyn Link,
         reading: &Reading<'_>,
-    ) -> Result<Permit, Denial> {
+    ) -> Result<Decision, Denial> {
         self.admit(exchange, link)?;
         let index = self.blocks.current();
         let on = &mut |_, verdict: &Verdict| exchange.heard(verdict);
@@ -226,7 +264,7 @@ where
         Surroundings { snapshot: &view.snapshot, share_key: &self.share_key, now, rehearsal: false }
     }
 
-    fn forward(&self, permit: Permit, mut head: Parts, incoming: Incoming, way: Way<'_>) -> Forward {
+    fn forward(&self, permit: Permit, mut head: Parts, body: Body, way: Way<'_>) -> Forward {
         let Way { reading, facts, upload, id, slot, link } = way;
         let tunnel = facts.websocket.then(|| {
             let client = head.extensions.remove::<OnUpgrade>();
@@ -244,6 +282,7 @@ where
             Some(time) => Within::Time(time),
             None => Within::Ever,
         };
+        device::strip(&mut head.headers);
         if permit.strips_cookies() {
             answer::strip_cookies(&mut head.headers, reading.site);
         }
@@ -255,7 +294,6 @@ where
             id,
         };
         let request = hops::outgoing(head, reading.path.forwarded(), &identity, reading.facts.websocket);
-        let body = upload.body(incoming);
         Forward {
             permit,
             client: reading.facts.client,
@@ -296,6 +334,16 @@ struct Way<'a> {
     id: &'a str,
     slot: &'a Rc<RefCell<Option<Box<Exchange>>>>,
     link: &'a Rc<dyn Link>,
+}
+
+/// What waits for the upstream's answer.
+struct Waits<'a> {
+    reading: &'a Reading<'a>,
+    upload: &'a Upload,
+    link: &'a dyn Link,
+    asked: &'a Asked,
+    attempt: Option<Attempt>,
+    lesson: Option<Rc<Lesson>>,
 }
 
 fn finish(mut exchange: Box<Exchange>, answer: Response<Body>, dress: Dress<'_>) -> Response<Body> {

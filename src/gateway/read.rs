@@ -8,6 +8,7 @@ use http::{Method, Version};
 use hyper::ext::Protocol;
 
 use super::Link;
+use super::attempt::basic;
 use crate::clock::Now;
 use crate::config::class::Class;
 use crate::guards::{Denial, Reason};
@@ -132,6 +133,7 @@ pub fn read<'p>(
         credentials,
         share: share(found.route.class, &found, &path, around.share_key),
         body_length: length,
+        basic: basic::is_sent(&head.headers),
         websocket,
         origin: origin(&head.headers, &authority),
         runs_as_code: runs_as_code(&head.headers),

@@ -10,7 +10,7 @@ use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::{ForwardError, rpc};
-use crate::guards::Denial;
+use crate::guards::{Denial, Reason};
 use crate::policy::Site;
 use crate::request::body::Body;
 use crate::request::facts::Malformed;
@@ -45,7 +45,7 @@ pub fn denied(denial: &Denial, site: Option<&Site>, shape: Shape) -> Response<Bo
     if let Some(wait) = denial.retry_after {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
     }
-    if status == StatusCode::UNAUTHORIZED {
+    if status == StatusCode::UNAUTHORIZED && denial.reason != Reason::DefaultPassword {
         let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
@@ -145,7 +145,6 @@ fn whole_seconds(wait: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guards::Reason;
 
     #[test]
     fn the_wait_is_rounded_up_and_at_least_one_second() {

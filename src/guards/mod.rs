@@ -3,9 +3,13 @@
 pub mod allowlist;
 pub mod blocks;
 pub mod browser;
+pub mod counters;
 pub mod headers;
+pub mod login;
 pub mod rate;
+pub mod secrets;
 pub mod size;
+pub mod tries;
 pub mod verify;
 
 use std::time::Duration;
@@ -66,6 +70,18 @@ pub enum Reason {
     BodyTooLarge,
     /// The client's budget for the class is used up.
     RateLimited,
+    /// Too many wrong passwords or secrets: of this client, or at this account.
+    LockedOut,
+    /// A login's body can be read in more ways than one, or in none.
+    LoginUnreadable,
+    /// A login's body did not come in time.
+    LoginSlow,
+    /// Too many bodies of logins are read at once: of this client, or of all.
+    LoginsFull,
+    /// The password is the one in the application's documents.
+    DefaultPassword,
+    /// Somebody else sets the application up just now.
+    SetupBusy,
 }
 
 impl Reason {
@@ -85,6 +101,12 @@ impl Reason {
             Self::CrossOrigin => "cross_origin",
             Self::BodyTooLarge => "body_too_large",
             Self::RateLimited => "rate_limited",
+            Self::LockedOut => "locked_out",
+            Self::LoginUnreadable => "login_unreadable",
+            Self::LoginSlow => "login_slow",
+            Self::LoginsFull => "logins_full",
+            Self::DefaultPassword => "default_password",
+            Self::SetupBusy => "setup_busy",
         }
     }
 
@@ -93,11 +115,17 @@ impl Reason {
         match self {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotAllowlisted | Self::ShareBlocked => StatusCode::NOT_FOUND,
-            Self::TokenBlocked | Self::TokenInvalid | Self::TokenExpired => StatusCode::UNAUTHORIZED,
+            Self::TokenBlocked | Self::TokenInvalid | Self::TokenExpired | Self::DefaultPassword => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             // Not 503: a proxy in front would take the gateway for down, for all of its clients.
-            Self::RateLimited | Self::ClientFull => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited | Self::ClientFull | Self::LockedOut | Self::LoginsFull | Self::SetupBusy => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::LoginUnreadable => StatusCode::BAD_REQUEST,
+            Self::LoginSlow => StatusCode::REQUEST_TIMEOUT,
             Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

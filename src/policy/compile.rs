@@ -16,11 +16,15 @@ use crate::config::values::{HostPattern, Networks, Rate as RateValue};
 use crate::config::verification::{KeySource, Verification};
 use crate::guards::allowlist::Allowlist;
 use crate::guards::browser::Browser;
+use crate::guards::counters::Counters;
 use crate::guards::headers::{HeaderSet, Ingredients};
+use crate::guards::login::{self, Login};
 use crate::guards::rate::Rate;
 use crate::guards::size::Size;
+use crate::guards::tries::Tries;
 use crate::guards::verify::Verify;
 use crate::request::facts::scope_of;
+use crate::stores::attempts::{Lockout, Rule};
 use crate::stores::kept::Kept;
 use crate::stores::keys::KeyRing;
 use crate::stores::limits::Limits;
@@ -71,7 +75,11 @@ fn nowhere(settings: &Settings) -> HeaderSet {
 fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site {
     let limits = &kept.limits;
     let verify = verify_of(site, kept);
-    let guards = ClassMap::from_fn(|class| guards_of(site, class, limits, verify.as_ref()));
+    let tries = tries_of(site, kept);
+    let guards = ClassMap::from_fn(|class| RouteGuards {
+        tries: Some(tries.clone()),
+        ..guards_of(site, class, limits, verify.as_ref())
+    });
     let mut routes: Vec<Route> =
         site.routes.iter().map(|route| own_route(site, route, &guards, limits)).collect();
     routes.extend(site.app.routes.iter().map(|route| Route {
@@ -95,6 +103,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         scopes: site.hosts.iter().map(|host| scope_of(&host.to_string())).collect(),
         tokens: site.app.tokens.clone(),
         login: site.app.login.clone(),
+        devices: site.login_guard.devices,
         token_lifetime: site.token_lifetime,
         hosts: site.hosts.iter().map(|host| compile_host(settings, site, host)).collect(),
         denials: denials.collect(),
@@ -140,7 +149,28 @@ fn guards_of(
         browser: Browser::of(class),
         size: Size::new(*site.body.get(class)),
         rate: rate.map(|rate| Arc::new(Rate::new(limits, &name, rate))),
+        tries: None,
     }
+}
+
+/// What guards passwords and other secrets: one for all routes of a site.
+fn tries_of(site: &settings::Site, kept: &Kept) -> Tries {
+    let guard = &site.login_guard;
+    let rule = |failures| Rule { failures, per: guard.per };
+    let rules = login::Rules {
+        pair: rule(guard.failures),
+        client: rule(guard.client_failures),
+        account: rule(guard.account_failures),
+    };
+    let counters = Counters {
+        logins: Arc::clone(&kept.logins),
+        site: site.name().into(),
+        scope: scope_of(&site.name()),
+        lockout: Lockout { first: guard.lockout_first, most: guard.lockout_most },
+    };
+    let pairs = site.app.login.as_ref().map(|login| login.default_passwords.clone()).unwrap_or_default();
+    let defaults = login::Defaults { pairs, from: site.allowed(Class::Setup) };
+    Tries::new(Login::new(counters, Arc::clone(&kept.marks), rules, &guard.never_lock, defaults))
 }
 
 fn own_route(

@@ -28,6 +28,7 @@ use crate::guards::browser::Browser;
 use crate::guards::headers::HeaderSet;
 use crate::guards::rate::Rate;
 use crate::guards::size::Size;
+use crate::guards::tries::Tries;
 use crate::guards::verify::Verify;
 use crate::request::target::Host;
 
@@ -68,6 +69,8 @@ pub struct Site {
     pub tokens: Tokens,
     /// How its logins name accounts and hand out tokens.
     pub login: Option<Login>,
+    /// Browsers keep a cookie by which a device is known.
+    pub devices: bool,
     /// How long its access tokens live.
     pub token_lifetime: Duration,
     /// Its hosts with their origins and headers.
@@ -146,6 +149,8 @@ pub struct RouteGuards {
     pub size: Size,
     /// How often.
     pub rate: Option<Arc<Rate>>,
+    /// Tries at secrets: the one of them that waits for a body.
+    pub tries: Option<Tries>,
 }
 
 impl Policy {

@@ -26,6 +26,8 @@ pub struct Facts {
     pub share: Option<Key>,
     /// The length that the request announces; `None`: chunked or HTTP/2 without one.
     pub body_length: Option<u64>,
+    /// Carries `Authorization: Basic`.
+    pub basic: bool,
     /// Asks for a WebSocket.
     pub websocket: bool,
     /// Which page a browser says it comes from.
@@ -70,6 +72,7 @@ impl Facts {
             credentials: Vec::new(),
             share: None,
             body_length: Some(0),
+            basic: false,
             websocket: false,
             origin: Origin::Absent,
             runs_as_code: false,

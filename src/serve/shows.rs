@@ -1,5 +1,6 @@
 //! What the admin side asks of the running gateway: a scrape, an explanation.
 
+use std::collections::BTreeMap;
 use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,7 +22,7 @@ pub fn scrape(from: &Parted) -> Scrape {
     let workers = from.metrics.clone();
     let (blocks, limits, resolver) =
         (Arc::clone(&from.blocks), Arc::clone(&from.kept.limits), Arc::clone(&from.resolver));
-    let vitals = from.control.vitals();
+    let (vitals, logins, clock) = (from.control.vitals(), Arc::clone(&from.kept.logins), from.clock.clone());
     let (log, said) = (from.log.control(), from.said.speaker());
     let (policy, health) = (Arc::clone(&from.policy), Arc::clone(&from.health));
     Arc::new(move || {
@@ -35,6 +36,7 @@ pub fn scrape(from: &Parted) -> Scrape {
             limiter_keys: limits.keys(),
             limiter_evictions: limits.evictions(),
             limiter_shared: limits.newcomers(),
+            lockouts: lockouts(&policy.load(), &logins.lockouts.counts(clock.now())),
             log_dropped: log.dropped(),
             process_log_dropped: said.dropped(),
             certificates: certificates.into_iter().map(|one| (one.host, one.not_after)).collect(),
@@ -42,6 +44,15 @@ pub fn scrape(from: &Parted) -> Scrape {
         };
         Box::pin(ready(render(&workers, &gauges)))
     })
+}
+
+/// Of each site, also those without any: a rate wants a zero to begin with.
+fn lockouts(policy: &Policy, counts: &BTreeMap<Arc<str>, (u64, u64)>) -> Vec<(String, u64, u64)> {
+    let of = |site: &Site| {
+        let (total, active) = counts.get(&site.name).copied().unwrap_or_default();
+        (site.name.to_string(), total, active)
+    };
+    policy.sites.iter().map(of).collect()
 }
 
 /// Each upstream of each site that somebody has tried to reach.

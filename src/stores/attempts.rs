@@ -5,8 +5,8 @@
 //! seconds first and for twice as long each time after, up to an hour. After a lockout one attempt is free: a person who
 //! remembers the password gets in, a list of passwords gets one try an hour.
 //!
-//! The table is made of sets of 16 places; in a full set the counter that is nearest to forgotten goes first, and those
-//! that are locked last, so that a flood of new names frees nobody.
+//! The table is made of sets of 16 places, each of which comes into being with its first counter; in a full set the counter
+//! that is nearest to forgotten goes first, and those that are locked last, so that a flood of new names frees nobody.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU32;
@@ -49,14 +49,17 @@ pub enum Refused {
 /// The table.
 #[derive(Debug)]
 pub struct Attempts {
-    shards: Vec<Mutex<Vec<[Counter; WAYS]>>>,
+    shards: Vec<Mutex<Sets>>,
     hasher: RandomState,
     lockouts: AtomicU64,
     evictions: AtomicU64,
 }
 
+/// One shard's sets.
+type Sets = Vec<Option<Box<[Counter; WAYS]>>>;
+
 /// The place of a counter; made from anything, and not to be guessed from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CounterKey(u64);
 
 /// Times are monotonic nanoseconds. An empty place has key 0.
@@ -72,11 +75,11 @@ struct Counter {
 }
 
 impl Attempts {
-    /// A table for at least so many counters, 32 bytes each.
+    /// A table for at least so many counters, 32 bytes each; it takes memory as it fills.
     pub fn new(counters: usize) -> Self {
         let sets = counters.div_ceil(WAYS * SHARDS).max(1);
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::new(vec![[Counter::default(); WAYS]; sets])).collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(vec![None; sets])).collect(),
             hasher: RandomState::new(),
             lockouts: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
@@ -128,16 +131,20 @@ impl Attempts {
     pub fn clear_all(&self, now: Now) -> usize {
         let locked = self.locked(now);
         for shard in &self.shards {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).fill([Counter::default(); WAYS]);
+            shard.lock().unwrap_or_else(PoisonError::into_inner).fill(None);
         }
         locked
     }
 
     /// How many counters are locked now; walks the table.
     pub fn locked(&self, now: Now) -> usize {
-        let of = |shard: &Mutex<Vec<[Counter; WAYS]>>| {
+        let of = |shard: &Mutex<Sets>| {
             let sets = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            sets.iter().flatten().filter(|counter| counter.locked > now.mono).count()
+            sets.iter()
+                .flatten()
+                .flat_map(|set| set.iter())
+                .filter(|counter| counter.locked > now.mono)
+                .count()
         };
         self.shards.iter().map(of).sum()
     }
@@ -155,11 +162,11 @@ impl Attempts {
     fn find(&self, key: CounterKey) -> Option<Counter> {
         let (shard, set) = self.place(key);
         let sets = shard?.lock().unwrap_or_else(PoisonError::into_inner);
-        let set = sets.get(set % sets.len().max(1))?;
+        let set = sets.get(set % sets.len().max(1))?.as_deref()?;
         set.iter().find(|counter| counter.key == key.0).copied()
     }
 
-    fn place(&self, key: CounterKey) -> (Option<&Mutex<Vec<[Counter; WAYS]>>>, usize) {
+    fn place(&self, key: CounterKey) -> (Option<&Mutex<Sets>>, usize) {
         let place = usize::try_from(key.0 >> 8).unwrap_or_default();
         (self.shards.get(place % SHARDS), place / SHARDS)
     }
@@ -171,6 +178,7 @@ impl Attempts {
         let mut sets = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let count = sets.len().max(1);
         let Some(set) = sets.get_mut(set % count) else { unreachable!("a remainder of the length") };
+        let set = set.get_or_insert_with(|| Box::new([Counter::default(); WAYS]));
         let known = set.iter().position(|counter| counter.key == key.0);
         let chosen = match known {
             Some(place) => set.get_mut(place),

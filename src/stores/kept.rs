@@ -7,6 +7,7 @@ use super::accounts::Accounts;
 use super::attempts::Attempts;
 use super::keys::KeyRings;
 use super::limits::Limits;
+use super::logins::Logins;
 use super::marks::Marks;
 use super::seal::Seal;
 
@@ -19,6 +20,8 @@ pub struct Kept {
     pub rings: Arc<KeyRings>,
     /// Failed logins and missed links.
     pub attempts: Arc<Attempts>,
+    /// Who is locked out, and what logins hold while they last.
+    pub logins: Arc<Logins>,
     /// What is remembered for a while.
     pub marks: Arc<Marks>,
     /// What logins have taught.
@@ -31,10 +34,12 @@ impl Kept {
     /// Empty ones; `keys`: most clients that are told apart (`limits.limiter_keys`). Nothing is sealed until keys are
     /// published.
     pub fn new(keys: usize) -> Self {
+        let attempts = Arc::new(Attempts::new(keys));
         Self {
             limits: Limits::new(keys),
             rings: Arc::default(),
-            attempts: Arc::new(Attempts::new(keys)),
+            logins: Arc::new(Logins::new(Arc::clone(&attempts))),
+            attempts,
             marks: Arc::new(Marks::new(keys)),
             accounts: Arc::default(),
             seal: Arc::new(Seal::new(&[])),

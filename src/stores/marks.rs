@@ -1,5 +1,5 @@
 //! Things remembered for a while: a link that answered lately, an address from which somebody logged in. One bounded table
-//! without values; in a full set the mark that ends first goes first.
+//! without values, which takes memory as it fills; in a full set the mark that ends first goes first.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Mutex, PoisonError};
@@ -13,9 +13,12 @@ const SHARDS: usize = 64;
 /// The table: 16 bytes a mark.
 #[derive(Debug)]
 pub struct Marks {
-    shards: Vec<Mutex<Vec<[Mark; WAYS]>>>,
+    shards: Vec<Mutex<Sets>>,
     hasher: RandomState,
 }
+
+/// One shard's sets.
+type Sets = Vec<Option<Box<[Mark; WAYS]>>>;
 
 /// Monotonic nanoseconds; an empty place ended at 0.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,7 +31,7 @@ impl Marks {
     /// A table for at least so many marks.
     pub fn new(marks: usize) -> Self {
         let sets = marks.div_ceil(WAYS * SHARDS).max(1);
-        let shard = || Mutex::new(vec![[Mark::default(); WAYS]; sets]);
+        let shard = || Mutex::new(vec![None; sets]);
         Self { shards: (0..SHARDS).map(|_| shard()).collect(), hasher: RandomState::new() }
     }
 
@@ -68,7 +71,7 @@ impl Marks {
         let Some(set) = sets.get_mut(place / SHARDS % count) else {
             unreachable!("a remainder of the length")
         };
-        f(set, key)
+        f(set.get_or_insert_with(|| Box::new([Mark::default(); WAYS])), key)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The audit log: every block, unblock, reload and hole in an allowlist, with who, what, why and when.
+//! The audit log: every block, unblock, lockout, reload and hole in an allowlist, with who, what, why and when.
 //!
 //! One JSON object a line, synced before the person who gave the order is answered. The file is opened for each line,
 //! so that whoever rotates it need tell nobody.
@@ -25,7 +25,7 @@ pub struct Audit {
 /// One line of the audit log.
 #[derive(Debug, Serialize)]
 pub struct Entry<'a, T> {
-    /// What was done: `block`, `unblock`, `reload`, `allow`.
+    /// What was done: `block`, `unblock`, `reload`, `allow`, `lockout`, `unlock`, `default password`.
     pub action: &'static str,
     /// Who gave the order.
     pub by: &'a str,
@@ -48,20 +48,39 @@ impl Audit {
     /// # Errors
     /// When it did not reach the file; the process log has it all the same.
     pub fn record<T: Serialize>(&self, wall: u64, entry: &Entry<'_, T>) -> io::Result<()> {
-        #[derive(Serialize)]
-        struct Line<'a, T> {
-            time: String,
-            #[serde(flatten)]
-            entry: &'a Entry<'a, T>,
+        self.record_all(wall, std::slice::from_ref(entry))
+    }
+
+    /// Writes several lines together.
+    ///
+    /// # Errors
+    /// When they did not all reach the file; the process log has them all the same.
+    pub fn record_all<T: Serialize>(&self, wall: u64, entries: &[Entry<'_, T>]) -> io::Result<()> {
+        let mut text = String::new();
+        for entry in entries {
+            let line = line(wall, entry)?;
+            (self.say)(&format!("audit: {line}"));
+            text.push_str(&line);
+            text.push('\n');
         }
-        let line = serde_json::to_string(&Line { time: timestamp(wall), entry })?;
-        let mut line = printable(&line, escape_json);
-        (self.say)(&format!("audit: {line}"));
-        line.push('\n');
+        if text.is_empty() {
+            return Ok(());
+        }
         let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?;
-        file.write_all(line.as_bytes())?;
+        file.write_all(text.as_bytes())?;
         file.sync_data()
     }
+}
+
+fn line<T: Serialize>(wall: u64, entry: &Entry<'_, T>) -> io::Result<String> {
+    #[derive(Serialize)]
+    struct Line<'a, T> {
+        time: String,
+        #[serde(flatten)]
+        entry: &'a Entry<'a, T>,
+    }
+    let line = serde_json::to_string(&Line { time: timestamp(wall), entry })?;
+    Ok(printable(&line, escape_json))
 }
 
 impl std::fmt::Debug for Audit {

@@ -29,6 +29,8 @@ pub struct Gauges {
     pub limiter_evictions: u64,
     /// Requests that the rate limits judged by a budget that newcomers share.
     pub limiter_shared: u64,
+    /// Site, lockouts since the start, and lockouts that last.
+    pub lockouts: Vec<(String, u64, u64)>,
     /// Access log lines that were dropped.
     pub log_dropped: u64,
     /// Lines of the process log that were dropped.
@@ -127,6 +129,12 @@ fn gateway_families(gauges: &Gauges) -> Vec<MetricFamily> {
             "Requests judged by a budget that newcomers of a network share, since no key was free.",
             gauges.limiter_shared,
         ),
+        lockouts_total(&gauges.lockouts),
+        gauge_family(
+            "portcullis_lockouts_active",
+            "Lockouts that last: of clients, accounts and devices.",
+            gauges.lockouts.iter().map(|(site, _, active)| (vec![("site", site.as_str())], *active as f64)),
+        ),
         total(
             "portcullis_log_dropped_total",
             "Access log lines dropped because they could not be written in time.",
@@ -155,6 +163,17 @@ fn gateway_families(gauges: &Gauges) -> Vec<MetricFamily> {
             [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)].into_iter(),
         ),
     ]
+}
+
+fn lockouts_total(lockouts: &[(String, u64, u64)]) -> MetricFamily {
+    let of = |(site, total, _): &(String, u64, u64)| {
+        let mut metric = Metric::from_label(vec![label(("site", site.as_str()))]);
+        metric.set_counter(counter_of(*total as f64));
+        metric
+    };
+    let metrics = lockouts.iter().map(of).collect();
+    let help = "Lockouts of clients, accounts and devices after too many failures.";
+    family("portcullis_lockouts_total", help, MetricType::COUNTER, metrics)
 }
 
 /// A gauge without labels.
@@ -249,6 +268,7 @@ mod tests {
             reload_successful: true,
             reload_success_time: 1_700_000_000,
             state_durable: true,
+            lockouts: vec![("files.example.com".into(), 3, 1)],
             certificates: vec![("files.example.com".into(), 1_800_000_000)],
             upstreams: vec![("files.example.com".into(), "http://127.0.0.1:8000".into(), true)],
             ..Gauges::default()
@@ -270,6 +290,8 @@ mod tests {
             r#"portcullis_blocks{kind="fingerprint"} 2"#,
             r#"portcullis_upstream_up{site="files.example.com",upstream="http://127.0.0.1:8000"} 1"#,
             "portcullis_state_durable 1",
+            r#"portcullis_lockouts_total{site="files.example.com"} 3"#,
+            r#"portcullis_lockouts_active{site="files.example.com"} 1"#,
         ] {
             assert!(text.lines().any(|known| known == line), "{line}\nis not in\n{text}");
         }

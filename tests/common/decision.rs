@@ -15,7 +15,7 @@ use portcullis::clock::Now;
 use portcullis::config;
 use portcullis::config::class::Class;
 use portcullis::gateway::read::{self, Reading, Surroundings};
-use portcullis::gateway::{Link, Permit, decide};
+use portcullis::gateway::{Decision, Link, decide};
 use portcullis::guards::Denial;
 use portcullis::policy::{Snapshot, compile};
 use portcullis::request::credential::Fingerprint;
@@ -103,7 +103,7 @@ impl Bench {
         read::read(around, &asked.peer, client, &asked.head, Some(asked.length)).unwrap()
     }
 
-    pub fn decide(&self, reading: &Reading<'_>) -> Result<Permit, Denial> {
+    pub fn decide(&self, reading: &Reading<'_>) -> Result<Decision, Denial> {
         decide(reading.found.route, &self.index, &reading.facts, &reading.presented, &mut |_, _| {})
     }
 }

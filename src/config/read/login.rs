@@ -1,6 +1,6 @@
 //! `[login]` of an app file: where a login names its account, and where its answer has the token.
 
-use super::Table;
+use super::{Table, Value};
 use crate::config::app::Login;
 use crate::config::values::ValueError;
 
@@ -8,6 +8,8 @@ use crate::config::values::ValueError;
 pub(super) fn read(root: &mut Table<'_>, claim: bool) -> Option<Login> {
     let mut table = root.table("login")?;
     let account = table.parse("account", field);
+    let password = table.parse("password", field).unwrap_or_else(|| "password".into());
+    let default_passwords = pairs(&mut table);
     let token = table.parse("token", path);
     let (has_account, has_token) = (table.get("account").is_some(), table.get("token").is_some());
     if !has_token {
@@ -24,7 +26,24 @@ pub(super) fn read(root: &mut Table<'_>, claim: bool) -> Option<Login> {
         table.doc.missing(table.span.clone(), message, help);
     }
     table.finish();
-    Some(Login { account, token: token? })
+    Some(Login { account, password, default_passwords, token: token? })
+}
+
+/// `[["admin", "admin"], …]`.
+fn pairs(table: &mut Table<'_>) -> Vec<(Box<str>, Box<str>)> {
+    let items = table.get("default_passwords").and_then(|value| value.list()).unwrap_or_default();
+    let mut pairs = Vec::new();
+    for item in &items {
+        let texts: Vec<_> = item.list().unwrap_or_default().iter().filter_map(Value::text).collect();
+        match texts[..] {
+            [account, password] => pairs.push((account.into(), password.into())),
+            _ => item.wrong(ValueError {
+                message: "it is no pair of account and password".into(),
+                help: "write e.g. [[\"admin\", \"admin\"]]".into(),
+            }),
+        }
+    }
+    pairs
 }
 
 /// The name of a field or claim.
@@ -58,14 +77,35 @@ mod tests {
         (login, found.problems.0.into_iter().map(|problem| problem.message).collect())
     }
 
+    fn login_of(account: Option<&str>, token: &str) -> Login {
+        let (password, default_passwords) = ("password".into(), Vec::new());
+        Login { account: account.map(Into::into), password, default_passwords, token: token.into() }
+    }
+
+    #[test]
+    fn passwords_that_everybody_knows_are_pairs() {
+        let head = "[login]\naccount = \"a\"\ntoken = \"t\"\npassword = \"pw\"\n";
+        let (login, problems) = section(&format!("{head}default_passwords = [[\"admin\", \"x\"]]\n"), false);
+        let login = login.unwrap();
+        assert_eq!(
+            (&*login.password, &*login.default_passwords),
+            ("pw", &[("admin".into(), "x".into())][..])
+        );
+        assert!(problems.is_empty(), "{problems:?}");
+        for wrong in ["[[\"admin\"]]", "[\"admin\"]", "\"admin\"", "[[1, 2]]", "[[\"a\", \"b\", \"c\"]]"] {
+            let (_, problems) = section(&format!("{head}default_passwords = {wrong}\n"), false);
+            assert!(!problems.is_empty(), "{wrong}");
+        }
+    }
+
     #[test]
     fn a_login_says_where_account_and_token_are() {
         let (login, problems) =
             section("[login]\naccount = \"email\"\ntoken = \"data.access_token\"\n", false);
-        assert_eq!(login, Some(Login { account: Some("email".into()), token: "data.access_token".into() }));
+        assert_eq!(login, Some(login_of(Some("email"), "data.access_token")));
         assert_eq!((problems, section("", false)), (vec![], (None, vec![])));
         let by_claim = section("[login]\ntoken = \"token\"\n", true);
-        assert_eq!(by_claim, (Some(Login { account: None, token: "token".into() }), vec![]));
+        assert_eq!(by_claim, (Some(login_of(None, "token")), vec![]));
     }
 
     #[test]

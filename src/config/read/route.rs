@@ -76,11 +76,11 @@ fn observed(table: &mut Table<'_>, class: Option<Class>) -> Observed {
             guard.wrong(ValueError {
                 message: format!("`{}` always enforces: {why}", guard.text().unwrap_or_default()),
                 help:
-                    "remove it; what may observe is verify, browser, size, rate, and the allowlist of an open class"
+                    "remove it; what may observe is verify, browser, size, rate, login, and the allowlist of an open class"
                         .into(),
             });
         };
-        let words = ["allowlist", "verify", "browser", "size", "rate", "blocks", "malformed"];
+        let words = ["allowlist", "verify", "browser", "size", "rate", "login", "blocks", "malformed"];
         let words = words.map(|word| (word, word));
         match guard.choice(&words) {
             Some("allowlist") => match class.filter(|class| class.restricts()) {
@@ -91,6 +91,7 @@ fn observed(table: &mut Table<'_>, class: Option<Class>) -> Observed {
             Some("browser") => found.browser = true,
             Some("size") => found.size = true,
             Some("rate") => found.rate = true,
+            Some("login") => found.login = true,
             Some("blocks") => always("an operator's block holds everywhere"),
             Some("malformed") => always("what can be understood in two ways cannot be judged"),
             _ => {}

@@ -7,7 +7,7 @@ use super::gateway::Bodies;
 use super::hosts::Hosts;
 use super::listen::Public;
 use super::upstream_tls::Trust;
-use super::{Keys, Table, Value, app, headers, nearest, route, tokens, upstream, upstreams};
+use super::{Keys, Table, Value, app, headers, login_guard, nearest, route, tokens, upstream, upstreams};
 use crate::config::app::App;
 use crate::config::class::Class;
 use crate::config::cluster::Cluster;
@@ -44,6 +44,7 @@ pub(super) fn site(
     limits.finish();
     let headers = headers::headers(table.section("headers"), around.public.tls.self_signed);
     let tokens = tokens::tokens(table.section("tokens"));
+    let login_guard = login_guard::login_guard(table.section("login_guard"));
     if let Some(app) = &app {
         headers::check_variant(table.section("headers"), &headers.csp, app);
     }
@@ -87,6 +88,7 @@ pub(super) fn site(
         maintenance: asking.maintenance,
         observe,
         only_from,
+        login_guard,
         headers,
         routes,
         verification,
@@ -110,7 +112,6 @@ fn warn_of_grpc(table: &Table<'_>, upstream: Option<&Cluster>, routes: &[SiteRou
 
 fn not_yet(table: &mut Table<'_>) {
     table.later("download_host", "downloads stay on the site's own host, under the app file's policy");
-    table.later("login_guard", "`site.rate.login` limits the tries of each client");
     table.later("share_guard", "`site.rate.share` limits the requests of each client");
 }
 

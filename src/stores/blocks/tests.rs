@@ -24,6 +24,7 @@ fn facts(credentials: Vec<Credential>) -> Facts {
         credentials,
         share: None,
         body_length: None,
+        basic: false,
         websocket: false,
         now: Now { mono: 5_000_000_000, wall: WALL },
         rehearsal: false,

@@ -1,0 +1,372 @@
+//! Tries at secrets on their way: what the guard of a try is to know is read, the permit is taken out of the decision by what
+//! the guard says, and what the answer meant settles the try. A try whose client leaves, or that gets no answer, is never
+//! settled and counts as failed.
+
+pub mod basic;
+mod body;
+pub mod device;
+mod outcome;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+
+use self::body::Holding;
+use self::device::{Devices, Known};
+pub use self::outcome::Broken;
+use super::account::{Form, Unclear, field_of};
+use super::answer::{self, Asked};
+use super::exchange::Exchange;
+use super::read::Reading;
+use super::upload::{self, Upload};
+use super::{Decision, ForwardError, Gateway, Link, Permit, Withheld, respond};
+use crate::clock::Now;
+use crate::guards::counters::{Charged, Outcome};
+use crate::guards::login::{self, Device, Try};
+use crate::guards::tries::{Kind, Passed, Tries};
+use crate::guards::{Denial, Reason, Verdict};
+use crate::request::body::Body;
+use crate::request::credential::examine;
+use crate::request::facts::Facts;
+use crate::stores::held::Held;
+use crate::stores::logins::fold;
+use crate::stores::places::Place;
+use crate::stores::turns::Turn;
+
+/// Longest account's name that is read, in bytes; a mail address has 254.
+const NAME: usize = 512;
+/// Bytes of a login's body that are held where its class has no limit of its own that enforces.
+const HELD: u64 = 16 << 10;
+/// Requests with Basic credentials that a client may have in flight: no more guesses slip by at once.
+const BASIC: usize = 64;
+
+/// What a try is read by.
+#[derive(Clone, Copy)]
+pub struct Means<'a> {
+    /// The request, read.
+    pub reading: &'a Reading<'a>,
+    /// Its head.
+    pub headers: &'a HeaderMap,
+    /// Its body's way.
+    pub upload: &'a Upload,
+}
+
+/// A try that has passed its guard and waits for its answer.
+pub struct Attempt {
+    kind: Kind,
+    tries: Tries,
+    charged: Charged,
+    turn: Option<Turn>,
+    who: Who,
+    _held: (Option<Held>, Option<Place>),
+}
+
+/// As whom, from which device.
+#[derive(Default)]
+struct Who {
+    /// As it was typed.
+    account: Option<String>,
+    /// As it is counted.
+    folded: Option<String>,
+    /// The device's number, if its cookie is good.
+    device: Option<[u8; 8]>,
+    /// The other accounts that the device is known for.
+    others: Vec<Known>,
+    /// Somebody has logged in from here lately.
+    address: bool,
+}
+
+/// Why there is nothing to forward.
+pub enum Refused {
+    /// By the guard; with what of the body is to be read away.
+    Denied(Denial, Option<Incoming>),
+    /// The body broke off, or broke the rules.
+    Body,
+}
+
+/// What goes on.
+pub type Admitted = (Permit, Body, Option<Attempt>);
+
+impl Refused {
+    /// The answer.
+    pub async fn answer(
+        self,
+        means: Means<'_>,
+        link: &dyn Link,
+        exchange: &mut Exchange,
+        asked: &Asked,
+    ) -> Response<Body> {
+        match self {
+            Self::Denied(denial, unread) => {
+                exchange.denied(&denial);
+                if let Some(unread) = unread {
+                    upload::drain(unread, asked.first || asked.is_rpc()).await;
+                }
+                respond::denied(&denial, Some(means.reading.site), asked.shape)
+            }
+            Self::Body => answer::failed(&ForwardError::BrokenRequest, means.upload, link, exchange, asked),
+        }
+    }
+}
+
+impl<U> Gateway<U> {
+    /// Takes the permit out of the decision; of a try, by what its guard says.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(super) async fn attempt(
+        &self,
+        decision: Decision,
+        incoming: Incoming,
+        means: Means<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<Admitted, Refused> {
+        let withheld = match decision {
+            Decision::Permit(permit) => return Ok((permit, means.upload.body(incoming), None)),
+            Decision::Withheld(withheld) => withheld,
+        };
+        let tries = guard_of(means.reading);
+        if withheld.kind() == Kind::Login {
+            return self.log_in(withheld, means, incoming, exchange).await;
+        }
+        let facts = &means.reading.facts;
+        let (said, who, place) = match withheld.kind() {
+            Kind::Refresh => (tries.refresh(refresh_token(facts), facts), Who::default(), None),
+            Kind::Enroll => (tries.enroll(facts), Who::default(), None),
+            Kind::Setup => (tries.set_up(facts.now), Who::default(), None),
+            Kind::Basic | Kind::Login => self.basic(&tries, means),
+        };
+        let kind = withheld.kind();
+        match settle(withheld, said, exchange) {
+            Ok((permit, passed)) => {
+                let attempt = Attempt::new(kind, tries, passed, who, (None, place));
+                Ok((permit, means.upload.body(incoming), Some(attempt)))
+            }
+            Err(denial) => Err(Refused::Denied(denial, Some(incoming))),
+        }
+    }
+
+    async fn log_in(
+        &self,
+        withheld: Withheld,
+        means: Means<'_>,
+        incoming: Incoming,
+        exchange: &mut Exchange,
+    ) -> Result<Admitted, Refused> {
+        let (facts, route) = (&means.reading.facts, means.reading.found.route);
+        let most = if route.observe.size { HELD } else { route.guards.size.limit() };
+        let tries = guard_of(means.reading);
+        let room = &tries.counters().logins.room;
+        let held = body::hold(means.upload.body(incoming), most, room, facts.client).await;
+        let mut holding = held.map_err(|_| Refused::Body)?;
+        let (said, who) = match holding.unread {
+            Some(reason) => {
+                let retry_after = (reason == Reason::LoginsFull).then_some(super::SOON);
+                (Err(Denial { guard: login::NAME, reason, retry_after }), Who::default())
+            }
+            None => self.judge_login(&tries, &holding, means),
+        };
+        match settle(withheld, said, exchange) {
+            Ok((permit, passed)) => {
+                let held = holding.room();
+                let attempt = Attempt::new(Kind::Login, tries, passed, who, (held, None));
+                Ok((permit, holding.into_body(), Some(attempt)))
+            }
+            Err(denial) => Err(Refused::Denied(denial, None)),
+        }
+    }
+
+    fn judge_login(
+        &self,
+        tries: &Tries,
+        holding: &Holding,
+        means: Means<'_>,
+    ) -> (Result<Passed, Denial>, Who) {
+        let facts = &means.reading.facts;
+        let Ok(mut typed) = Typed::read(&holding.bytes, means, tries.login().has_defaults()) else {
+            return (Err(Denial::new(login::NAME, Reason::LoginUnreadable)), Who::default());
+        };
+        if typed.account.is_none() {
+            typed.account = basic::read(means.headers).and_then(|basic| basic.account);
+        }
+        // Not earlier: a block that came while the body was read counts.
+        let index = self.blocks.current();
+        let devices = Devices::of(&self.kept.seal, &means.reading.site.name, means.headers);
+        let account = typed.account.as_deref().filter(|_| means.reading.site.devices);
+        let device = account.and_then(|name| devices.find(name, &index, facts)).map(|known| known.id);
+        let mut who = Who::of(typed.account, device, tries, facts);
+        who.others = devices.into_known();
+        (tries.log_in(who.attempt(facts), typed.password.as_deref().map(|word| &**word), &index, facts), who)
+    }
+
+    fn basic(&self, tries: &Tries, means: Means<'_>) -> (Result<Passed, Denial>, Who, Option<Place>) {
+        let facts = &means.reading.facts;
+        let denied = |reason, retry_after| {
+            (Err(Denial { guard: login::NAME, reason, retry_after }), Who::default(), None)
+        };
+        let Some(basic) = basic::read(means.headers) else { return denied(Reason::LoginUnreadable, None) };
+        let place = tries.counters().logins.basic.take(facts.client, BASIC);
+        if place.is_none() {
+            return denied(Reason::LoginsFull, Some(super::SOON));
+        }
+        let index = self.blocks.current();
+        let who = Who::of(basic.account, None, tries, facts);
+        (tries.basic(who.attempt(facts), Some(&basic.password), &index, facts), who, place)
+    }
+
+    /// The application has answered: settles the try by what that meant.
+    ///
+    /// # Errors
+    /// [`Broken`]: the answer broke off, and the try stays charged.
+    pub(super) async fn settle(
+        &self,
+        attempt: Attempt,
+        answer: Response<Body>,
+        reading: &Reading<'_>,
+    ) -> Result<Response<Body>, Broken> {
+        if attempt.kind != Kind::Login {
+            attempt.end(answer.status(), self.clock.now(), &reading.facts);
+            return Ok(answer);
+        }
+        let token = reading.site.login.as_ref().map(|login| &*login.token);
+        let (mut answer, meant) = outcome::of_login(answer, token, reading.path.normal()).await?;
+        let now = self.clock.now();
+        if let Some(account) = attempt.who.account.as_deref().filter(|_| meant.token.is_some()) {
+            attempt.tries.login().remember_address(reading.facts.client, account, now);
+            let cookie = self.device_cookie(&attempt.who, account, meant.token.as_deref(), reading);
+            cookie.into_iter().for_each(|cookie| {
+                answer.headers_mut().append(header::SET_COOKIE, cookie);
+            });
+        }
+        attempt.tries.login().settle(attempt.charged, meant.outcome, now);
+        Ok(answer)
+    }
+
+    /// There is no answer. What never reached the application was no try.
+    pub(super) fn unanswered(&self, attempt: Attempt, error: &ForwardError) {
+        if matches!(error, ForwardError::Connect(_)) {
+            attempt.tries.counters().settle(attempt.charged, Outcome::Neutral, self.clock.now());
+            attempt.turn.into_iter().for_each(Turn::answered);
+        }
+    }
+
+    /// Keeps the number of a device that is known already, and so its budget.
+    fn device_cookie(
+        &self,
+        who: &Who,
+        account: &str,
+        token: Option<&str>,
+        reading: &Reading<'_>,
+    ) -> Option<HeaderValue> {
+        let site = reading.site;
+        if !site.devices || !reading.secure {
+            return None;
+        }
+        let now = self.clock.now();
+        let claims = examine(token?.as_bytes(), site.tokens.format, site.token_lifetime, false).ok()?.claims;
+        let claims = claims.unwrap_or_default();
+        let fresh = Known::new(account, now);
+        let known = Known {
+            id: who.device.unwrap_or(fresh.id),
+            subject: claims.subject,
+            issuer: claims.issuer,
+            ..fresh
+        };
+        device::renewed(&self.kept.seal, &site.name, &known, &who.others)
+    }
+}
+
+impl Attempt {
+    fn new(kind: Kind, tries: Tries, passed: Passed, who: Who, held: (Option<Held>, Option<Place>)) -> Self {
+        let (charged, turn) = passed.into_parts();
+        Self { kind, tries, charged, turn, who, _held: held }
+    }
+
+    /// Settles a try at something else than a login.
+    fn end(self, status: StatusCode, now: Now, facts: &Facts) {
+        let outcome = outcome::of_status(self.kind, status);
+        if self.kind == Kind::Basic && outcome == Outcome::Failure {
+            self.tries.login().failed(self.who.attempt(facts));
+        }
+        self.tries.counters().settle(self.charged, outcome, now);
+        self.turn.into_iter().for_each(Turn::answered);
+    }
+}
+
+impl Who {
+    fn of(account: Option<String>, device: Option<[u8; 8]>, tries: &Tries, facts: &Facts) -> Self {
+        let known = |name: &String| tries.login().knows_address(facts.client, name, facts.now);
+        let address = device.is_none() && account.as_ref().is_some_and(known);
+        Self { folded: account.as_deref().map(fold), account, device, address, others: Vec::new() }
+    }
+
+    fn attempt(&self, facts: &Facts) -> Try<'_> {
+        let device = match self.device {
+            Some(id) => Device::Cookie(id),
+            None if self.address => Device::Address,
+            None => Device::Unknown,
+        };
+        Try { client: facts.client, account: self.folded.as_deref(), device, now: facts.now }
+    }
+}
+
+/// What somebody has typed.
+struct Typed {
+    account: Option<String>,
+    password: Option<zeroize::Zeroizing<String>>,
+}
+
+impl Typed {
+    /// By the app file's [login]; without one nobody is named. An empty body names nobody either.
+    fn read(body: &[u8], means: Means<'_>, passwords: bool) -> Result<Self, Unclear> {
+        let nobody = Self { account: None, password: None };
+        let Some(login) = means.reading.site.login.as_ref().filter(|_| !body.is_empty()) else {
+            return Ok(nobody);
+        };
+        let Some(key) = login.account.as_deref() else { return Ok(nobody) };
+        let form = form_of(means.headers, body)?;
+        let account = field_of(body, form, key)?;
+        if account.as_ref().is_some_and(|name| name.len() > NAME) {
+            return Err(Unclear);
+        }
+        let password = if passwords { field_of(body, form, &login.password).ok().flatten() } else { None };
+        Ok(Self { account, password: password.map(Into::into) })
+    }
+}
+
+/// As what a body is to be read. Many applications read JSON whatever its type says, so all but a form is JSON, and a form
+/// must not look like JSON.
+fn form_of(headers: &HeaderMap, body: &[u8]) -> Result<Form, Unclear> {
+    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let kind = types.next().map(|kind| kind.as_bytes().to_ascii_lowercase()).unwrap_or_default();
+    if types.next().is_some() || !headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
+        return Err(Unclear);
+    }
+    let json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+    match Form::of(headers) {
+        Some(Form::Urlencoded) if json => Err(Unclear),
+        Some(Form::Urlencoded) => Ok(Form::Urlencoded),
+        _ if kind.trim_ascii_start().starts_with(b"multipart/") => Err(Unclear),
+        _ => Ok(Form::Json),
+    }
+}
+
+/// The refresh token: a cookie before what else a request carries; the refresh cookie is found last.
+fn refresh_token(facts: &Facts) -> Option<&crate::request::credential::Fingerprint> {
+    let cookie = facts.credentials.iter().rfind(|one| one.in_cookie);
+    cookie.or(facts.credentials.first()).map(|one| &one.fingerprint)
+}
+
+fn guard_of(reading: &Reading<'_>) -> Tries {
+    let Some(tries) = &reading.found.route.guards.tries else { unreachable!("what is withheld has a guard") };
+    tries.clone()
+}
+
+fn settle(
+    withheld: Withheld,
+    said: Result<Passed, Denial>,
+    exchange: &mut Exchange,
+) -> Result<(Permit, Passed), Denial> {
+    withheld.settle(said, &mut |_, verdict: &Verdict| exchange.heard(verdict))
+}

@@ -1,0 +1,175 @@
+//! What an answer says of a try: whether the application let him in.
+
+use http::header::{self, HeaderMap};
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+
+use crate::gateway::account::Form;
+use crate::gateway::lesson::{ANSWER, token_of};
+use crate::guards::counters::Outcome;
+use crate::guards::tries::Kind;
+use crate::request::body::Body;
+
+/// What an answer has come to.
+#[derive(Debug)]
+pub struct Meant {
+    /// Whether it let him in.
+    pub outcome: Outcome,
+    /// The token that it hands out, where the app file says where to look.
+    pub token: Option<String>,
+}
+
+impl Meant {
+    fn only(outcome: Outcome) -> Self {
+        Self { outcome, token: None }
+    }
+}
+
+/// Of an answer to a try at something else than a login.
+pub fn of_status(kind: Kind, status: StatusCode) -> Outcome {
+    match status {
+        StatusCode::UNAUTHORIZED => Outcome::Failure,
+        StatusCode::FORBIDDEN if kind != Kind::Basic => Outcome::Failure,
+        _ if status.is_success() => Outcome::Success,
+        _ => Outcome::Neutral,
+    }
+}
+
+/// Of an answer to a login. `token`: where the app file says that the token is. The answer is read for it, and goes on as it
+/// was.
+///
+/// # Errors
+/// When it breaks off: nothing of it is left.
+pub async fn of_login(
+    answer: Response<Body>,
+    token: Option<&str>,
+    path: &str,
+) -> Result<(Response<Body>, Meant), Broken> {
+    let (status, headers) = (answer.status(), answer.headers());
+    let outcome = match status {
+        _ if status.is_success() => return succeeded(answer, token).await,
+        _ if status.is_redirection() => redirected(headers, path),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Outcome::Neutral,
+        _ if status.is_client_error() => Outcome::Failure,
+        _ => Outcome::Neutral,
+    };
+    Ok((answer, Meant::only(outcome)))
+}
+
+/// The answer broke off before all of it was there.
+#[derive(Debug)]
+pub struct Broken;
+
+/// Where it is known what a login hands out, only that is a success. What cannot be read is neither.
+async fn succeeded(answer: Response<Body>, token: Option<&str>) -> Result<(Response<Body>, Meant), Broken> {
+    let headers = answer.headers();
+    let Some(path) = token else {
+        let outcome = undescribed(headers);
+        return Ok((answer, Meant::only(outcome)));
+    };
+    if headers.contains_key(header::CONTENT_ENCODING)
+        || Form::of(headers) != Some(Form::Json)
+        || is_long(headers)
+    {
+        return Ok((answer, Meant::only(Outcome::Neutral)));
+    }
+    let (head, body) = answer.into_parts();
+    let read = Limited::new(body, ANSWER).collect().await.map_err(|_| Broken)?.to_bytes();
+    let token = token_of(&read, path);
+    let outcome = if token.is_some() { Outcome::Success } else { Outcome::Failure };
+    let body = if read.is_empty() { Body::Empty } else { Body::Full(read) };
+    Ok((Response::from_parts(head, body), Meant { outcome, token }))
+}
+
+/// A form that is shown again sets no cookie; one that sets some on every page says nothing.
+fn undescribed(headers: &HeaderMap) -> Outcome {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    match (kind.starts_with(b"text/html"), headers.contains_key(header::SET_COOKIE)) {
+        (false, _) => Outcome::Success,
+        (true, true) => Outcome::Neutral,
+        (true, false) => Outcome::Failure,
+    }
+}
+
+/// Back to the login it is a refusal.
+fn redirected(headers: &HeaderMap, path: &str) -> Outcome {
+    let to = headers.get(header::LOCATION).and_then(|to| to.to_str().ok()).unwrap_or_default();
+    let to = to.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+    let path = path.trim_end_matches('/');
+    if !path.is_empty() && to.ends_with(path) { Outcome::Failure } else { Outcome::Success }
+}
+
+fn is_long(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    length.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| length > ANSWER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn meant(status: u16, fields: &[(&'static str, &'static str)], body: &str, token: bool) -> Outcome {
+        let mut answer = Response::builder().status(status);
+        for (name, value) in fields {
+            answer = answer.header(*name, *value);
+        }
+        let answer = answer.body(Body::from(body.to_owned())).unwrap();
+        let path = token.then_some("data.token");
+        let (answer, meant) = of_login(answer, path, "/login").await.unwrap();
+        let left = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(left, body.as_bytes(), "the answer goes on as it was");
+        meant.outcome
+    }
+
+    const JSON: (&str, &str) = ("content-type", "application/json");
+    const HTML: (&str, &str) = ("content-type", "text/html; charset=utf-8");
+
+    #[tokio::test]
+    async fn only_what_hands_out_a_token_is_a_success_where_one_is_expected() {
+        use Outcome::{Failure, Neutral, Success};
+        let token = r#"{"data":{"token":"x"}}"#;
+        for (status, fields, body, outcome) in [
+            (200, &[JSON][..], token, Success),
+            (201, &[JSON], token, Success),
+            (200, &[JSON], r#"{"error":"wrong"}"#, Failure),
+            (200, &[JSON, ("content-encoding", "gzip")], token, Neutral),
+            (200, &[("content-type", "text/plain")], "ok", Neutral),
+            (401, &[JSON], token, Failure),
+            (403, &[], "", Failure),
+            (422, &[], "", Failure),
+            (400, &[], "", Failure),
+            (404, &[], "", Failure),
+            (429, &[], "", Neutral),
+            (500, &[], "", Neutral),
+            (503, &[], "", Neutral),
+        ] {
+            assert_eq!(meant(status, fields, body, true).await, outcome, "{status} {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_application_that_nobody_has_described_is_read_by_what_forms_do() {
+        use Outcome::{Failure, Neutral, Success};
+        for (status, fields, outcome) in [
+            (200, &[JSON][..], Success),
+            (204, &[], Success),
+            (200, &[HTML], Failure),
+            (200, &[HTML, ("set-cookie", "a=b")], Neutral),
+            (302, &[("location", "https://a.test/login?error=1")], Failure),
+            (302, &[("location", "/home")], Success),
+            (303, &[("location", "/login/")], Failure),
+            (401, &[], Failure),
+        ] {
+            assert_eq!(meant(status, fields, "x", false).await, outcome, "{status} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn other_secrets_are_refused_by_401_and_403() {
+        let of = |kind, status| of_status(kind, StatusCode::from_u16(status).unwrap());
+        assert_eq!(of(Kind::Refresh, 401), Outcome::Failure);
+        assert_eq!(of(Kind::Enroll, 403), Outcome::Failure);
+        assert_eq!(of(Kind::Basic, 403), Outcome::Neutral);
+        assert_eq!((of(Kind::Refresh, 200), of(Kind::Refresh, 429)), (Outcome::Success, Outcome::Neutral));
+    }
+}

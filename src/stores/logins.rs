@@ -1,0 +1,139 @@
+//! What all tries at secrets share and what outlives a policy: the counters by their names, the list of lockouts, room for
+//! bodies that are read, and turns at setting up. Guards charge, an operator unlocks.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use unicode_normalization::UnicodeNormalization as _;
+
+use super::attempts::{Attempts, CounterKey};
+use super::held::Room;
+use super::lockouts::{Lockout, Lockouts};
+use super::places::Places;
+use super::turns::Turns;
+use crate::clock::Now;
+use crate::request::client::Client;
+
+/// The store.
+#[derive(Debug)]
+pub struct Logins {
+    /// The counters.
+    pub attempts: Arc<Attempts>,
+    /// Who is locked out.
+    pub lockouts: Lockouts,
+    /// Room for bodies that are read.
+    pub room: Arc<Room>,
+    /// Turns at setting up.
+    pub turns: Arc<Turns>,
+    /// Requests in flight that carry Basic credentials, by client.
+    pub basic: Arc<Places>,
+}
+
+/// Whom an operator unlocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// A client (IPv6: its /64), at all accounts.
+    Client(Client),
+    /// An account, for all clients.
+    Account(String),
+    /// Everybody.
+    All,
+}
+
+impl Logins {
+    /// Over these counters.
+    pub fn new(attempts: Arc<Attempts>) -> Self {
+        let (room, turns, basic) = Default::default();
+        Self { attempts, lockouts: Lockouts::default(), room, turns, basic }
+    }
+
+    /// The counter of a client at all accounts of a site, by the site's scope.
+    pub fn of_client(&self, site: u64, client: Client) -> CounterKey {
+        self.attempts.key_of((site, "client", client_group(client)))
+    }
+
+    /// The counter of all strangers at an account, whose name is folded.
+    pub fn of_account(&self, site: u64, account: &str) -> CounterKey {
+        self.attempts.key_of((site, "account", account))
+    }
+
+    /// The counter of all known devices of an account, whose name is folded.
+    pub fn of_devices(&self, site: u64, account: &str) -> CounterKey {
+        self.attempts.key_of((site, "devices", account))
+    }
+
+    /// Forgets what was counted; with it its lockout.
+    pub fn clear(&self, key: CounterKey, now: Now) {
+        if self.attempts.clear(key, now) {
+            self.lockouts.lifted(key);
+        }
+    }
+
+    /// Lifts lockouts on these sites, by their scopes, and forgets what was counted of whom they meant. Answers which.
+    pub fn unlock(&self, whom: &Whom, sites: &[u64], now: Now) -> Vec<Lockout> {
+        let lifted = match whom {
+            Whom::All => {
+                let lifted = self.lockouts.active(now, |_| true);
+                self.attempts.clear_all(now);
+                self.lockouts.clear();
+                return lifted.into_iter().map(|(_, lockout)| lockout).collect();
+            }
+            Whom::Client(client) => {
+                let group = client_group(*client);
+                let lifted =
+                    self.lockouts.active(now, |lockout| lockout.client.map(client_group) == Some(group));
+                sites.iter().for_each(|site| self.clear(self.of_client(*site, *client), now));
+                lifted
+            }
+            Whom::Account(name) => {
+                let name = fold(name);
+                // The list keeps the beginning of a name only; no account's name is as long.
+                let lifted = self.lockouts.active(now, |lockout| lockout.account.as_deref() == Some(&name));
+                for site in sites {
+                    self.clear(self.of_account(*site, &name), now);
+                    self.clear(self.of_devices(*site, &name), now);
+                }
+                lifted
+            }
+        };
+        lifted
+            .into_iter()
+            .map(|(key, lockout)| {
+                self.clear(key, now);
+                lockout
+            })
+            .collect()
+    }
+}
+
+/// An account's name as it is counted: compatibility forms, case and blanks around it make no other account.
+pub fn fold(name: &str) -> String {
+    if name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return name.to_ascii_lowercase();
+    }
+    name.trim().nfkc().flat_map(char::to_lowercase).nfkc().collect::<String>().trim().to_owned()
+}
+
+/// An IPv4 address, an IPv6 /64, or all whose address cannot be told.
+pub fn client_group(client: Client) -> u128 {
+    match client {
+        Client::Unknown => u128::MAX,
+        Client::Address(IpAddr::V4(address)) => u128::from(address.to_bits()),
+        Client::Address(IpAddr::V6(address)) => address.to_bits() >> 64 << 64 | 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_look_alike_to_some_application_are_one_for_counting() {
+        for name in ["Ann", "ANN", " ann\t", "\u{ff21}nn", "a\u{ff4e}n", "ANN\u{a0}"] {
+            assert_eq!(fold(name), "ann", "{name}");
+        }
+        assert_eq!(fold("STRASSE"), "strasse");
+        assert_eq!(fold("\u{212a}elvin"), "kelvin");
+        assert_ne!(fold("ann"), fold("anna"));
+    }
+}

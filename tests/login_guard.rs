@@ -1,0 +1,651 @@
+//! The login guard in the running gateway: guesses are counted and locked out, owners are not, and what the application
+//! hears and answers stays as it is.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's own functions are test code")]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "tests measure real time")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::gate::{Config, Gate};
+use common::raw::Answer;
+use common::strict::Request;
+use common::upstream::Upstream;
+use common::{http2, raw, tokens, wait_until};
+use tokio::io::AsyncWriteExt;
+
+const LOGIN: &str = "POST /api/auth/login";
+const JSON: &str = "Content-Type: application/json\r\n";
+/// No rate stands in the way of what is tested.
+const FAST: &str = "[site.rate.login]\nrefill = \"1000/s\"\nburst = 10000\n";
+const COOKIE: &str = "__Host-portcullis-device";
+
+fn answer(status: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+        .into()
+}
+
+fn let_in() -> Vec<u8> {
+    answer("200 OK", &format!(r#"{{"token":"{}","user":{{}}}}"#, tokens::session(1)))
+}
+
+fn body_of(account: &str, password: &str) -> String {
+    format!(r#"{{"username":"{account}","password":"{password}"}}"#)
+}
+
+/// The password of everybody is `right`; others come by the words in it.
+fn application(request: &Request) -> Vec<u8> {
+    let body = String::from_utf8_lossy(&request.body).into_owned();
+    if request.header("authorization").is_some_and(|value| value.starts_with("Basic")) {
+        let right = request.header("authorization") == Some("Basic YW5uOnJpZ2h0");
+        return answer(if right { "200 OK" } else { "401 Unauthorized" }, "{}");
+    }
+    match () {
+        () if body.contains("right") => let_in(),
+        () if body.contains("busy") => answer("429 Too Many Requests", "{}"),
+        () if body.contains("broken") => answer("500 Internal Server Error", "{}"),
+        () => answer("401 Unauthorized", r#"{"detail":"Invalid credentials"}"#),
+    }
+}
+
+struct Rig {
+    gate: Gate,
+    upstream: Upstream,
+}
+
+impl Rig {
+    fn start(site: &str) -> Self {
+        Self::of("keepstack", site)
+    }
+
+    fn of(app: &str, site: &str) -> Self {
+        let upstream = Upstream::by_request(application);
+        let gate = config(app, site).start(upstream.address);
+        Self { gate, upstream }
+    }
+
+    /// Tries as this client, over a proxy that names it, with these headers.
+    async fn attempt(&self, client: &str, headers: &str, body: &str) -> Answer {
+        let headers = format!("X-Forwarded-For: {client}\r\n{JSON}{headers}");
+        self.gate.ask(LOGIN, &headers, body.as_bytes()).await
+    }
+
+    async fn log_in(&self, client: &str, account: &str, password: &str) -> u16 {
+        self.attempt(client, "", &body_of(account, password)).await.status
+    }
+
+    /// Statuses of so many wrong tries.
+    async fn guess(&self, client: &str, account: &str, tries: usize) -> Vec<u16> {
+        let mut statuses = Vec::new();
+        for number in 0..tries {
+            statuses.push(self.log_in(client, account, &format!("guess{number}")).await);
+        }
+        statuses
+    }
+
+    /// Twenty wrong tries from as many clients.
+    async fn besiege(&self, account: &str) {
+        for number in 0..20 {
+            assert_eq!(self.log_in(&format!("198.51.100.{number}"), account, "guess").await, 401);
+        }
+        assert_eq!(self.log_in("198.51.100.99", account, "right").await, 429, "strangers are locked out");
+    }
+
+    fn heard(&self) -> usize {
+        self.upstream.requests().len()
+    }
+
+    fn lockouts(&self) -> (f64, f64) {
+        let of = |name| self.gate.metric(&format!("portcullis_lockouts_{name}{{site=\"files.test\"}}"));
+        (of("total").unwrap(), of("active").unwrap())
+    }
+}
+
+fn config(app: &str, site: &str) -> Config {
+    Config {
+        app: app.into(),
+        listen: "trusted_proxies = [\"127.0.0.1\"]\n".into(),
+        site: format!("{site}\n{FAST}"),
+        ..Config::default()
+    }
+}
+
+fn device_of(answer: &Answer) -> Option<String> {
+    let lines = answer.head.lines().filter_map(|line| line.split_once(": "));
+    let cookie = lines.filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie")).map(|(_, value)| value);
+    cookie
+        .into_iter()
+        .find(|value| value.starts_with(COOKIE))
+        .map(|value| value.split(';').next().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn five_guesses_at_an_account_are_heard_and_the_rest_are_told_when_to_come_again() {
+    let rig = Rig::start("");
+    assert_eq!(rig.guess("203.0.113.7", "ann", 8).await, [401, 401, 401, 401, 401, 429, 429, 429]);
+    let refused = rig.attempt("203.0.113.7", "", &body_of("ANN ", "right")).await;
+    assert_eq!(
+        (refused.status, refused.text().as_str()),
+        (429, r#"{"detail":"Too many attempts. Try again later."}"#)
+    );
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=30).contains(&wait), "{wait}");
+    assert_eq!(rig.heard(), 5);
+    assert_eq!(rig.log_in("203.0.113.8", "ann", "right").await, 200, "others go in");
+    assert_eq!(rig.lockouts(), (1.0, 1.0));
+}
+
+#[tokio::test]
+async fn of_a_thousand_parallel_guesses_the_application_hears_no_more_than_the_budget() {
+    let upstream = Upstream::scripted(|mut session| {
+        while let Some(request) = session.request() {
+            // All of them are under way before the first is answered.
+            std::thread::sleep(Duration::from_millis(300));
+            if !session.send(&application(&request)) {
+                return;
+            }
+        }
+    });
+    let gate = Config { site: FAST.into(), ..Config::default() }.start(upstream.address);
+    let client = http2::Client::connect(&gate).await;
+    let statuses = Arc::new([const { AtomicUsize::new(0) }; 600]);
+    let guesses: Vec<_> = (0..1000)
+        .map(|number| {
+            let (client, statuses) = (client.clone(), Arc::clone(&statuses));
+            tokio::spawn(async move {
+                let head = client.head("POST", "/api/auth/login").header("content-type", "application/json");
+                let (answer, mut stream) = client.open(head, false).await;
+                let body = body_of("ann", &format!("guess{number}"));
+                stream.send_data(Bytes::from(body), true).unwrap();
+                let answer = http2::read(answer).await.unwrap();
+                statuses[usize::from(answer.status)].fetch_add(1, Ordering::SeqCst);
+            })
+        })
+        .collect();
+    for guess in guesses {
+        guess.await.unwrap();
+    }
+    let count = |status: usize| statuses[status].load(Ordering::SeqCst);
+    assert_eq!((count(401), count(429)), (5, 995));
+    assert_eq!(upstream.requests().len(), 5);
+}
+
+#[tokio::test]
+async fn good_logins_are_never_limited_and_a_success_clears_its_own_pair() {
+    let upstream = Upstream::by_request(application);
+    // The application's own rates hold here.
+    let gate = Gate::start("", upstream.address);
+    for number in 0..8 {
+        let answer = gate.ask(LOGIN, JSON, body_of("ann", "right").as_bytes()).await;
+        assert_eq!(answer.status, 200, "login {number}");
+    }
+    let rig = Rig::start("");
+    for _ in 0..3 {
+        assert_eq!(rig.guess("203.0.113.7", "ann", 4).await, [401; 4]);
+        assert_eq!(rig.log_in("203.0.113.7", "ann", "right").await, 200);
+    }
+    assert_eq!(rig.lockouts().0, 0.0);
+}
+
+#[tokio::test]
+async fn what_the_application_could_not_judge_costs_nothing_and_who_hangs_up_pays() {
+    let rig = Rig::start("");
+    for word in ["busy", "broken"] {
+        for _ in 0..10 {
+            assert!([429, 500].contains(&rig.log_in("203.0.113.7", "ann", word).await));
+        }
+    }
+    assert_eq!(rig.heard(), 20);
+    let upstream = Upstream::scripted(|mut session| {
+        // Never answered.
+        session.until_closed();
+    });
+    let gate = config("keepstack", "").start(upstream.address);
+    for number in 0..5 {
+        let body = body_of("ann", "guess");
+        let mut stream = gate.connect().await;
+        let head = format!(
+            "{LOGIN} HTTP/1.1\r\nHost: files.test:{}\r\nX-Forwarded-For: 203.0.113.7\r\n{JSON}Content-Length: {}\r\n\r\n{body}",
+            gate.https.port(),
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        let come = || upstream.connections().len() == number + 1;
+        assert!(wait_until(Duration::from_secs(5), come), "guess {number} is sent");
+        drop(stream);
+        assert!(upstream.all_closed_within(Duration::from_secs(5)), "it is not waited for any longer");
+    }
+    let headers = format!("X-Forwarded-For: 203.0.113.7\r\n{JSON}");
+    assert_eq!(gate.ask(LOGIN, &headers, body_of("ann", "guess").as_bytes()).await.status, 429);
+}
+
+#[tokio::test]
+async fn a_botnet_gets_twenty_guesses_and_the_owner_gets_in_by_his_device() {
+    let rig = Rig::start("");
+    let welcome = rig.attempt("203.0.113.7", "", &body_of("ann", "right")).await;
+    let device = device_of(&welcome).expect("a device cookie");
+    assert!(device_of(&rig.attempt("203.0.113.7", "", &body_of("ann", "wrong")).await).is_none());
+    rig.besiege("ann").await;
+    let from = |cookie: &str| format!("Cookie: theme=dark; {cookie}; lang=en\r\n");
+    let own = rig.attempt("192.0.2.1", &from(&device), &body_of("ann", "right")).await;
+    assert_eq!(own.status, 200, "from anywhere");
+    assert!(device_of(&own).is_some(), "renewed");
+    let heard = rig.upstream.requests();
+    let cookies: Vec<&str> = heard.iter().filter_map(|request| request.header("cookie")).collect();
+    assert_eq!(cookies, ["theme=dark; lang=en"], "the application sees none");
+    assert_eq!(rig.log_in("203.0.113.7", "ann", "right").await, 200, "from where he was before");
+    // Whoever has stolen the device has five guesses too, and no more.
+    let mut statuses = Vec::new();
+    for _ in 0..7 {
+        statuses.push(rig.attempt("192.0.2.2", &from(&device), &body_of("ann", "wrong")).await.status);
+    }
+    assert_eq!(statuses, [401, 401, 401, 401, 401, 429, 429]);
+    assert!(!rig.gate.log().contains(&device[..60]) && !rig.gate.errors().contains(&device[..60]));
+}
+
+#[tokio::test]
+async fn forged_foreign_and_others_cookies_are_nothing_and_a_block_of_the_subject_kills_its_own() {
+    let rig = Rig::start("");
+    let other = Rig::start("");
+    let device_for = async |rig: &Rig, account: &str| {
+        device_of(&rig.attempt("203.0.113.7", "", &body_of(account, "right")).await).unwrap()
+    };
+    let (own, bobs) = (device_for(&rig, "ann").await, device_for(&rig, "bob").await);
+    let foreign = device_for(&other, "ann").await;
+    rig.besiege("ann").await;
+    let mut forged = own.clone().into_bytes();
+    let last = forged.last_mut().unwrap();
+    *last = if *last == b'A' { b'B' } else { b'A' };
+    let forged = String::from_utf8(forged).unwrap();
+    for cookie in
+        [&forged, &foreign, &bobs, &format!("{COOKIE}="), &own.to_lowercase(), &own.replace("__Host-", "")]
+    {
+        let tried =
+            rig.attempt("192.0.2.1", &format!("Cookie: {cookie}\r\n"), &body_of("ann", "right")).await;
+        assert_eq!(tried.status, 429, "{cookie}");
+    }
+    let with_own = || format!("Cookie: {own}\r\n");
+    let exact = rig.attempt("192.0.2.1", &with_own(), &body_of("Ann", "right")).await;
+    assert_eq!(exact.status, 429, "another spelling is another account");
+    let blocked = rig.gate.cli(["block", "subject", "1"]);
+    assert!(blocked.status.success(), "{blocked:?}");
+    assert_eq!(rig.attempt("192.0.2.1", &with_own(), &body_of("ann", "right")).await.status, 429);
+    let lifted = rig.gate.cli(["unblock", "1"]);
+    assert!(lifted.status.success(), "{lifted:?}");
+    assert_eq!(rig.attempt("192.0.2.1", &with_own(), &body_of("ann", "right")).await.status, 200);
+}
+
+#[tokio::test]
+async fn known_devices_outlive_a_restart_and_lockouts_a_reload_but_no_restart() {
+    let mut rig = Rig::start("");
+    let device = device_of(&rig.attempt("203.0.113.7", "", &body_of("ann", "right")).await).unwrap();
+    rig.besiege("ann").await;
+    let text = std::fs::read_to_string(rig.gate.config()).unwrap();
+    common::gate::place(&rig.gate.config(), &(text + "\n[site.headers]\nset = { X-New = \"1\" }\n"));
+    let reloaded = rig.gate.cli(["reload"]);
+    assert!(reloaded.status.success(), "{reloaded:?}");
+    assert_eq!(rig.log_in("192.0.2.9", "ann", "right").await, 429, "locked out still");
+    assert_eq!(rig.lockouts(), (1.0, 1.0));
+    rig.gate.kill();
+    rig.gate.start_again();
+    assert_eq!(rig.lockouts(), (0.0, 0.0));
+    rig.besiege("ann").await;
+    let cookie = format!("Cookie: {device}\r\n");
+    assert_eq!(rig.attempt("192.0.2.1", &cookie, &body_of("ann", "right")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_that_can_be_read_in_two_ways_never_reaches_the_application() {
+    let rig = Rig::start("");
+    let padded = format!(r#"{{"z":"{}","username":"ann","password":"x"}}"#, "z".repeat(15_000));
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    for (kind, body) in [
+        (JSON, r#"{"username":"a","username":"b","password":"x"}"#),
+        (JSON, r#"{"username":"a","Username":"b","password":"x"}"#),
+        (JSON, r#"{"username":["a"],"password":"x"}"#),
+        (JSON, r#"{"username":7,"password":"x"}"#),
+        (JSON, r#"{"username":null,"password":"x"}"#),
+        (JSON, "{\"username\":\"a\\u0000\",\"password\":\"x\"}"),
+        (JSON, r#"[{"username":"a"}]"#),
+        (JSON, r#"{"username":"a","password":"x"} {}"#),
+        (JSON, r#"{"username":"a""#),
+        (JSON, "username=a&password=x"),
+        (JSON, "\u{feff}{\"username\":\"a\",\"password\":\"x\"}"),
+        ("", "nonsense"),
+        ("Content-Type: text/plain\r\n", "username=a"),
+        (form, r#"{"username":"a","password":"x=","z":"&username=b&c=d"}"#),
+        (form, "username=a&username=b"),
+        (form, "username=%zz"),
+        ("Content-Type: multipart/form-data; boundary=x\r\n", "--x\r\n\r\na\r\n--x--"),
+        ("Content-Type: application/json\r\nContent-Type: text/plain\r\n", r#"{"username":"a"}"#),
+        ("Content-Type: application/json\r\nContent-Encoding: gzip\r\n", r#"{"username":"a"}"#),
+        (JSON, &format!(r#"{{"username":"{}","password":"x"}}"#, "a".repeat(600))),
+    ] {
+        let headers = format!("X-Forwarded-For: 203.0.113.7\r\n{kind}");
+        let answer = rig.gate.ask(LOGIN, &headers, body.as_bytes()).await;
+        assert_eq!(answer.status, 400, "{kind} {body}");
+    }
+    assert_eq!((rig.heard(), rig.lockouts().0), (0, 0.0), "and none was counted");
+    let forwarded = rig.attempt("203.0.113.7", "", &padded).await;
+    assert_eq!(forwarded.status, 401, "padding is read");
+    assert_eq!(rig.upstream.requests()[0].body, padded.as_bytes(), "byte for byte");
+    assert_eq!(rig.guess("203.0.113.7", "ann", 5).await, [401, 401, 401, 401, 429], "and counted");
+}
+
+#[tokio::test]
+async fn sixteen_kib_are_read_and_one_byte_more_is_refused_chunked_or_not() {
+    let rig = Rig::start("");
+    let of = |length: usize| {
+        let frame = body_of("ann", "").len();
+        body_of("ann", &"x".repeat(length - frame))
+    };
+    let chunked = async |body: &str| {
+        let head = format!(
+            "{LOGIN} HTTP/1.1\r\nHost: files.test:{}\r\nX-Forwarded-For: 203.0.113.7\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n",
+            rig.gate.https.port()
+        );
+        let mut bytes = head.into_bytes();
+        for piece in body.as_bytes().chunks(1000) {
+            bytes.extend(
+                format!("{:x}\r\n", piece.len()).bytes().chain(piece.iter().copied()).chain(*b"\r\n"),
+            );
+        }
+        bytes.extend(b"0\r\n\r\n");
+        raw::ask(&mut rig.gate.connect().await, &bytes).await.status
+    };
+    assert_eq!(rig.attempt("203.0.113.7", "", &of(16 << 10)).await.status, 401);
+    assert_eq!(chunked(&of(16 << 10)).await, 401);
+    let heard = rig.upstream.requests();
+    assert!(heard.iter().all(|request| request.body == of(16 << 10).as_bytes()) && heard.len() == 2);
+    assert_eq!(rig.attempt("203.0.113.7", "", &of((16 << 10) + 1)).await.status, 413);
+    assert_eq!(chunked(&of((16 << 10) + 1)).await, 413);
+    assert_eq!(rig.heard(), 2);
+    let client = http2::Client::connect(&rig.gate).await;
+    let head = client.head("POST", "/api/auth/login").header("content-type", "application/json");
+    let (answer, mut stream) = client.open(head, false).await;
+    stream.send_data(Bytes::from(of((16 << 10) + 1)), true).unwrap();
+    assert_eq!(http2::read(answer).await.unwrap().status, 413);
+    assert_eq!(rig.heard(), 2);
+}
+
+#[tokio::test]
+async fn forms_name_accounts_too_and_looking_at_the_login_page_is_no_try() {
+    let rig = Rig::start("");
+    let form = "X-Forwarded-For: 203.0.113.7\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+    for (number, name) in ["ann", "Ann", "%41NN", "+ann+", "ann"].iter().enumerate() {
+        let body = format!("username={name}&password=guess{number}");
+        assert_eq!(rig.gate.ask(LOGIN, form, body.as_bytes()).await.status, 401);
+    }
+    assert_eq!(rig.gate.ask(LOGIN, form, b"username=ann&password=right").await.status, 429);
+    for method in ["GET", "HEAD", "OPTIONS"] {
+        for _ in 0..8 {
+            let line = format!("{method} /api/auth/login");
+            let answer = rig.gate.ask(&line, "X-Forwarded-For: 203.0.113.7\r\n", b"").await;
+            assert_eq!(answer.status, 401, "the application's own");
+        }
+    }
+    assert_eq!(rig.log_in("203.0.113.7", "bob", "right").await, 200);
+    let get = "X-Forwarded-For: 203.0.113.7\r\nContent-Type: application/json\r\n";
+    let hidden = rig.gate.ask("GET /api/auth/login", get, body_of("ann", "guess").as_bytes()).await;
+    assert_eq!(hidden.status, 429, "a GET with a body is one");
+}
+
+#[tokio::test]
+async fn wrong_basic_credentials_on_any_route_count_as_failed_logins() {
+    let rig = Rig::start("");
+    let ask = async |client: &str, credentials: &str, path: &str| {
+        let headers = format!("X-Forwarded-For: {client}\r\nAuthorization: Basic {credentials}\r\n");
+        rig.gate.ask(&format!("GET {path}"), &headers, b"").await.status
+    };
+    // ann:right, many at once and one after the other.
+    for path in ["/api/a", "/api/b"].iter().cycle().take(30) {
+        assert_eq!(ask("203.0.113.7", "YW5uOnJpZ2h0", path).await, 200);
+    }
+    // ann:wrong.
+    let mut statuses = Vec::new();
+    for path in ["/api/a", "/other", "/api/c", "/x", "/api/a", "/api/a", "/api/a", "/api/a"] {
+        statuses.push(ask("203.0.113.7", "YW5uOndyb25n", path).await);
+    }
+    assert_eq!(statuses, [401, 401, 401, 401, 401, 401, 429, 429]);
+    assert_eq!(rig.log_in("203.0.113.7", "ann", "right").await, 429, "one account, one budget");
+    assert_eq!(ask("203.0.113.8", "YW5uOnJpZ2h0", "/api/a").await, 200);
+    assert_eq!(ask("203.0.113.8", "!!!", "/api/a").await, 400);
+}
+
+#[tokio::test]
+async fn a_login_from_another_sites_page_is_refused_and_not_counted() {
+    let rig = Rig::start("");
+    for lines in ["Origin: https://evil.test\r\n", "Origin: null\r\n", "Sec-Fetch-Site: cross-site\r\n"] {
+        for _ in 0..4 {
+            let answer = rig.attempt("203.0.113.7", lines, &body_of("ann", "guess")).await;
+            assert_eq!(answer.status, 403, "{lines}");
+        }
+    }
+    assert_eq!(rig.heard(), 0);
+    assert_eq!(rig.guess("203.0.113.7", "ann", 5).await, [401; 5]);
+}
+
+#[tokio::test]
+async fn default_passwords_are_refused_from_outside_and_the_operator_hears_of_it() {
+    let rig = Rig::start("");
+    let answer = rig.attempt("203.0.113.7", "", &body_of("Admin", "admin")).await;
+    assert_eq!((answer.status, answer.text().as_str()), (401, r#"{"detail":"Authentication required"}"#));
+    assert_eq!(answer.header("www-authenticate"), None, "as the application would answer");
+    assert_eq!(rig.log_in("203.0.113.7", "viewer", "demo1234").await, 401);
+    assert_eq!(rig.heard(), 0);
+    assert_eq!(rig.log_in("203.0.113.7", "viewer", "other").await, 401);
+    assert_eq!(rig.heard(), 1, "other passwords are the application's affair");
+    let status = rig.gate.cli(["status"]);
+    let said = String::from_utf8(status.stdout).unwrap();
+    assert!(said.contains("default password of `viewer` was tried from outside 2 times"), "{said}");
+    let audit = rig.gate.state().join("audit.log");
+    let told = || std::fs::read_to_string(&audit).unwrap_or_default();
+    assert!(wait_until(Duration::from_secs(10), || told().contains("\"default password\"")), "{}", told());
+    assert!(!told().contains("demo1234"));
+    let reason = "portcullis_denials_total{class=\"login\",guard=\"login\",reason=\"default_password\",site=\"files.test\"}";
+    assert_eq!(rig.gate.metric(reason), Some(2.0));
+    let opened = rig.gate.cli(["allow", "setup", "--from", "203.0.113.9", "--for", "1m"]);
+    assert!(opened.status.success(), "{opened:?}");
+    rig.log_in("203.0.113.9", "admin", "admin").await;
+    assert_eq!(rig.heard(), 2, "who may set it up may use it");
+}
+
+#[tokio::test]
+async fn an_operator_sees_lockouts_and_ends_them() {
+    let rig = Rig::start("");
+    assert_eq!(rig.log_in("192.0.2.77", "ann", "right").await, 200);
+    rig.guess("203.0.113.7", "ann", 7).await;
+    rig.guess("203.0.113.7", "hunter2secret", 7).await;
+    let audit = rig.gate.state().join("audit.log");
+    let told = || std::fs::read_to_string(&audit).unwrap_or_default();
+    assert!(wait_until(Duration::from_secs(10), || told().matches("\"lockout\"").count() == 2), "{}", told());
+    assert!(told().contains(r#""account":"ann""#), "{}", told());
+    assert!(!told().contains("hunter2") && !rig.gate.errors().contains("hunter2"), "perhaps a password");
+    let denials = String::from_utf8(rig.gate.cli(["denials"]).stdout).unwrap();
+    let refused = denials.lines().find(|line| line.contains("login: locked_out")).expect("a line of it");
+    let id = refused.split_whitespace().nth(1).unwrap();
+    let explained = String::from_utf8(rig.gate.cli(["explain", "--id", id]).stdout).unwrap();
+    assert!(
+        explained.contains("too many wrong passwords") && explained.contains("portcullis unlock"),
+        "{explained}"
+    );
+    let run = |words: &[&str]| {
+        let done = rig.gate.cli(words.iter().copied());
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    assert!(run(&["unlock", "account", "bob"]).contains("NOTHING WAS LOCKED"));
+    let lifted = run(&["unlock", "account", "Ann"]);
+    assert!(
+        lifted.contains("UNLOCKED: client at account on files.test (30 s): 203.0.113.7 as ann"),
+        "{lifted}"
+    );
+    assert_eq!(rig.log_in("203.0.113.7", "ann", "right").await, 200);
+    assert_eq!(rig.log_in("203.0.113.7", "hunter2secret", "right").await, 429);
+    let lifted = run(&["unlock", "client", "203.0.113.7", "--json"]);
+    assert!(lifted.contains("\"unlocked\"") && lifted.contains("\"account\": \"hu…\""), "{lifted}");
+    assert_eq!(rig.log_in("203.0.113.7", "hunter2secret", "right").await, 200);
+    assert_eq!(rig.lockouts(), (2.0, 0.0));
+    rig.besiege("ann").await;
+    assert_eq!(rig.lockouts(), (3.0, 1.0));
+    run(&["unlock", "all"]);
+    assert_eq!((rig.lockouts(), rig.log_in("192.0.2.78", "ann", "right").await), ((3.0, 0.0), 200));
+    for wrong in [&["unlock"][..], &["unlock", "client", "not an address"], &["unlock", "client"]] {
+        assert_eq!(rig.gate.cli(wrong.iter().copied()).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn explain_tells_of_a_client_that_is_locked_out() {
+    let rig = Rig::start("[site.login_guard]\nclient_failures = 3\nfailures = 3\n");
+    let explain = || {
+        let words = [
+            "explain",
+            "POST https://files.test/api/auth/login",
+            "--from",
+            "127.0.0.1",
+            "-H",
+            "X-Forwarded-For: 203.0.113.7",
+        ];
+        String::from_utf8(rig.gate.cli(words).stdout).unwrap()
+    };
+    let free = explain();
+    assert!(free.contains("login") && !free.contains("locked_out"), "{free}");
+    for account in ["a", "b", "c", "d"] {
+        rig.guess("203.0.113.7", account, 1).await;
+    }
+    let locked = explain();
+    assert!(locked.contains("locked_out") && locked.contains("portcullis unlock client"), "{locked}");
+}
+
+#[tokio::test]
+async fn the_guard_may_only_observe_and_says_what_it_would_refuse() {
+    let rig = Rig::start("mode = \"observe\"\n");
+    assert_eq!(rig.guess("203.0.113.7", "ann", 8).await, [401; 8]);
+    let series = "portcullis_would_deny_total{class=\"login\",guard=\"login\",reason=\"locked_out\",site=\"files.test\"}";
+    assert_eq!(rig.gate.metric(series), Some(3.0));
+    let odd = rig.gate.ask(LOGIN, "X-Forwarded-For: 203.0.113.7\r\n", b"nonsense").await;
+    assert_eq!(odd.status, 401, "the application answers");
+    let large = vec![b'x'; 100_000];
+    assert_eq!(rig.gate.ask(LOGIN, "X-Forwarded-For: 203.0.113.7\r\n", &large).await.status, 401);
+    assert!(rig.upstream.requests().iter().any(|request| request.body == large), "whole, byte for byte");
+    let route = "[[site.route]]\nmatch = \"/api/auth/login\"\nclass = \"login\"\nobserve = [\"login\"]\n";
+    let rig = Rig::start(route);
+    assert_eq!(rig.guess("203.0.113.7", "ann", 8).await, [401; 8], "on this route alone");
+}
+
+#[tokio::test]
+async fn accounts_that_must_not_be_locked_are_not_and_their_guessers_are() {
+    let rig = Rig::start("[site.login_guard]\nnever_lock = [\"Robot\"]\naccount_failures = 5\n");
+    for number in 0..12 {
+        assert_eq!(rig.log_in(&format!("198.51.100.{number}"), "robot", "guess").await, 401);
+    }
+    assert_eq!(rig.guess("203.0.113.7", "robot", 6).await, [401, 401, 401, 401, 401, 429]);
+    assert_eq!(rig.log_in("203.0.113.8", "robot", "right").await, 200);
+}
+
+#[tokio::test]
+async fn a_slow_body_is_not_waited_for_long_and_takes_no_others_room() {
+    let rig = Rig::start("");
+    let head = format!(
+        "{LOGIN} HTTP/1.1\r\nHost: files.test:{}\r\nX-Forwarded-For: 203.0.113.7\r\n{JSON}Content-Length: 100\r\n\r\n{{",
+        rig.gate.https.port()
+    );
+    let mut slow = Vec::new();
+    for _ in 0..64 {
+        let mut stream = rig.gate.connect().await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        slow.push(stream);
+    }
+    let full = async || rig.log_in("203.0.113.7", "ann", "right").await == 429;
+    let begun = Instant::now();
+    let mut seen = full().await;
+    while !seen && begun.elapsed() < Duration::from_secs(5) {
+        seen = full().await;
+    }
+    assert!(seen, "a client holds 64 at most");
+    assert_eq!(rig.log_in("203.0.113.8", "ann", "right").await, 200, "others have their own room");
+    let reason = "portcullis_denials_total{class=\"login\",guard=\"login\",reason=\"logins_full\",site=\"files.test\"}";
+    assert!(rig.gate.metric(reason) >= Some(1.0));
+}
+
+const ARKEEP: &str = "[site.only_from]\nsetup = [\"0.0.0.0/0\"]\n[site.rate.setup]\nrefill = \"1000/s\"\nburst = 1000\n\
+    [site.rate.refresh]\nrefill = \"1000/s\"\nburst = 1000\n[site.rate.enroll]\nrefill = \"1000/s\"\nburst = 1000\n";
+
+#[tokio::test]
+async fn of_twelve_who_set_up_at_once_one_passes() {
+    let upstream = Upstream::scripted(|mut session| {
+        while let Some(_request) = session.request() {
+            std::thread::sleep(Duration::from_millis(500));
+            session.send(&answer("201 Created", "{}"));
+        }
+    });
+    let gate = config("arkeep", ARKEEP).start(upstream.address);
+    let body = br#"{"name":"a","email":"a@b.test","password":"x"}"#;
+    let ask = || gate.ask("POST /api/v1/setup/complete", "X-Forwarded-For: 203.0.113.7\r\n", body);
+    let statuses = futures_util::future::join_all((0..12).map(|_| ask())).await;
+    let count = |status| statuses.iter().filter(|answer| answer.status == status).count();
+    assert_eq!((count(201), count(429)), (1, 11));
+    assert!(statuses.iter().all(|answer| answer.status == 201 || answer.header("retry-after").is_some()));
+    assert_eq!(upstream.requests().len(), 1);
+    assert_eq!(ask().await.status, 201, "the turn is over with its answer: then the application says no");
+}
+
+#[tokio::test]
+async fn refreshes_and_joining_machines_have_budgets_of_their_own() {
+    let rig = Rig::of("arkeep", ARKEEP);
+    let ask = async |line: &str, more: &str, body: &[u8]| {
+        let headers = format!("X-Forwarded-For: 203.0.113.7\r\n{more}");
+        rig.gate.ask(line, &headers, body).await.status
+    };
+    let mut failed = 0;
+    let cookie =
+        "Cookie: arkeep_refresh_token=00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\r\n";
+    while ask("POST /api/v1/auth/refresh", cookie, b"").await == 401 {
+        failed += 1;
+        assert!(failed <= 20);
+    }
+    assert_eq!(failed, 20);
+    let alive =
+        "Cookie: arkeep_refresh_token=ff112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\r\n";
+    assert_eq!(ask("POST /api/v1/auth/refresh", alive, b"").await, 401, "another token is asked");
+    let mut guesses = 0;
+    while ask("POST /api/v1/agents/enroll", "", br#"{"agent_secret":"guess"}"#).await == 401 {
+        guesses += 1;
+        assert!(guesses <= 10);
+    }
+    assert_eq!(guesses, 10);
+    let body = br#"{"email":"a@b.test","password":"guess"}"#;
+    for _ in 0..5 {
+        assert_eq!(ask("POST /api/v1/auth/login", JSON, body).await, 401, "the login pays for none of it");
+    }
+    assert_eq!(ask("POST /api/v1/auth/login", JSON, body).await, 429);
+}
+
+#[tokio::test]
+#[ignore = "a measurement: run with --release --run-ignored only --no-capture"]
+async fn what_the_guard_costs() {
+    let rig = Rig::start("");
+    let mut stream = rig.gate.connect().await;
+    let body = body_of("ann", "right");
+    let port = rig.gate.https.port();
+    let login = format!(
+        "{LOGIN} HTTP/1.1\r\nHost: files.test:{port}\r\nX-Forwarded-For: 203.0.113.7\r\n{JSON}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let other = login.replace("/api/auth/login", "/api/things/new");
+    for (word, bytes) in [("login", &login), ("other", &other), ("login", &login), ("other", &other)] {
+        let begun = Instant::now();
+        for _ in 0..5000 {
+            assert_eq!(raw::ask(&mut stream, bytes.as_bytes()).await.status, 200);
+        }
+        println!("{word}: {:?} each", begun.elapsed() / 5000);
+    }
+}
