@@ -27,7 +27,7 @@ use portcullis::stores::blocks::{Block, Index, What};
 use portcullis::stores::kept::Kept;
 
 const NOW: Now = Now { mono: 1_000_000_000_000, wall: 1_790_000_000_000 };
-const ORDER: [&str; 6] = ["allowlist", "blocks", "verify", "browser", "size", "rate"];
+const ORDER: [&str; 7] = ["allowlist", "blocks", "verify", "members", "browser", "size", "rate"];
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn policy(more: &str) -> Policy {

@@ -13,7 +13,7 @@ use super::read::{Reading, Refusal};
 use super::respond::Shape;
 use super::upload::Upload;
 use super::view::View;
-use super::{ForwardError, Link, hops, respond, rpc};
+use super::{ForwardError, Link, download, hops, respond, rpc};
 use crate::config::app::Carrier;
 use crate::config::settings::ClassMap;
 use crate::guards::headers::HeaderSet;
@@ -22,7 +22,6 @@ use crate::guards::{Denial, Guard, Reason};
 use crate::policy::Site;
 use crate::request::body::Body;
 use crate::request::carriers::is_called;
-use crate::request::facts::Origin;
 
 /// What an answer must know of the request when that has gone upstream.
 #[derive(Debug)]
@@ -69,7 +68,7 @@ impl<'a> Dress<'a> {
         Self {
             headers: by_class.get(reading.facts.class),
             origin: asked.origin.as_ref(),
-            own_origin: reading.facts.origin == Origin::Own,
+            own_origin: download::own_origin(reading),
         }
     }
 

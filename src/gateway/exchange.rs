@@ -216,6 +216,12 @@ impl Exchange {
         self.view.site(self.site).metrics.upstream(took);
     }
 
+    /// A login's token made no companion cookie.
+    pub fn companion_not_set(&mut self) {
+        self.view.site(self.site).metrics.companion_not_set();
+        self.because("no companion cookie was set: the token is longer than a cookie may be, or odd");
+    }
+
     /// Why it ended as it did, in words.
     pub fn because(&mut self, cause: impl Into<Cow<'static, str>>) {
         self.cause = Some(cause.into());

@@ -132,7 +132,7 @@ impl Lesson {
 }
 
 /// The token in the application's own answer: a string below these names.
-fn token_of(answer: &[u8], path: &str) -> Option<String> {
+pub(super) fn token_of(answer: &[u8], path: &str) -> Option<String> {
     let json: serde_json::Value = serde_json::from_slice(answer).ok()?;
     let found = path.split('.').try_fold(&json, |value, name| value.get(name))?;
     found.as_str().map(str::to_owned)

@@ -7,13 +7,16 @@
 pub mod account;
 mod answer;
 pub mod causes;
+mod companion;
 mod decide;
+mod download;
 pub mod exchange;
 pub mod explain;
 mod forward;
 pub mod hops;
 mod id;
 mod link;
+mod ticket;
 pub mod lesson;
 pub mod read;
 pub mod recent;
@@ -28,7 +31,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::ACCEPT_ENCODING;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
@@ -99,7 +102,7 @@ where
     /// Takes one request from its head to the head of its answer. `from.kill` ends it at any
     /// time after.
     pub async fn handle(self: Rc<Self>, from: Arrival, request: Request<Incoming>) -> Response<Body> {
-        let (head, incoming) = request.into_parts();
+        let (mut head, incoming) = request.into_parts();
         let view = self.views.current();
         let mut exchange = self.begin(&view, &head, &from.kill);
         let asked = Asked::read(&head);
@@ -112,6 +115,7 @@ where
         exchange.client = self.client(&*from.link, &view, &head);
         let length = incoming.size_hint().exact();
         let around = self.around(&view, exchange.start);
+        download::enter(&mut head, &around, exchange.client);
         let reading = match read::read(around, &*from.link, exchange.client, &head, length) {
             Ok(reading) => reading,
             Err(refusal) => {
@@ -122,6 +126,13 @@ where
         from.link.of_class(reading.facts.class);
         exchange.of(&reading, self.token_name(&reading.facts));
         let dress = Dress::site(&reading, &asked);
+        if download::leaves(&reading, &head.headers) {
+            let answer = download::send_on(&reading, &head, &around).unwrap_or_else(|denial| {
+                exchange.denied(&denial);
+                respond::denied(&denial, Some(reading.site), asked.shape)
+            });
+            return finish(exchange, answer, dress);
+        }
         let facts = Rc::clone(&reading.facts);
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
         let mut live = self.streams.register(Rc::clone(&facts), Rc::clone(&from.kill));
@@ -161,6 +172,8 @@ where
             Ok(answer) => answer::permitted(answer, &reading, &mut exchange, &asked, lesson),
             Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
         };
+        let answer = companion::attach(answer, &reading, &self.kept.seal, &mut exchange).await;
+        let answer = download::tame(answer, &reading, asked.shape);
         let answer = if strips { answer::expire_cookies(answer, reading.site) } else { answer };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return answer::switched(exchange, answer, dress, &slot);
@@ -223,7 +236,13 @@ where
     }
 
     fn around<'v>(&'v self, view: &'v View, now: Now) -> Surroundings<'v> {
-        Surroundings { snapshot: &view.snapshot, share_key: &self.share_key, now, rehearsal: false }
+        Surroundings {
+            snapshot: &view.snapshot,
+            share_key: &self.share_key,
+            seal: &self.kept.seal,
+            now,
+            rehearsal: false,
+        }
     }
 
     fn forward(&self, permit: Permit, mut head: Parts, incoming: Incoming, way: Way<'_>) -> Forward {
@@ -244,6 +263,9 @@ where
             Some(time) => Within::Time(time),
             None => Within::Ever,
         };
+        if let Some(bearer) = companion::bearer(reading) {
+            head.headers.insert(AUTHORIZATION, bearer);
+        }
         if permit.strips_cookies() {
             answer::strip_cookies(&mut head.headers, reading.site);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, REFERRER_POLICY};
 
 use super::routes::RouteIndex;
 use super::{AppDenial, HostPlace, Policy, Route, RouteGuards, Site, SiteHost};
@@ -17,6 +18,7 @@ use crate::config::verification::{KeySource, Verification};
 use crate::guards::allowlist::Allowlist;
 use crate::guards::browser::Browser;
 use crate::guards::headers::{HeaderSet, Ingredients};
+use crate::guards::members::{self, Members};
 use crate::guards::rate::Rate;
 use crate::guards::size::Size;
 use crate::guards::verify::Verify;
@@ -33,7 +35,8 @@ pub fn compile(settings: &Settings, kept: &Kept) -> Policy {
     for (place, site) in settings.sites.iter().enumerate() {
         let own = site.hosts.iter().enumerate().map(|(at, host)| (host, HostPlace::Site(place, at)));
         let redirects = site.redirect_hosts.iter().map(|host| (host, HostPlace::Redirect(place)));
-        for (host, to) in own.chain(redirects) {
+        let download = site.download_host.iter().map(|host| (host, HostPlace::Download(place)));
+        for (host, to) in own.chain(redirects).chain(download) {
             if host.is_wildcard() {
                 wildcards.push((host.clone(), to));
             } else {
@@ -97,6 +100,8 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         login: site.app.login.clone(),
         token_lifetime: site.token_lifetime,
         hosts: site.hosts.iter().map(|host| compile_host(settings, site, host)).collect(),
+        download: site.download_host.as_ref().map(|host| download_host(settings, site, host)),
+        companion: site.companion_cookie,
         denials: denials.collect(),
         replace: site.app.replace.clone(),
         index: RouteIndex::new(&routes),
@@ -136,10 +141,19 @@ fn guards_of(
     RouteGuards {
         allowlist: networks.map(Allowlist::new),
         verify: verify.cloned(),
+        members: members_of(site, class),
         browser: Browser::of(class),
         size: Size::new(*site.body.get(class)),
         rate: rate.map(|rate| Arc::new(Rate::new(limits, &name, rate))),
     }
+}
+
+fn members_of(site: &settings::Site, class: Class) -> Option<Members> {
+    let only = site.members_only && class == Class::Preview;
+    let counts = site.companion_cookie && members::counts(class);
+    // Where `verify` only observes a forged token has passed it.
+    let verified = site.verification.is_some() && !Observed::of(site, class, None).verify;
+    (only || counts).then_some(Members { only, verified })
 }
 
 fn own_route(
@@ -154,6 +168,9 @@ fn own_route(
         // What is only counted here must not spend what is enforced elsewhere.
         let name = format!("{}/{}{}", site.name(), route.class, route.pattern);
         guards.rate = Some(Arc::new(Rate::new(limits, &name, rate)));
+    }
+    if let (Some(members), true) = (&mut guards.members, route.observe.verify) {
+        members.verified = false;
     }
     Route {
         method: route.method.clone().filter(|_| !route.class.restricts()),
@@ -186,6 +203,22 @@ fn default_route(site: &settings::Site, guards: &ClassMap<RouteGuards>) -> Route
 /// Folded views are in lower case.
 fn fold(pattern: &PathPattern) -> PathPattern {
     pattern.to_lowercase()
+}
+
+/// The download host: what is shown there runs nothing, keeps nothing and belongs to nobody, whatever the site's own
+/// policy.
+fn download_host(settings: &Settings, site: &settings::Site, host: &HostPattern) -> SiteHost {
+    let mut headers = settings::Headers {
+        csp: settings::CspChoice::Own("default-src 'none'; frame-ancestors 'none'; sandbox".into()),
+        csp_observe: false,
+        ..site.headers.clone()
+    };
+    headers.set.extend([
+        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+    ]);
+    compile_host(settings, &settings::Site { headers, ..site.clone() }, host)
 }
 
 fn compile_host(settings: &Settings, site: &settings::Site, host: &HostPattern) -> SiteHost {

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::download_host::download_host;
 use super::gateway::Bodies;
 use super::hosts::Hosts;
 use super::listen::Public;
@@ -30,6 +31,7 @@ pub(super) fn site(
 ) -> Option<Site> {
     let hosts = hosts(&mut table, seen);
     let redirect_hosts = redirect_hosts(&mut table, &hosts, seen);
+    let download_host = download_host(&mut table, seen);
     let app = app::of_site(&mut table, apps);
     let trust = Trust::read(&mut table);
     let upstream = upstream::of_site(&mut table, &trust, seen);
@@ -53,6 +55,7 @@ pub(super) fn site(
     table.finish();
     let app = app?;
     let verification = tokens.verification(&app, doc);
+    tokens.check_companion(&app, doc);
     let upstream = upstream?;
     for port in app.routes.iter().filter_map(|route| route.port) {
         if matches!(upstream.address, Address::Unix(_)) {
@@ -73,7 +76,7 @@ pub(super) fn site(
         refresh_lifetime: tokens.refresh_lifetime.unwrap_or(app.tokens.refresh_lifetime),
         hosts,
         redirect_hosts,
-        download_host: None,
+        download_host,
         app,
         upstream,
         observe,
@@ -81,6 +84,8 @@ pub(super) fn site(
         headers,
         routes,
         verification,
+        companion_cookie: tokens.companion_cookie,
+        members_only: tokens.members_only,
     })
 }
 
@@ -99,7 +104,6 @@ fn warn_of_grpc(table: &Table<'_>, upstream: Option<&Upstream>, routes: &[SiteRo
 }
 
 fn not_yet(table: &mut Table<'_>) {
-    table.later("download_host", "downloads stay on the site's own host, under the app file's policy");
     table.later("login_guard", "`site.rate.login` limits the tries of each client");
     table.later("share_guard", "`site.rate.share` limits the requests of each client");
 }
