@@ -21,13 +21,14 @@ use portcullis::guards::Verdict;
 use portcullis::policy::{Policy, compile};
 use portcullis::request::client::Client;
 use portcullis::request::credential::{Presented, TokenText};
-use portcullis::request::facts::{Facts, Origin, scope_of};
+use portcullis::request::facts::{Companion, Facts, Origin, scope_of};
 use portcullis::request::path::PathViews;
 use portcullis::stores::blocks::{Block, Index, What};
 use portcullis::stores::kept::Kept;
 
 const NOW: Now = Now { mono: 1_000_000_000_000, wall: 1_790_000_000_000 };
-const ORDER: [&str; 7] = ["allowlist", "blocks", "verify", "members", "browser", "size", "rate"];
+/// Those that can refuse a login.
+const ORDER: [&str; 6] = ["allowlist", "blocks", "verify", "browser", "size", "rate"];
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn policy(more: &str) -> Policy {
@@ -37,7 +38,7 @@ fn policy(more: &str) -> Policy {
         "[tls]\nself_signed = true\n[[site]]\nhosts = [\"a.example\"]\nupstream = \"http://127.0.0.1:8000\"\n\
          app = \"keepstack\"\n{more}[site.rate.login]\nrefill = \"1/min\"\nburst = 1\n\
          [site.only_from]\nlogin = [\"203.0.113.0/24\"]\n\
-         [site.tokens]\nverify = {{ key_file = \"{}\" }}\n",
+         [site.tokens]\npreviews = \"members\"\nverify = {{ key_file = \"{}\" }}\n",
         key.path().display()
     );
     let loaded = portcullis::config::parse(Path::new("/etc/portcullis/portcullis.toml"), &text, NOW);
@@ -67,6 +68,12 @@ fn said(policy: &Policy, login: &Login) -> (Vec<(&'static str, Verdict)>, bool) 
     let route = site.route(&Method::POST, &views).unwrap().route;
     let mut heard = Vec::new();
     let on = &mut |guard, verdict: &Verdict| heard.push((guard, verdict.clone()));
+    let on = &mut |guard, verdict: &Verdict| {
+        // It has nothing to say of logins.
+        if guard != "members" {
+            on(guard, verdict);
+        }
+    };
     let permitted = decide(route, &login.index, &login.facts, &login.presented, on).is_ok();
     (heard, permitted)
 }
@@ -110,6 +117,23 @@ fn the_guards_answer_in_their_order_and_the_first_refusal_ends_it() {
         assert_eq!(heard.iter().map(|(guard, _)| *guard).collect::<Vec<_>>(), ORDER[..=healed]);
         assert!(matches!(&heard[healed].1, Verdict::Deny(denial) if denial.guard == ORDER[healed]));
         assert!(heard[..healed].iter().all(|(_, verdict)| *verdict == Verdict::Pass));
+    }
+}
+
+#[test]
+fn previews_for_members_are_asked_about_behind_the_verification_and_before_the_browser() {
+    let policy = policy("[site.rate.preview]\nrefill = \"1/min\"\nburst = 1\n");
+    let order = ["allowlist", "blocks", "verify", "members", "browser", "size", "rate"];
+    let site = policy.site(0).unwrap();
+    let views = PathViews::read(&"/iiif/3/x".parse().unwrap()).unwrap();
+    let route = site.route(&Method::GET, &views).unwrap().route;
+    let own = Facts { class: route.class, companion: Companion::Own, now: NOW, ..Facts::example() };
+    let bad = Facts { companion: Companion::Absent, runs_as_code: true, ..own.clone() };
+    for (facts, count) in [(bad.clone(), 4), (Facts { companion: Companion::Own, ..bad }, 5), (own, 7)] {
+        let mut heard = Vec::new();
+        let permitted =
+            decide(route, &Index::default(), &facts, &[], &mut |guard, _| heard.push(guard)).is_ok();
+        assert_eq!((&heard[..], permitted), (&order[..count], count == order.len()));
     }
 }
 

@@ -118,6 +118,9 @@ fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
     if !redirects.is_empty() {
         writeln!(out, "  redirected  {}", redirects.join(", "))?;
     }
+    if let Some(host) = &site.download_host {
+        writeln!(out, "  downloads   shown on {host}, with tickets of 60 s")?;
+    }
     writeln!(out, "  app         {} (unlisted paths are `{}`)", site.app.title, site.app.default_class)?;
     writeln!(out, "  upstream    {}", site.upstream)?;
     let mode = if site.observe {
@@ -130,7 +133,14 @@ fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
         Duration::ZERO => "none".into(),
         lifetime => span(lifetime),
     };
-    writeln!(out, "  tokens      live {}, refresh tokens {refresh}\n", span(site.token_lifetime))?;
+    writeln!(out, "  tokens      live {}, refresh tokens {refresh}", span(site.token_lifetime))?;
+    if site.companion_cookie {
+        writeln!(out, "  companion   a cookie stands for the token in downloads and previews")?;
+    }
+    if site.members_only {
+        writeln!(out, "  previews    members only")?;
+    }
+    writeln!(out)?;
     let mut rows = vec![["class", "reachable from", "rate (burst)", "body", "paths"].map(String::from)];
     rows.extend(classes(site).map(|class| row(site, class)));
     write_table(&rows, out)?;
@@ -276,6 +286,9 @@ fn site_json(site: &Site) -> Value {
         "site": site.name(),
         "hosts": words(&site.hosts),
         "redirect_hosts": words(&site.redirect_hosts),
+        "download_host": site.download_host.as_ref().map(ToString::to_string),
+        "companion_cookie": site.companion_cookie,
+        "previews": if site.members_only { "members" } else { "open" },
         "app": &*site.app.name,
         "upstream": site.upstream.to_string(),
         "mode": if site.observe { "observe" } else { "enforce" },

@@ -204,9 +204,9 @@ pub fn strip_cookies(headers: &mut HeaderMap, site: &Site) {
     }
 }
 
-/// Lets the browser forget the application's token cookies.
-pub fn expire_cookies(mut answer: Response<Body>, site: &Site) -> Response<Body> {
-    for name in cookie_names(site) {
+/// Lets the browser forget the application's token cookies, where they were left out of the request.
+pub fn expire_cookies(mut answer: Response<Body>, site: &Site, strips: bool) -> Response<Body> {
+    for name in cookie_names(site).filter(|_| strips) {
         if let Ok(cookie) = HeaderValue::from_str(&format!("{name}=; Max-Age=0; Path=/; HttpOnly; Secure")) {
             answer.headers_mut().append(header::SET_COOKIE, cookie);
         }

@@ -6,7 +6,7 @@
 //! the token inside is what is judged. An `Authorization` of the request's own is stronger. The application never sees the
 //! cookie; only to a download the token is added.
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
@@ -23,6 +23,7 @@ use crate::policy::Site;
 use crate::request::body::Body;
 use crate::request::credential::{Credential, Presented, TokenText, examine};
 use crate::request::facts::{Companion, Origin};
+use crate::stores::kept::Kept;
 use crate::stores::seal::{LONGEST, Purpose, Seal};
 
 const NAME: &str = "__Host-portcullis-companion";
@@ -163,14 +164,14 @@ const NO_COOKIE: HeaderValue = HeaderValue::from_static(
 pub async fn attach(
     answer: Response<Body>,
     reading: &Reading<'_>,
-    seal: &Seal,
+    kept: &Kept,
     exchange: &mut Exchange,
 ) -> Response<Body> {
     if !reading.site.companion || reading.entered.is_some() {
         return answer;
     }
     match reading.facts.class {
-        Class::Login | Class::Refresh if hands_out(&answer) => give(answer, reading, seal, exchange).await,
+        Class::Login | Class::Refresh if hands_out(&answer) => give(answer, reading, kept, exchange).await,
         Class::Logout if answer.status().is_success() => with(answer, NO_COOKIE),
         _ => answer,
     }
@@ -186,7 +187,7 @@ fn hands_out(answer: &Response<Body>) -> bool {
 async fn give(
     answer: Response<Body>,
     reading: &Reading<'_>,
-    seal: &Seal,
+    kept: &Kept,
     exchange: &mut Exchange,
 ) -> Response<Body> {
     let Some(path) = reading.site.login.as_ref().map(|login| &*login.token) else { return answer };
@@ -202,9 +203,10 @@ async fn give(
     let token = token_of(&bytes, path);
     let answer = Response::from_parts(head, Body::Full(bytes));
     let Some(token) = token else { return answer };
-    let cookie = cookie_of(seal, reading.site, &token, reading.facts.now);
+    let cookie = cookie_of(&kept.seal, reading.site, &token, reading.facts.now);
     if cookie.is_none() {
         exchange.companion_not_set();
+        kept.accounts.saw_long_token(&reading.site.name);
     }
     // Never the one of an earlier login beside a new token.
     with(answer, cookie.unwrap_or(NO_COOKIE))

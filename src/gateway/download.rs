@@ -13,6 +13,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Response, StatusCode, Uri};
 
 use super::companion;
+use super::exchange::Exchange;
 use super::read::{Reading, Surroundings};
 use super::respond::{self, Shape};
 use super::ticket::{self, Opened, Place, Ticket};
@@ -137,16 +138,25 @@ fn is_navigation(headers: &HeaderMap) -> bool {
     mode.iter().any(|mode| mode == "navigate") || dest.iter().any(page)
 }
 
-/// The answer that sends it on.
-///
-/// # Errors
-/// When it was sent with more than a ticket holds. It is not served in place then: whoever can make a browser send much
-/// would choose where an upload is shown.
+/// The answer that sends it on; `None`: it is served in place.
 pub fn send_on(
     reading: &Reading<'_>,
     head: &Parts,
     around: &Surroundings<'_>,
-) -> Result<Response<Body>, Denial> {
+    exchange: &mut Exchange,
+    shape: Shape,
+) -> Option<Response<Body>> {
+    leaves(reading, &head.headers).then(|| {
+        there(reading, head, around).unwrap_or_else(|denial| {
+            exchange.denied(&denial);
+            respond::denied(&denial, Some(reading.site), shape)
+        })
+    })
+}
+
+/// One that was sent with more than a ticket holds is not served in place either: whoever can make a browser send much would
+/// choose where an upload is shown.
+fn there(reading: &Reading<'_>, head: &Parts, around: &Surroundings<'_>) -> Result<Response<Body>, Denial> {
     let refused = || Denial::new(NAME, Reason::TicketTooLarge);
     let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let host = reading.site.download.as_ref().ok_or_else(refused)?;

@@ -155,6 +155,11 @@ impl Exchange {
         self.route = self.view.site(self.site).pattern(reading.found.place);
     }
 
+    /// What it is seen by.
+    pub fn view(&self) -> Rc<View> {
+        Rc::clone(&self.view)
+    }
+
     /// The policy that it goes through.
     pub fn policy(&self) -> &Policy {
         self.view.snapshot.policy()
@@ -219,7 +224,6 @@ impl Exchange {
     /// A login's token made no companion cookie.
     pub fn companion_not_set(&mut self) {
         self.view.site(self.site).metrics.companion_not_set();
-        self.because("no companion cookie was set: the token is longer than a cookie may be, or odd");
     }
 
     /// Why it ended as it did, in words.

@@ -56,7 +56,7 @@ use crate::config::class::Class;
 use crate::guards::{Denial, Reason, Verdict};
 use crate::request::body::Body;
 use crate::request::client::Client;
-use crate::request::facts::Facts;
+use crate::request::facts::{Facts, Malformed};
 use crate::request::share_key::ShareKey;
 use crate::stores::cached::BlocksReader;
 use crate::stores::kept::Kept;
@@ -104,13 +104,10 @@ where
     pub async fn handle(self: Rc<Self>, from: Arrival, request: Request<Incoming>) -> Response<Body> {
         let (mut head, incoming) = request.into_parts();
         let view = self.views.current();
-        let mut exchange = self.begin(&view, &head, &from.kill);
-        let asked = Asked::read(&head);
+        let (mut exchange, asked) = (self.begin(&view, &head, &from.kill), Asked::read(&head));
         exchange.rpc = asked.is_rpc();
         if let Some(why) = from.link.begin() {
-            exchange.unread(read::client(&*from.link, view.snapshot.policy(), &head));
-            exchange.malformed(why);
-            return finish(exchange, respond::malformed(why, asked.shape), Dress::nowhere(&view, &asked));
+            return unread(why, exchange, &*from.link, &asked, &head);
         }
         exchange.client = self.client(&*from.link, &view, &head);
         let length = incoming.size_hint().exact();
@@ -126,16 +123,11 @@ where
         from.link.of_class(reading.facts.class);
         exchange.of(&reading, self.token_name(&reading.facts));
         let dress = Dress::site(&reading, &asked);
-        if download::leaves(&reading, &head.headers) {
-            let answer = download::send_on(&reading, &head, &around).unwrap_or_else(|denial| {
-                exchange.denied(&denial);
-                respond::denied(&denial, Some(reading.site), asked.shape)
-            });
+        if let Some(answer) = download::send_on(&reading, &head, &around, &mut exchange, asked.shape) {
             return finish(exchange, answer, dress);
         }
-        let facts = Rc::clone(&reading.facts);
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
-        let mut live = self.streams.register(Rc::clone(&facts), Rc::clone(&from.kill));
+        let mut live = self.streams.register(Rc::clone(&reading.facts), Rc::clone(&from.kill));
         let permit = match self.judge(&mut exchange, &*from.link, &reading) {
             Ok(permit) => permit,
             Err(denial) => {
@@ -146,7 +138,7 @@ where
         };
         exchange.measure(&reading);
         let strips = permit.strips_cookies();
-        let facts = if strips { Rc::new(facts.without_cookies()) } else { facts };
+        let facts = if strips { reading.facts.without_cookies().into() } else { Rc::clone(&reading.facts) };
         if strips {
             // What is left out does not end this stream when another block comes.
             live = self.streams.register(Rc::clone(&facts), from.kill);
@@ -172,9 +164,9 @@ where
             Ok(answer) => answer::permitted(answer, &reading, &mut exchange, &asked, lesson),
             Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
         };
-        let answer = companion::attach(answer, &reading, &self.kept.seal, &mut exchange).await;
+        let answer = companion::attach(answer, &reading, &self.kept, &mut exchange).await;
+        let answer = answer::expire_cookies(answer, reading.site, strips);
         let answer = download::tame(answer, &reading, asked.shape);
-        let answer = if strips { answer::expire_cookies(answer, reading.site) } else { answer };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return answer::switched(exchange, answer, dress, &slot);
         }
@@ -317,6 +309,20 @@ struct Way<'a> {
     id: &'a str,
     slot: &'a Rc<RefCell<Option<Box<Exchange>>>>,
     link: &'a Rc<dyn Link>,
+}
+
+/// What was no request as far as its bytes went.
+fn unread(
+    why: Malformed,
+    mut exchange: Box<Exchange>,
+    link: &dyn Link,
+    asked: &Asked,
+    head: &Parts,
+) -> Response<Body> {
+    let view = exchange.view();
+    exchange.unread(read::client(link, view.snapshot.policy(), head));
+    exchange.malformed(why);
+    finish(exchange, respond::malformed(why, asked.shape), Dress::nowhere(&view, asked))
 }
 
 fn finish(mut exchange: Box<Exchange>, answer: Response<Body>, dress: Dress<'_>) -> Response<Body> {
