@@ -27,7 +27,6 @@ use portcullis::stores::blocks::{Block, Index, What};
 use portcullis::stores::kept::Kept;
 
 const NOW: Now = Now { mono: 1_000_000_000_000, wall: 1_790_000_000_000 };
-/// Those that can refuse a login.
 const ORDER: [&str; 6] = ["allowlist", "blocks", "verify", "browser", "size", "rate"];
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -68,12 +67,6 @@ fn said(policy: &Policy, login: &Login) -> (Vec<(&'static str, Verdict)>, bool) 
     let route = site.route(&Method::POST, &views).unwrap().route;
     let mut heard = Vec::new();
     let on = &mut |guard, verdict: &Verdict| heard.push((guard, verdict.clone()));
-    let on = &mut |guard, verdict: &Verdict| {
-        // It has nothing to say of logins.
-        if guard != "members" {
-            on(guard, verdict);
-        }
-    };
     let permitted = decide(route, &login.index, &login.facts, &login.presented, on).is_ok();
     (heard, permitted)
 }

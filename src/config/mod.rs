@@ -4,6 +4,7 @@ pub mod app;
 pub mod cases;
 pub mod class;
 pub mod defaults;
+mod file_block;
 pub mod keys;
 pub mod path_pattern;
 pub mod problem;

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::app::{self, App};
 use super::class::Class;
+pub use super::file_block::{FileBlock, FileWhat};
 use super::path_pattern::PathPattern;
 pub use super::upstream::Upstream;
 use super::values::{ByteSize, HostPattern, Networks, Rate};
@@ -39,44 +40,6 @@ pub struct Settings {
     pub blocks: Option<Vec<FileBlock>>,
     /// The sites, at least one.
     pub sites: Vec<Site>,
-}
-
-/// One entry of the block file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileBlock {
-    /// What is blocked.
-    pub what: FileWhat,
-    /// A host name of the only site where it holds.
-    pub site: Option<String>,
-    /// Why.
-    pub reason: String,
-    /// Unix milliseconds of its end; `None`: as long as it is listed.
-    pub until: Option<u64>,
-}
-
-/// What an entry of the block file blocks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FileWhat {
-    /// One token, by the SHA-256 over its signed part.
-    Fingerprint([u8; 32]),
-    /// One token, by what it calls itself.
-    Jti(String),
-    /// A subject's sessions begun before the entry was first seen, or later ones too.
-    Subject {
-        /// The claim.
-        subject: String,
-        /// Later sessions too.
-        and_logins: bool,
-    },
-    /// The same of everyone.
-    Everyone {
-        /// Later sessions too.
-        and_logins: bool,
-    },
-    /// A share link, by its keyed hash.
-    Share([u8; 16]),
-    /// A client network.
-    Address(ipnet::IpNet),
 }
 
 /// `[listen]`.

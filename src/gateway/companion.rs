@@ -172,7 +172,9 @@ pub async fn attach(
     }
     match reading.facts.class {
         Class::Login | Class::Refresh if hands_out(&answer) => give(answer, reading, kept, exchange).await,
-        Class::Logout if answer.status().is_success() => with(answer, NO_COOKIE),
+        Class::Logout if answer.status().is_success() || answer.status().is_redirection() => {
+            with(answer, NO_COOKIE)
+        }
         _ => answer,
     }
 }

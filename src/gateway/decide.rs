@@ -63,7 +63,9 @@ pub fn decide(
         strip_cookies |= verified.strip_cookies && !observe.verify;
     }
     // What a verified token is good for.
-    pass(Members::NAME, members.check(cx), observe.members, on)?;
+    if let Some(members) = members {
+        pass(Members::NAME, members.check(cx), observe.members, on)?;
+    }
     pass(Browser::NAME, browser.check(cx), observe.browser, on)?;
     pass(Size::NAME, size.check(cx), observe.size, on)?;
     // Before anything that reads a body.

@@ -189,8 +189,7 @@ fn joined(headers: &HeaderMap) -> Option<HeaderValue> {
 /// What the download host makes of an answer; of others it makes nothing.
 pub fn tame(mut answer: Response<Body>, reading: &Reading<'_>, shape: Shape) -> Response<Body> {
     let Some(entered) = &reading.entered else { return answer };
-    if entered.late && answer.status().is_success() && answer.status() != StatusCode::PARTIAL_CONTENT {
-        // Asked for the rest, the application would begin anew.
+    if entered.late && begins_anew(answer.status()) {
         return respond::denied(&Denial::new(NAME, Reason::NoTicket), Some(reading.site), shape);
     }
     let headers = answer.headers_mut();
@@ -205,6 +204,11 @@ pub fn tame(mut answer: Response<Body>, reading: &Reading<'_>, shape: Shape) -> 
         headers.insert(header::CONTENT_DISPOSITION, disposition);
     }
     answer
+}
+
+/// Asked for the rest, the application sends the whole.
+fn begins_anew(status: StatusCode) -> bool {
+    status.is_success() && status != StatusCode::PARTIAL_CONTENT
 }
 
 /// A place of the application is on its own host.
@@ -242,6 +246,12 @@ pub fn own_origin(reading: &Reading<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Now;
+    use crate::config;
+    use crate::policy::{Snapshot, compile};
+    use crate::request::share_key::ShareKey;
+    use crate::stores::kept::Kept;
+    use crate::stores::seal::Seal;
 
     fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -267,6 +277,60 @@ mod tests {
         ] {
             assert_eq!(is_navigation(&headers(pairs)), navigates, "{pairs:?}");
         }
+    }
+
+    const CONFIG: &str = "[tls]\nself_signed = true\n[[site]]\nhosts = [\"files.test\"]\napp = \"keepstack\"\n\
+                          upstream = \"http://127.0.0.1:8000\"\ndownload_host = \"dl.test\"\n";
+    const HOME: Client = Client::Address(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+
+    /// What becomes of a GET with a ticket made at 0: its host, and whether it is late.
+    fn entered(seconds: u64, range: Option<&'static str>) -> Option<(String, bool)> {
+        let at = |seconds: u64| Now { mono: 0, wall: (1_790_000_000 + seconds) * 1000 };
+        let loaded = config::parse(std::path::Path::new("/p.toml"), CONFIG, at(0)).unwrap();
+        let snapshot = Snapshot::new(compile(&loaded.settings, &Kept::new(10)).into());
+        let (seal, share_key) = (Seal::new(&[[1; 32]]), ShareKey::new(&[1; 32]));
+        let (place, authorization) = (
+            Place { site: "files.test", host: "dl.test", target: "/a" },
+            HeaderValue::from_static("Bearer a"),
+        );
+        let ticket = Ticket {
+            authority: "files.test".into(),
+            companion: None,
+            authorization: Some(authorization.clone()),
+            cookie: None,
+        };
+        let text = ticket.seal(&seal, place, HOME, at(0)).unwrap();
+        let mut request =
+            http::Request::get(ticket::put("/a", &text)).header("host", "DL.test").header("cookie", "a=b");
+        if let Some(range) = range {
+            request = request.header("range", range);
+        }
+        let mut head = request.body(()).unwrap().into_parts().0;
+        let now = at(seconds);
+        let around =
+            Surroundings { snapshot: &snapshot, share_key: &share_key, seal: &seal, now, rehearsal: false };
+        enter(&mut head, &around, HOME);
+        assert_eq!(head.headers.get("cookie"), None, "the client's own never counts here");
+        let entered = head.extensions.get::<Entered>()?;
+        assert_eq!(
+            (head.uri.to_string().as_str(), head.headers.get("authorization")),
+            ("/a", Some(&authorization))
+        );
+        Some((head.headers["host"].to_str().unwrap().to_owned(), entered.late))
+    }
+
+    #[test]
+    fn a_late_ticket_is_for_the_rest_of_a_download_only() {
+        let (home, rest) = ("files.test".to_owned(), Some("bytes=5-"));
+        assert_eq!(entered(59, None), Some((home.clone(), false)));
+        assert_eq!(entered(60, None), None);
+        assert_eq!(entered(60, Some("bytes=0-")), None);
+        assert_eq!(entered(60, rest), Some((home, true)));
+        assert_eq!(entered(13 * 3600, rest), None);
+        let anew = [200, 203, 204].map(|status| begins_anew(StatusCode::from_u16(status).unwrap()));
+        let goes_on =
+            [206, 304, 412, 416, 404].map(|status| begins_anew(StatusCode::from_u16(status).unwrap()));
+        assert_eq!((anew, goes_on), ([true; 3], [false; 5]));
     }
 
     #[test]

@@ -95,7 +95,12 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
     });
     Site {
         name: site.name().into(),
-        scopes: site.hosts.iter().map(|host| scope_of(&host.to_string())).collect(),
+        scopes: site
+            .hosts
+            .iter()
+            .chain(&site.download_host)
+            .map(|host| scope_of(&host.to_string()))
+            .collect(),
         tokens: site.app.tokens.clone(),
         login: site.app.login.clone(),
         token_lifetime: site.token_lifetime,
