@@ -477,6 +477,59 @@ async fn only_an_answer_that_hands_out_a_token_sets_the_cookie_and_a_token_too_l
     assert_eq!((off.status, off.header("set-cookie")), (200, None), "off unless it is asked for");
 }
 
+#[tokio::test]
+async fn a_reload_gives_and_takes_the_download_host_and_a_restart_keeps_its_tickets() {
+    let upstream = Upstream::by_request(application);
+    let mut gate = Gate::start("", upstream.address);
+    let token = bearer(&session(7));
+    let open = format!("{NAVIGATE}{token}");
+    assert_eq!(
+        gate.ask(&format!("GET {FILE}"), &open, b"").await.status,
+        200,
+        "without one it is served in place"
+    );
+    let text = std::fs::read_to_string(gate.config()).unwrap();
+    std::fs::write(gate.config(), format!("{text}\ndownload_host = \"dl.test\"\n")).unwrap();
+    assert!(gate.cli(["reload"]).status.success());
+    let there = sent_on(&gate, FILE, &token).await;
+    assert_eq!(at(&gate, DL, &format!("GET {there}"), "").await.status, 200);
+    gate.kill();
+    gate.start_again();
+    assert_eq!(
+        at(&gate, DL, &format!("GET {there}"), "").await.status,
+        200,
+        "the keys are in the state directory"
+    );
+    std::fs::write(gate.config(), text).unwrap();
+    assert!(gate.cli(["reload"]).status.success());
+    let config = raw::trusting(&gate.ca(), &["http/1.1"]);
+    assert!(raw::tls(gate.https, DL, config).await.is_err(), "the host is a stranger's again");
+    assert_eq!(gate.ask(&format!("GET {FILE}"), &open, b"").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_refresh_renews_the_companion_cookie_also_where_the_token_is_deep_in_the_answer() {
+    let upstream = Upstream::by_request(|request| {
+        let token = common::tokens::login("u", "j", common::tokens::now());
+        let body = json!({ "data": { "access_token": token, "expires_in": 899 } }).to_string();
+        let type_ = if request.target.contains("odd") { "text/plain" } else { "application/json" };
+        answer("200 OK", &format!("Content-Type: {type_}\r\n"), body.as_bytes())
+    });
+    let site = "[site.tokens]\ncompanion_cookie = true\n";
+    let gate =
+        Config { app: "arkeep".into(), site: site.into(), ..Config::default() }.start(upstream.address);
+    for path in ["/api/v1/auth/login", "/api/v1/auth/refresh"] {
+        let answer = gate.ask(&format!("POST {path}"), "Content-Type: application/json\r\n", b"{}").await;
+        let cookie = answer.header("set-cookie").unwrap_or_default();
+        assert!(
+            cookie.starts_with(&format!("{COOKIE}=")) && answer.text().contains("access_token"),
+            "{path}: {cookie}"
+        );
+        let odd = gate.ask(&format!("POST {path}?odd"), "Content-Type: application/json\r\n", b"{}").await;
+        assert_eq!((odd.status, odd.header("set-cookie")), (200, None), "no answer of a login: {path}");
+    }
+}
+
 #[test]
 fn explain_and_check_say_where_a_download_is_shown() {
     let upstream = Upstream::by_request(application);

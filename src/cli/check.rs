@@ -243,6 +243,9 @@ fn write_policies(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()>
     };
     let suffix = if site.headers.csp_observe { ", report only" } else { "" };
     writeln!(out, "\n  Content-Security-Policy{suffix}")?;
+    if let Some(host) = &site.download_host {
+        writeln!(out, "    all of {host}, always enforced:\n      {}", config::defaults::DOWNLOAD_CSP)?;
+    }
     match &site.headers.csp {
         CspChoice::Off => return writeln!(out, "    off: the application's own stays"),
         CspChoice::Own(policy) => return writeln!(out, "    all classes: {policy}"),

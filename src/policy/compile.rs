@@ -11,6 +11,7 @@ use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, REFERRER_POLICY};
 use super::routes::RouteIndex;
 use super::{AppDenial, HostPlace, Policy, Route, RouteGuards, Site, SiteHost};
 use crate::config::class::Class;
+use crate::config::defaults;
 use crate::config::path_pattern::PathPattern;
 use crate::config::settings::{self, ClassMap, Observed, Settings};
 use crate::config::values::{HostPattern, Networks, Rate as RateValue};
@@ -214,7 +215,7 @@ fn fold(pattern: &PathPattern) -> PathPattern {
 /// policy.
 fn download_host(settings: &Settings, site: &settings::Site, host: &HostPattern) -> SiteHost {
     let mut headers = settings::Headers {
-        csp: settings::CspChoice::Own("default-src 'none'; frame-ancestors 'none'; sandbox".into()),
+        csp: settings::CspChoice::Own(defaults::DOWNLOAD_CSP.into()),
         csp_observe: false,
         ..site.headers.clone()
     };
