@@ -15,7 +15,7 @@ use common::raw::{self, Answer};
 use common::strict::Request;
 use common::tokens::session;
 use common::upstream::Upstream;
-use common::{HOST, wait_until};
+use common::{HOST, wait_for, wait_until};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -47,6 +47,10 @@ fn application(request: &Request) -> Vec<u8> {
             let subject = name.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap_or(1);
             let token = if name.contains("long") { "x".repeat(4000) } else { session(subject) };
             answer("200 OK", json, json!({ "token": token, "user": {} }).to_string().as_bytes())
+        }
+        "/s/abc" => {
+            let page = b"<!doctype html><title>share</title><a href=\"/s/abc/file\"><h1>get it</h1></a>";
+            answer("200 OK", "Content-Type: text/html\r\n", page)
         }
         "/logout" => answer("200 OK", json, b"{}"),
         THUMB => answer("200 OK", "Content-Type: image/gif\r\n", &STANDARD.decode(PIXEL).unwrap()),
@@ -644,6 +648,11 @@ async fn an_upload_runs_nowhere_in_a_real_browser_and_does_without_the_gateway()
     assert!(!seen(&upstream, "/api/assets/picture/file").is_empty(), "as a picture it was shown");
 }
 
+/// A click into the page's corner.
+fn press(kind: &str) -> serde_json::Value {
+    json!({ "type": kind, "x": 30, "y": 40, "button": "left", "clickCount": 1 })
+}
+
 #[tokio::test]
 async fn with_the_companion_cookie_pictures_show_and_links_download_in_a_real_browser() {
     let upstream = Upstream::by_request(application);
@@ -681,10 +690,15 @@ async fn with_the_companion_cookie_pictures_show_and_links_download_in_a_real_br
         );
         browser.run(&tab, "new Promise(end => setTimeout(() => end(true), 50))").await;
     }
-    assert_eq!(browser.violations(&tab), Vec::<String>::new());
     assert_eq!(
         browser.run(&tab, "location.href").await,
         json!(format!("{origin}/")),
         "the page stays where it was"
     );
+    // A share page is a sandbox; its link downloads all the same.
+    assert_eq!(browser.open(&tab, &format!("{origin}/s/abc")).await, Opened::Loaded);
+    browser.ask(&tab, "Input.dispatchMouseEvent", press("mousePressed")).await;
+    browser.ask(&tab, "Input.dispatchMouseEvent", press("mouseReleased")).await;
+    assert!(wait_for(Duration::from_secs(10), || !seen(&upstream, "/s/abc/file").is_empty()).await);
+    assert_eq!(browser.violations(&tab), Vec::<String>::new());
 }
