@@ -1,6 +1,7 @@
 //! Warnings that spare people: what is not wrong in a config and yet will hurt. `check`, the start and `status` all ask
 //! [`all`], so that each has one text: what is so, why it matters, what to do.
 
+mod downloads;
 pub mod machine;
 
 use std::fmt;
@@ -38,6 +39,8 @@ pub struct Running {
     pub clients: Vec<(Client, usize)>,
     /// Sites, and the longest life in seconds of a token that one of their logins has handed out.
     pub lifetimes: Vec<(String, u64)>,
+    /// Sites with a login whose token made no companion cookie.
+    pub long_tokens: Vec<String>,
 }
 
 impl fmt::Display for Warning {
@@ -53,6 +56,7 @@ pub fn all(settings: &Settings, machine: &Machine, running: Option<&Running>) ->
         let upstreams = site.upstreams();
         warnings.extend(upstreams.iter().filter_map(|upstream| exposed(site, upstream, machine)));
         warnings.extend(short_lifetime(site));
+        warnings.extend(downloads::of(site, running));
     }
     warnings.extend(machine.volatile.map(|kind| volatile(settings, kind)));
     if let Some(running) = running {

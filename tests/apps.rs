@@ -73,7 +73,7 @@ const KEEPSTACK: Table = &[
     ("GET", "/api/custom-fields", Api),
     ("POST", "/api/custom-fields", Admin),
     ("POST", "/api/admin/fixity", Admin),
-    ("GET", "/oai", Api),
+    ("GET", "/oai", Preview),
     ("GET", "/healthz", Health),
     ("GET", "/api/version", Health),
     ("GET", "/docs", Docs),

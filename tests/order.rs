@@ -21,7 +21,7 @@ use portcullis::guards::Verdict;
 use portcullis::policy::{Policy, compile};
 use portcullis::request::client::Client;
 use portcullis::request::credential::{Presented, TokenText};
-use portcullis::request::facts::{Facts, Origin, scope_of};
+use portcullis::request::facts::{Companion, Facts, Origin, scope_of};
 use portcullis::request::path::PathViews;
 use portcullis::stores::blocks::{Block, Index, What};
 use portcullis::stores::kept::Kept;
@@ -37,7 +37,7 @@ fn policy(more: &str) -> Policy {
         "[tls]\nself_signed = true\n[[site]]\nhosts = [\"a.example\"]\nupstream = \"http://127.0.0.1:8000\"\n\
          app = \"keepstack\"\n{more}[site.rate.login]\nrefill = \"1/min\"\nburst = 1\n\
          [site.only_from]\nlogin = [\"203.0.113.0/24\"]\n\
-         [site.tokens]\nverify = {{ key_file = \"{}\" }}\n",
+         [site.tokens]\npreviews = \"members\"\nverify = {{ key_file = \"{}\" }}\n",
         key.path().display()
     );
     let loaded = portcullis::config::parse(Path::new("/etc/portcullis/portcullis.toml"), &text, NOW);
@@ -112,6 +112,23 @@ fn the_guards_answer_in_their_order_and_the_first_refusal_ends_it() {
         assert_eq!(heard.iter().map(|(guard, _)| *guard).collect::<Vec<_>>(), ORDER[..=healed]);
         assert!(matches!(&heard[healed].1, Verdict::Deny(denial) if denial.guard == ORDER[healed]));
         assert!(heard[..healed].iter().all(|(_, verdict)| *verdict == Verdict::Pass));
+    }
+}
+
+#[test]
+fn previews_for_members_are_asked_about_behind_the_verification_and_before_the_browser() {
+    let policy = policy("[site.rate.preview]\nrefill = \"1/min\"\nburst = 1\n");
+    let order = ["allowlist", "blocks", "verify", "members", "browser", "size", "rate"];
+    let site = policy.site(0).unwrap();
+    let views = PathViews::read(&"/iiif/3/x".parse().unwrap()).unwrap();
+    let route = site.route(&Method::GET, &views).unwrap().route;
+    let own = Facts { class: route.class, companion: Companion::Own, now: NOW, ..Facts::example() };
+    let bad = Facts { companion: Companion::Absent, runs_as_code: true, ..own.clone() };
+    for (facts, count) in [(bad.clone(), 4), (Facts { companion: Companion::Own, ..bad }, 5), (own, 7)] {
+        let mut heard = Vec::new();
+        let permitted =
+            decide(route, &Index::default(), &facts, &[], &mut |guard, _| heard.push(guard)).is_ok();
+        assert_eq!((&heard[..], permitted), (&order[..count], count == order.len()));
     }
 }
 

@@ -117,6 +117,34 @@ fn lifetimes_of_tokens_that_cannot_be_right_are_warned_of() {
 }
 
 #[test]
+fn a_download_host_of_the_same_domain_is_warned_of_where_cookies_count() {
+    let with = |app: &str, host: &str| {
+        let text = format!(
+            "[tls]\nself_signed = true\n[[site]]\nhosts = [\"files.example.com\"]\napp = \"{app}\"\n{LOCAL}\
+             download_host = \"{host}\"\n"
+        );
+        let loaded = config::parse(Path::new("/etc/portcullis/portcullis.toml"), &text, NOW).unwrap();
+        all(&loaded.settings, &Machine::default(), None)
+    };
+    for (app, host, warned) in [
+        ("generic", "dl.example.com", true),
+        ("generic", "dl.files.example.com", true),
+        ("generic", "example-downloads.com", false),
+        ("keepstack", "dl.example.com", false),
+    ] {
+        let warnings = with(app, host);
+        let found = warnings.iter().any(|warning| warning.word == "download_host_same_site");
+        assert_eq!(found, warned, "{app} {host}: {warnings:?}");
+    }
+}
+
+#[test]
+fn a_token_that_makes_no_companion_cookie_is_warned_of() {
+    let seen = Running { long_tokens: vec!["a.test".into()], ..Running::default() };
+    assert_eq!(words(LOCAL, &Machine::default(), Some(&seen)), ["companion_too_long"]);
+}
+
+#[test]
 fn root_is_warned_of_where_it_runs_not_where_it_checks() {
     let root = Machine { root: true, ..Machine::default() };
     assert!(words(LOCAL, &root, None).is_empty());

@@ -120,6 +120,9 @@ fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
     if !redirects.is_empty() {
         writeln!(out, "  redirected  {}", redirects.join(", "))?;
     }
+    if let Some(host) = &site.download_host {
+        writeln!(out, "  downloads   shown on {host}, with tickets of 60 s")?;
+    }
     writeln!(out, "  app         {} (unlisted paths are `{}`)", site.app.title, site.app.default_class)?;
     writeln!(out, "  upstream    {}", site.upstream)?;
     upstreams::write(site, out)?;
@@ -134,6 +137,12 @@ fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
         lifetime => span(lifetime),
     };
     writeln!(out, "  tokens      live {}, refresh tokens {refresh}", span(site.token_lifetime))?;
+    if site.companion_cookie {
+        writeln!(out, "  companion   a cookie stands for the token in downloads and previews")?;
+    }
+    if site.members_only {
+        writeln!(out, "  previews    members only")?;
+    }
     write_login_guard(site, out)?;
     let mut rows = vec![["class", "reachable from", "rate (burst)", "body", "paths"].map(String::from)];
     rows.extend(classes(site).map(|class| row(site, class)));
@@ -262,6 +271,9 @@ fn write_policies(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()>
     };
     let suffix = if site.headers.csp_observe { ", report only" } else { "" };
     writeln!(out, "\n  Content-Security-Policy{suffix}")?;
+    if let Some(host) = &site.download_host {
+        writeln!(out, "    all of {host}, always enforced:\n      {}", config::defaults::DOWNLOAD_CSP)?;
+    }
     match &site.headers.csp {
         CspChoice::Off => return writeln!(out, "    off: the application's own stays"),
         CspChoice::Own(policy) => return writeln!(out, "    all classes: {policy}"),
@@ -305,6 +317,9 @@ fn site_json(site: &Site) -> Value {
         "site": site.name(),
         "hosts": words(&site.hosts),
         "redirect_hosts": words(&site.redirect_hosts),
+        "download_host": site.download_host.as_ref().map(ToString::to_string),
+        "companion_cookie": site.companion_cookie,
+        "previews": if site.members_only { "members" } else { "open" },
         "app": &*site.app.name,
         "upstream": site.upstream.to_string(),
         "upstreams": upstreams::json(&site.upstream),

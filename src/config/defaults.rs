@@ -7,6 +7,9 @@ use super::class::Class;
 use super::settings::LoginGuard;
 use super::values::{ByteSize, Rate};
 
+/// The policy of everything on a download host.
+pub const DOWNLOAD_CSP: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
+
 /// Dual stack, the port that browsers try.
 pub const HTTPS: &[&str] = &["[::]:443"];
 /// Only redirects and ACME are served there.

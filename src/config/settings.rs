@@ -210,6 +210,10 @@ pub struct Site {
     pub routes: Vec<SiteRoute>,
     /// How tokens are verified; `None`: the application alone does.
     pub verification: Option<Verification>,
+    /// A seen login gives the browser a cookie that stands for its token.
+    pub companion_cookie: bool,
+    /// Class `preview` is for those who have that cookie or a verified token only.
+    pub members_only: bool,
 }
 
 /// `[[site.route]]`.
@@ -237,6 +241,8 @@ pub struct Observed {
     pub allowlist: bool,
     /// Whether tokens are true.
     pub verify: bool,
+    /// Who may see previews.
+    pub members: bool,
     /// What browsers may do.
     pub browser: bool,
     /// How large a body may be.
@@ -281,6 +287,7 @@ impl Observed {
         Self {
             allowlist: (all || named.allowlist) && !class.restricts(),
             verify: all || named.verify,
+            members: all || named.members,
             browser: all || named.browser,
             size: all || named.size,
             rate: all || named.rate,

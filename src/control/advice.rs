@@ -44,7 +44,10 @@ impl Control {
         let lifetimes =
             names.filter_map(|name| self.kept.accounts.lifetime(&name).map(|seconds| (name, seconds)));
         let up = self.clock.now().mono.saturating_sub(self.started.mono);
-        let running = Running { fresh: self.fresh && up < NEW, clients, lifetimes: lifetimes.collect() };
+        let lifetimes = lifetimes.collect();
+        let long_tokens =
+            self.site_names().into_iter().filter(|name| self.kept.accounts.has_long_token(name)).collect();
+        let running = Running { fresh: self.fresh && up < NEW, clients, lifetimes, long_tokens };
         warnings::all(&self.settings, &self.machine.1, Some(&running))
     }
 }

@@ -13,7 +13,7 @@ use super::read::{Reading, Refusal};
 use super::respond::Shape;
 use super::upload::Upload;
 use super::view::View;
-use super::{ForwardError, Link, hops, respond, rpc};
+use super::{ForwardError, Link, download, hops, respond, rpc};
 use crate::config::app::Carrier;
 use crate::config::settings::ClassMap;
 use crate::guards::headers::HeaderSet;
@@ -22,7 +22,6 @@ use crate::guards::{Denial, Guard, Reason};
 use crate::policy::Site;
 use crate::request::body::Body;
 use crate::request::carriers::is_called;
-use crate::request::facts::Origin;
 
 /// What an answer must know of the request when that has gone upstream.
 #[derive(Debug)]
@@ -69,7 +68,7 @@ impl<'a> Dress<'a> {
         Self {
             headers: by_class.get(reading.facts.class),
             origin: asked.origin.as_ref(),
-            own_origin: reading.facts.origin == Origin::Own,
+            own_origin: download::own_origin(reading),
         }
     }
 
@@ -213,9 +212,9 @@ pub fn strip_cookies(headers: &mut HeaderMap, site: &Site) {
     }
 }
 
-/// Lets the browser forget the application's token cookies.
-pub fn expire_cookies(mut answer: Response<Body>, site: &Site) -> Response<Body> {
-    for name in cookie_names(site) {
+/// Lets the browser forget the application's token cookies, where they were left out of the request.
+pub fn expire_cookies(mut answer: Response<Body>, site: &Site, strips: bool) -> Response<Body> {
+    for name in cookie_names(site).filter(|_| strips) {
         if let Ok(cookie) = HeaderValue::from_str(&format!("{name}=; Max-Age=0; Path=/; HttpOnly; Secure")) {
             answer.headers_mut().append(header::SET_COOKIE, cookie);
         }

@@ -132,6 +132,18 @@ pub const fn denied(reason: Reason) -> Told {
             "the keys that tokens are verified with could not be had yet",
             "`portcullis status` says why; is the address in [site.tokens] verify right, and does it answer?",
         ),
+        Reason::NotMember => told(
+            "previews are for members (previews = \"members\"), and the request has neither a companion cookie nor a verified token",
+            "whoever is logged in gets the cookie with the next login; for programs add `verify` to [site.tokens]",
+        ),
+        Reason::NoTicket => told(
+            "the download host serves only what the site has sent a browser for: there was no ticket, it is older than 60 s, or it is for something else",
+            "open the download again on the site itself; links to the download host cannot be kept or passed on",
+        ),
+        Reason::TicketTooLarge => told(
+            "the browser's cookies and its Authorization are more than a ticket holds (8 KiB)",
+            "cookies have piled up in that browser: delete the site's cookies",
+        ),
         Reason::AddressBlocked => told(
             "the client's network is blocked",
             "`portcullis blocks` lists the blocks, `portcullis unblock NUMBER` lifts one",

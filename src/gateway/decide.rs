@@ -4,6 +4,7 @@
 use crate::config::cluster::Cluster;
 use crate::guards::allowlist::{self, Allowlist};
 use crate::guards::browser::Browser;
+use crate::guards::members::Members;
 use crate::guards::rate::Rate;
 use crate::guards::size::Size;
 use crate::guards::tries::{Kind, Passed, Tries};
@@ -100,7 +101,8 @@ pub fn decide(
     on: &mut impl FnMut(&'static str, &Verdict),
 ) -> Result<Decision, Denial> {
     // No `..` here: a new guard does not compile until it has been given its place.
-    let RouteGuards { allowlist: networks, verify: tokens, browser, size, rate, tries } = &route.guards;
+    let RouteGuards { allowlist: networks, verify: tokens, members, browser, size, rate, tries } =
+        &route.guards;
     let observe = route.observe;
     // Cheapest, and hides the endpoint. Where a class is closed by default it enforces always, as the blocks do.
     let reached = allowlist::check(networks.as_ref(), index, cx);
@@ -114,6 +116,10 @@ pub fn decide(
         let verified = tokens.check(cx, presented);
         pass(verify::NAME, verified.verdict, observe.verify, on)?;
         strip_cookies |= verified.strip_cookies && !observe.verify;
+    }
+    // What a verified token is good for.
+    if let Some(members) = members {
+        pass(Members::NAME, members.check(cx), observe.members, on)?;
     }
     pass(Browser::NAME, browser.check(cx), observe.browser, on)?;
     pass(Size::NAME, size.check(cx), observe.size, on)?;

@@ -155,6 +155,11 @@ impl Exchange {
         self.route = self.view.site(self.site).pattern(reading.found.place);
     }
 
+    /// What it is seen by.
+    pub fn view(&self) -> Rc<View> {
+        Rc::clone(&self.view)
+    }
+
     /// The policy that it goes through.
     pub fn policy(&self) -> &Policy {
         self.view.snapshot.policy()
@@ -214,6 +219,11 @@ impl Exchange {
         let took = self.since(self.handed);
         self.upstream = Some(took);
         self.view.site(self.site).metrics.upstream(took);
+    }
+
+    /// A login's token made no companion cookie.
+    pub fn companion_not_set(&mut self) {
+        self.view.site(self.site).metrics.companion_not_set();
     }
 
     /// Why it ended as it did, in words.

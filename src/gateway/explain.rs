@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::causes::{self, Told};
 use super::read::{self, Reading, Refusal, Surroundings};
-use super::{Decision, Link, Withheld, decide};
+use super::{Decision, Link, Withheld, decide, download};
 use crate::clock::Now;
 use crate::config::class::Class;
 use crate::guards::headers::HeaderSet;
@@ -18,6 +18,7 @@ use crate::policy::Snapshot;
 use crate::request::facts::Malformed;
 use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Index;
+use crate::stores::seal::Seal;
 
 /// What is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,6 +97,8 @@ pub struct Means<'a> {
     pub index: &'a Index,
     /// Hashes share tokens.
     pub share_key: &'a ShareKey,
+    /// Opens tickets and cookies.
+    pub seal: &'a Seal,
     /// The time.
     pub now: Now,
 }
@@ -117,15 +120,22 @@ pub fn charge(question: &Question, means: Means<'_>) -> Result<Explanation, Stri
 }
 
 fn ask(question: &Question, means: Means<'_>, rehearsal: bool) -> Result<Explanation, String> {
-    let head = head_of(question)?;
+    let mut head = head_of(question)?;
     let link = Supposed { peer: question.from.to_canonical(), sni: head.uri.host().map(str::to_owned) };
     let client = read::client(&link, means.snapshot.policy(), &head);
     let mut told = Explanation::of(client.to_string());
-    let around =
-        Surroundings { snapshot: means.snapshot, share_key: means.share_key, now: means.now, rehearsal };
+    let Means { snapshot, share_key, seal, now, .. } = means;
+    let around = Surroundings { snapshot, share_key, seal, now, rehearsal };
+    download::enter(&mut head, &around, client);
     told.wear(&means.snapshot.policy().nowhere);
     match read::read(around, &link, client, &head, length(&head)) {
-        Ok(reading) => told.judged(&reading, means.index),
+        Ok(reading) => {
+            told.found(&reading);
+            match reading.site.download.as_ref().filter(|_| download::leaves(&reading, &head.headers)) {
+                Some(host) => told.sent_on(&host.origin),
+                None => told.judged(&reading, means.index),
+            }
+        }
         Err(Refusal::Malformed(why)) => {
             told.verdict = "malformed".into();
             let answer = super::respond::malformed(why, super::respond::Shape::Problem);
@@ -165,7 +175,7 @@ impl Explanation {
         }
     }
 
-    fn judged(&mut self, reading: &Reading<'_>, index: &Index) {
+    fn found(&mut self, reading: &Reading<'_>) {
         let route = reading.found.route;
         self.site = Some(reading.site.name.to_string());
         self.class = Some(route.class.word().into());
@@ -184,6 +194,10 @@ impl Explanation {
             })
             .collect();
         self.wear(reading.host.headers.get(route.class));
+    }
+
+    fn judged(&mut self, reading: &Reading<'_>, index: &Index) {
+        let route = reading.found.route;
         let decided = decide(route, index, &reading.facts, &reading.presented, &mut |guard, verdict| {
             if matches!(verdict, Verdict::WouldDeny(_)) {
                 self.verdict = "would_deny".into();
@@ -215,6 +229,13 @@ impl Explanation {
             Verdict::Pass => {}
         }
         self.upstream = Some(route.upstream.to_string());
+    }
+
+    /// The guards are asked there, with the ticket.
+    fn sent_on(&mut self, origin: &str) {
+        self.verdict = "redirect".into();
+        self.refused(307, "redirect");
+        self.upstream = Some(origin.into());
     }
 
     fn wear(&mut self, headers: &HeaderSet) {

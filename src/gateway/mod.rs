@@ -8,13 +8,16 @@ pub mod account;
 mod answer;
 pub mod attempt;
 pub mod causes;
+mod companion;
 mod decide;
+mod download;
 pub mod exchange;
 pub mod explain;
 mod forward;
 pub mod hops;
 mod id;
 mod link;
+mod ticket;
 pub mod lesson;
 pub mod read;
 pub mod recent;
@@ -29,7 +32,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::ACCEPT_ENCODING;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
@@ -55,7 +58,7 @@ use crate::config::class::Class;
 use crate::guards::{Denial, Reason, Verdict};
 use crate::request::body::Body;
 use crate::request::client::Client;
-use crate::request::facts::Facts;
+use crate::request::facts::{Facts, Malformed};
 use crate::request::share_key::ShareKey;
 use crate::stores::cached::BlocksReader;
 use crate::stores::kept::Kept;
@@ -101,19 +104,17 @@ where
     /// Takes one request from its head to the head of its answer. `from.kill` ends it at any
     /// time after.
     pub async fn handle(self: Rc<Self>, from: Arrival, request: Request<Incoming>) -> Response<Body> {
-        let (head, incoming) = request.into_parts();
+        let (mut head, incoming) = request.into_parts();
         let view = self.views.current();
-        let mut exchange = self.begin(&view, &head, &from.kill);
-        let asked = Asked::read(&head);
+        let (mut exchange, asked) = (self.begin(&view, &head, &from.kill), Asked::read(&head));
         exchange.rpc = asked.is_rpc();
         if let Some(why) = from.link.begin() {
-            exchange.unread(read::client(&*from.link, view.snapshot.policy(), &head));
-            exchange.malformed(why);
-            return finish(exchange, respond::malformed(why, asked.shape), Dress::nowhere(&view, &asked));
+            return unread(why, exchange, &*from.link, &asked, &head);
         }
         exchange.client = self.client(&*from.link, &view, &head);
         let length = incoming.size_hint().exact();
         let around = self.around(&view, exchange.start);
+        download::enter(&mut head, &around, exchange.client);
         let reading = match read::read(around, &*from.link, exchange.client, &head, length) {
             Ok(reading) => reading,
             Err(refusal) => {
@@ -124,9 +125,11 @@ where
         from.link.of_class(reading.facts.class);
         exchange.of(&reading, self.token_name(&reading.facts));
         let dress = Dress::site(&reading, &asked);
-        let facts = Rc::clone(&reading.facts);
+        if let Some(answer) = download::send_on(&reading, &head, &around, &mut exchange, asked.shape) {
+            return finish(exchange, answer, dress);
+        }
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
-        let mut live = self.streams.register(Rc::clone(&facts), Rc::clone(&from.kill));
+        let mut live = self.streams.register(Rc::clone(&reading.facts), Rc::clone(&from.kill));
         let trailers = reading.h2 && (asked.is_rpc() || reading.facts.class == Class::Rpc);
         exchange.trailers = trailers;
         let lesson = Lesson::begin(&reading, &head.headers, &self.kept.accounts);
@@ -142,7 +145,7 @@ where
         };
         exchange.measure(&reading);
         let strips = permit.strips_cookies();
-        let facts = if strips { Rc::new(facts.without_cookies()) } else { facts };
+        let facts = if strips { reading.facts.without_cookies().into() } else { Rc::clone(&reading.facts) };
         if strips {
             // What is left out does not end this stream when another block comes.
             live = self.streams.register(Rc::clone(&facts), from.kill);
@@ -162,7 +165,9 @@ where
         let waits =
             Waits { reading: &reading, upload: &upload, link: &*from.link, asked: &asked, attempt, lesson };
         let answer = self.heard(answered, waits, &mut exchange).await;
-        let answer = if strips { answer::expire_cookies(answer, reading.site) } else { answer };
+        let answer = companion::attach(answer, &reading, &self.kept, &mut exchange).await;
+        let answer = answer::expire_cookies(answer, reading.site, strips);
+        let answer = download::tame(answer, &reading, asked.shape);
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return answer::switched(exchange, answer, dress, &slot);
         }
@@ -261,7 +266,13 @@ where
     }
 
     fn around<'v>(&'v self, view: &'v View, now: Now) -> Surroundings<'v> {
-        Surroundings { snapshot: &view.snapshot, share_key: &self.share_key, now, rehearsal: false }
+        Surroundings {
+            snapshot: &view.snapshot,
+            share_key: &self.share_key,
+            seal: &self.kept.seal,
+            now,
+            rehearsal: false,
+        }
     }
 
     fn forward(&self, permit: Permit, mut head: Parts, body: Body, way: Way<'_>) -> Forward {
@@ -283,6 +294,9 @@ where
             None => Within::Ever,
         };
         device::strip(&mut head.headers);
+        if let Some(bearer) = companion::bearer(reading) {
+            head.headers.insert(AUTHORIZATION, bearer);
+        }
         if permit.strips_cookies() {
             answer::strip_cookies(&mut head.headers, reading.site);
         }
@@ -344,6 +358,20 @@ struct Waits<'a> {
     asked: &'a Asked,
     attempt: Option<Attempt>,
     lesson: Option<Rc<Lesson>>,
+}
+
+/// What was no request as far as its bytes went.
+fn unread(
+    why: Malformed,
+    mut exchange: Box<Exchange>,
+    link: &dyn Link,
+    asked: &Asked,
+    head: &Parts,
+) -> Response<Body> {
+    let view = exchange.view();
+    exchange.unread(read::client(link, view.snapshot.policy(), head));
+    exchange.malformed(why);
+    finish(exchange, respond::malformed(why, asked.shape), Dress::nowhere(&view, asked))
 }
 
 fn finish(mut exchange: Box<Exchange>, answer: Response<Body>, dress: Dress<'_>) -> Response<Body> {

@@ -7,19 +7,21 @@ use http::request::Parts;
 use http::{Method, Version};
 use hyper::ext::Protocol;
 
-use super::Link;
 use super::attempt::basic;
+use super::download::Entered;
+use super::{Link, companion};
 use crate::clock::Now;
 use crate::config::class::Class;
 use crate::guards::{Denial, Reason};
 use crate::policy::{Found, HostPlace, Policy, Site, SiteHost, Snapshot};
 use crate::request::carriers::{self, Finding};
 use crate::request::client::{self, Client};
-use crate::request::credential::{Key, Presented};
+use crate::request::credential::{Key, Presented, TokenText};
 use crate::request::facts::{Facts, Malformed, Origin};
 use crate::request::path::PathViews;
 use crate::request::share_key::ShareKey;
 use crate::request::target::Host;
+use crate::stores::seal::Seal;
 
 /// More header fields than any browser sends; HTTP/1.1 heads were counted before.
 const MAX_FIELDS: usize = 128;
@@ -33,6 +35,10 @@ const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 pub struct Reading<'p> {
     /// What guards may know.
     pub facts: Rc<Facts>,
+    /// The token of its companion cookie, where that counts.
+    pub companion: Option<TokenText>,
+    /// It came to the download host, with a ticket.
+    pub entered: Option<Entered>,
     /// Tokens to be verified, where the site does that. They end with the request.
     pub presented: Vec<Presented>,
     /// The site's place in the policy.
@@ -79,6 +85,8 @@ pub struct Surroundings<'a> {
     pub snapshot: &'a Snapshot,
     /// The gateway's own key for share tokens.
     pub share_key: &'a ShareKey,
+    /// Opens tickets and cookies.
+    pub seal: &'a Seal,
     /// The time.
     pub now: Now,
     /// Charges no budget.
@@ -112,7 +120,9 @@ pub fn read<'p>(
     let (place, host_place) = placed(policy, link, &host, target.as_str())?;
     let misdirected = || Refusal::Denied(Denial::new("host", Reason::Misdirected));
     let site = policy.site(place).ok_or_else(misdirected)?;
-    let site_host = site.hosts.get(host_place).ok_or_else(misdirected)?;
+    let entered = head.extensions.get::<Entered>().cloned();
+    let shown_on = if entered.is_some() { site.download.as_ref() } else { site.hosts.get(host_place) };
+    let site_host = shown_on.ok_or_else(misdirected)?;
     let method = meant_method(head);
     let found = site.route(method, &path).ok_or_else(misdirected)?;
     if path.encoded_slash && !found.route.keep_encoded_slash {
@@ -122,20 +132,28 @@ pub fn read<'p>(
     let websocket = asks_for_websocket(head);
     let verify = found.route.guards.verify.as_ref();
     let (query, tokens) = (path.query(), &site.tokens);
-    let Finding { credentials, presented } =
+    let Finding { mut credentials, mut presented } =
         carriers::find(&head.headers, query, tokens, site.token_lifetime, verify.is_some())?;
+    let class = found.route.class;
+    let origin = origin(&head.headers, &authority);
+    let companion = companion::find(&around, head, site, class, origin).judge(
+        site,
+        &mut credentials,
+        verify.map(|_| &mut presented),
+    );
     let facts = Rc::new(Facts {
         client,
         scopes: around.snapshot.scopes(place),
-        class: found.route.class,
+        class,
         method: method.clone(),
         ends: verify.and_then(|verify| verify.end_of(&presented)),
         credentials,
-        share: share(found.route.class, &found, &path, around.share_key),
+        share: share(class, &found, &path, around.share_key),
         body_length: length,
         basic: basic::is_sent(&head.headers),
         websocket,
-        origin: origin(&head.headers, &authority),
+        origin,
+        companion: companion.companion,
         runs_as_code: runs_as_code(&head.headers),
         now: around.now,
         rehearsal: around.rehearsal,
@@ -145,6 +163,8 @@ pub fn read<'p>(
     let h2 = head.version == Version::HTTP_2;
     Ok(Reading {
         facts,
+        companion: companion.token,
+        entered,
         presented,
         place,
         site,
@@ -190,7 +210,7 @@ fn placed(policy: &Policy, link: &dyn Link, host: &Host, target: &str) -> Result
     let misdirected = || Refusal::Denied(Denial::new("host", Reason::Misdirected));
     let place = policy.place(host).ok_or_else(misdirected)?;
     let site_of = |place| match place {
-        HostPlace::Site(site, _) | HostPlace::Redirect(site) => site,
+        HostPlace::Site(site, _) | HostPlace::Redirect(site) | HostPlace::Download(site) => site,
     };
     let named = link.sni().map(|sni| match sni == host.as_str() {
         true => Some(site_of(place)),
@@ -204,6 +224,8 @@ fn placed(policy: &Policy, link: &dyn Link, host: &Host, target: &str) -> Result
     }
     match place {
         HostPlace::Site(site, host) => Ok((site, host)),
+        // With a ticket that holds it would be the site's own host by now.
+        HostPlace::Download(_) => Err(Refusal::Denied(Denial::new("download_host", Reason::NoTicket))),
         HostPlace::Redirect(site) => {
             let first = policy.site(site).and_then(|site| site.hosts.first()).ok_or_else(misdirected)?;
             Err(Refusal::Redirect(format!("{}{target}", first.origin)))

@@ -6,6 +6,7 @@ pub mod browser;
 pub mod counters;
 pub mod headers;
 pub mod login;
+pub mod members;
 pub mod rate;
 pub mod secrets;
 pub mod size;
@@ -60,6 +61,12 @@ pub enum Reason {
     TokenExpired,
     /// The keys that tokens are verified with could not be had yet.
     KeysUnavailable,
+    /// Only those who are logged in may see it.
+    NotMember,
+    /// Nothing is served on the download host without a ticket that holds.
+    NoTicket,
+    /// The request was sent with more than a ticket can hold.
+    TicketTooLarge,
     /// The client's network is blocked.
     AddressBlocked,
     /// The share link is blocked.
@@ -96,6 +103,9 @@ impl Reason {
             Self::TokenInvalid => "token_invalid",
             Self::TokenExpired => "token_expired",
             Self::KeysUnavailable => "keys_unavailable",
+            Self::NotMember => "not_member",
+            Self::NoTicket => "no_ticket",
+            Self::TicketTooLarge => "ticket_too_large",
             Self::AddressBlocked => "address_blocked",
             Self::ShareBlocked => "share_blocked",
             Self::CrossOrigin => "cross_origin",
@@ -114,10 +124,13 @@ impl Reason {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::NotAllowlisted | Self::ShareBlocked => StatusCode::NOT_FOUND,
-            Self::TokenBlocked | Self::TokenInvalid | Self::TokenExpired | Self::DefaultPassword => {
-                StatusCode::UNAUTHORIZED
-            }
+            Self::NotAllowlisted | Self::ShareBlocked | Self::NoTicket => StatusCode::NOT_FOUND,
+            Self::TokenBlocked
+            | Self::TokenInvalid
+            | Self::TokenExpired
+            | Self::DefaultPassword
+            | Self::NotMember => StatusCode::UNAUTHORIZED,
+            Self::TicketTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             // Not 503: a proxy in front would take the gateway for down, for all of its clients.

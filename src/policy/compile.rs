@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, REFERRER_POLICY};
 
 use super::routes::RouteIndex;
 use super::{AppDenial, HostPlace, Policy, Route, RouteGuards, Site, SiteHost};
 use crate::config::class::Class;
+use crate::config::defaults;
 use crate::config::path_pattern::PathPattern;
 use crate::config::settings::{self, ClassMap, Observed, Settings};
 use crate::config::values::{HostPattern, Networks, Rate as RateValue};
@@ -19,6 +21,7 @@ use crate::guards::browser::Browser;
 use crate::guards::counters::Counters;
 use crate::guards::headers::{HeaderSet, Ingredients};
 use crate::guards::login::{self, Login};
+use crate::guards::members::{self, Members};
 use crate::guards::rate::Rate;
 use crate::guards::size::Size;
 use crate::guards::tries::Tries;
@@ -37,7 +40,8 @@ pub fn compile(settings: &Settings, kept: &Kept) -> Policy {
     for (place, site) in settings.sites.iter().enumerate() {
         let own = site.hosts.iter().enumerate().map(|(at, host)| (host, HostPlace::Site(place, at)));
         let redirects = site.redirect_hosts.iter().map(|host| (host, HostPlace::Redirect(place)));
-        for (host, to) in own.chain(redirects) {
+        let download = site.download_host.iter().map(|host| (host, HostPlace::Download(place)));
+        for (host, to) in own.chain(redirects).chain(download) {
             if host.is_wildcard() {
                 wildcards.push((host.clone(), to));
             } else {
@@ -100,12 +104,19 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
     });
     Site {
         name: site.name().into(),
-        scopes: site.hosts.iter().map(|host| scope_of(&host.to_string())).collect(),
+        scopes: site
+            .hosts
+            .iter()
+            .chain(&site.download_host)
+            .map(|host| scope_of(&host.to_string()))
+            .collect(),
         tokens: site.app.tokens.clone(),
         login: site.app.login.clone(),
         devices: site.login_guard.devices,
         token_lifetime: site.token_lifetime,
         hosts: site.hosts.iter().map(|host| compile_host(settings, site, host)).collect(),
+        download: site.download_host.as_ref().map(|host| download_host(settings, site, host)),
+        companion: site.companion_cookie,
         denials: denials.collect(),
         replace: site.app.replace.clone(),
         maintenance: site.maintenance.clone(),
@@ -146,6 +157,7 @@ fn guards_of(
     RouteGuards {
         allowlist: networks.map(Allowlist::new),
         verify: verify.cloned(),
+        members: members_of(site, class),
         browser: Browser::of(class),
         size: Size::new(*site.body.get(class)),
         rate: rate.map(|rate| Arc::new(Rate::new(limits, &name, rate))),
@@ -173,6 +185,14 @@ fn tries_of(site: &settings::Site, kept: &Kept) -> Tries {
     Tries::new(Login::new(counters, Arc::clone(&kept.marks), rules, &guard.never_lock, defaults))
 }
 
+fn members_of(site: &settings::Site, class: Class) -> Option<Members> {
+    let only = site.members_only && class == Class::Preview;
+    let counts = site.companion_cookie && members::counts(class);
+    // Where `verify` only observes a forged token has passed it.
+    let verified = site.verification.is_some() && !Observed::of(site, class, None).verify;
+    (only || counts).then_some(Members { only, verified })
+}
+
 fn own_route(
     site: &settings::Site,
     route: &settings::SiteRoute,
@@ -185,6 +205,9 @@ fn own_route(
         // What is only counted here must not spend what is enforced elsewhere.
         let name = format!("{}/{}{}", site.name(), route.class, route.pattern);
         guards.rate = Some(Arc::new(Rate::new(limits, &name, rate)));
+    }
+    if let (Some(members), true) = (&mut guards.members, route.observe.verify) {
+        members.verified = false;
     }
     Route {
         method: route.method.clone().filter(|_| !route.class.restricts()),
@@ -217,6 +240,22 @@ fn default_route(site: &settings::Site, guards: &ClassMap<RouteGuards>) -> Route
 /// Folded views are in lower case.
 fn fold(pattern: &PathPattern) -> PathPattern {
     pattern.to_lowercase()
+}
+
+/// The download host: what is shown there runs nothing, keeps nothing and belongs to nobody, whatever the site's own
+/// policy.
+fn download_host(settings: &Settings, site: &settings::Site, host: &HostPattern) -> SiteHost {
+    let mut headers = settings::Headers {
+        csp: settings::CspChoice::Own(defaults::DOWNLOAD_CSP.into()),
+        csp_observe: false,
+        ..site.headers.clone()
+    };
+    headers.set.extend([
+        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+    ]);
+    compile_host(settings, &settings::Site { headers, ..site.clone() }, host)
 }
 
 fn compile_host(settings: &Settings, site: &settings::Site, host: &HostPattern) -> SiteHost {

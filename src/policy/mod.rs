@@ -26,6 +26,7 @@ use crate::config::values::{HostPattern, Networks};
 use crate::guards::allowlist::Allowlist;
 use crate::guards::browser::Browser;
 use crate::guards::headers::HeaderSet;
+use crate::guards::members::Members;
 use crate::guards::rate::Rate;
 use crate::guards::size::Size;
 use crate::guards::tries::Tries;
@@ -56,6 +57,8 @@ pub enum HostPlace {
     Site(usize, usize),
     /// Redirected to the first host of a site.
     Redirect(usize),
+    /// The download host of a site: nothing without a ticket.
+    Download(usize),
 }
 
 /// One site.
@@ -75,6 +78,10 @@ pub struct Site {
     pub token_lifetime: Duration,
     /// Its hosts with their origins and headers.
     pub hosts: Vec<SiteHost>,
+    /// Where browsers are sent for what users uploaded.
+    pub download: Option<SiteHost>,
+    /// A seen login gets a companion cookie.
+    pub companion: bool,
     /// Denial bodies in the application's shape.
     pub denials: HashMap<StatusCode, AppDenial>,
     /// Answers of the application that are replaced, by class and status.
@@ -143,6 +150,8 @@ pub struct RouteGuards {
     pub allowlist: Option<Allowlist>,
     /// Whether tokens are true, where the site verifies them.
     pub verify: Option<Arc<Verify>>,
+    /// Who may see it, where it is a preview or a companion cookie counts.
+    pub members: Option<Members>,
     /// What browsers may do with it.
     pub browser: Browser,
     /// How large a body may be.

@@ -32,6 +32,8 @@ pub struct Facts {
     pub websocket: bool,
     /// Which page a browser says it comes from.
     pub origin: Origin,
+    /// Whether it comes with a companion cookie.
+    pub companion: Companion,
     /// A browser would run the answer as code: `Sec-Fetch-Dest` script, style, worker, object, embed and their kin.
     pub runs_as_code: bool,
     /// Unix seconds at which its streams are cut, where they end with their token.
@@ -50,6 +52,17 @@ pub enum Origin {
     /// The site itself.
     Own,
     /// Another site, or an origin that cannot be read (`null`).
+    Foreign,
+}
+
+/// A sealed cookie that stands for a token. Whoever brings it holds that token, which is among the credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Companion {
+    /// None that is good, or none that counts here.
+    Absent,
+    /// A good one.
+    Own,
+    /// A good one that a page of another origin had sent.
     Foreign,
 }
 
@@ -75,6 +88,7 @@ impl Facts {
             basic: false,
             websocket: false,
             origin: Origin::Absent,
+            companion: Companion::Absent,
             runs_as_code: false,
             ends: None,
             now: Now { mono: 1_000_000_000_000, wall: 1_790_000_000_000 },

@@ -50,6 +50,8 @@ struct Known {
     forgotten: BTreeSet<Place>,
     /// The longest life of a token that a login of a site has handed out, in seconds.
     lifetimes: BTreeMap<String, u64>,
+    /// Sites with a login whose token made no companion cookie.
+    long_tokens: BTreeSet<String>,
 }
 
 impl Accounts {
@@ -85,6 +87,19 @@ impl Accounts {
     /// The longest life of a token that logins of a site have handed out since the start.
     pub fn lifetime(&self, site: &str) -> Option<u64> {
         self.known().lifetimes.get(site).copied()
+    }
+
+    /// A login of this site has handed out a token that made no companion cookie.
+    pub fn saw_long_token(&self, site: &str) {
+        let mut known = self.known();
+        if !known.long_tokens.contains(site) {
+            known.long_tokens.insert(site.to_owned());
+        }
+    }
+
+    /// Whether one has since the start.
+    pub fn has_long_token(&self, site: &str) -> bool {
+        self.known().long_tokens.contains(site)
     }
 
     /// The accounts of this name on this site, or on all: those that are called exactly so, else those that differ in

@@ -12,8 +12,10 @@ use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Longest text that is opened, in bytes.
+/// Longest text that is opened, in bytes; a cookie has no more anyway.
 pub const LONGEST: usize = 4096;
+/// Longest ticket that is opened, in bytes: it holds what the request was sent with.
+pub const LONGEST_TICKET: usize = 12 << 10;
 /// The length of a key.
 pub const KEY_LEN: usize = 32;
 
@@ -25,6 +27,10 @@ const TAG_LEN: usize = 16;
 pub enum Purpose {
     /// Knows a device on which somebody has logged in.
     Device,
+    /// Lets one download begin on the download host.
+    Ticket,
+    /// Stands for the token of a login.
+    Companion,
 }
 
 /// Keys that seal and open; shared by all workers, rotated beside them.
@@ -61,7 +67,7 @@ impl Seal {
 
     /// Opens what was sealed for the same purpose and bound; `None` for everything else.
     pub fn open(&self, purpose: Purpose, bound: &[u8], text: &str) -> Option<Vec<u8>> {
-        if text.len() > LONGEST {
+        if text.len() > purpose.longest() {
             return None;
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
@@ -99,9 +105,18 @@ impl Key {
 }
 
 impl Purpose {
+    const fn longest(self) -> usize {
+        match self {
+            Self::Ticket => LONGEST_TICKET,
+            _ => LONGEST,
+        }
+    }
+
     fn context(self, bound: &[u8]) -> Vec<u8> {
         let word: &[u8] = match self {
             Self::Device => b"device\0",
+            Self::Ticket => b"ticket\0",
+            Self::Companion => b"companion\0",
         };
         [word, bound].concat()
     }
@@ -128,6 +143,9 @@ mod tests {
         assert_eq!(own.open(Purpose::Device, b"a.example", &text).as_deref(), Some(&b"hello"[..]));
         assert_eq!(own.open(Purpose::Device, b"b.example", &text), None);
         assert_eq!(seal(&[2]).open(Purpose::Device, b"a.example", &text), None);
+        for other in [Purpose::Ticket, Purpose::Companion] {
+            assert_eq!(own.open(other, b"a.example", &text), None);
+        }
         assert!(text.len() <= Seal::sealed_len(5));
         let again = own.seal(Purpose::Device, b"a.example", b"hello").unwrap();
         assert_ne!(text, again, "nobody can tell what is the same");

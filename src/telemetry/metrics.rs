@@ -34,6 +34,7 @@ pub struct Metrics {
     handshake_failures: IntCounterVec,
     client_unknown: IntCounter,
     streams_cut: IntCounter,
+    companions_not_set: IntCounterVec,
 }
 
 /// The counters of one site on one worker, found once for each policy: a request then hashes no label.
@@ -115,6 +116,12 @@ impl Metrics {
                 "Requests whose client cannot be told: see listen.trusted_proxies.",
             )?,
             streams_cut: counter(r, "streams_cut_total", "Live streams cut by a block.")?,
+            companions_not_set: counters(
+                r,
+                "companion_cookies_not_set_total",
+                "Logins whose token is no companion cookie that a browser would take: too long, or odd.",
+                &["site"],
+            )?,
             registry,
         };
         Ok(Arc::new(metrics))
@@ -201,6 +208,11 @@ impl SiteMetrics {
             counter.inc();
             statuses.push((status, counter));
         }
+    }
+
+    /// A login's token made no companion cookie.
+    pub fn companion_not_set(&self) {
+        count(&self.metrics.companions_not_set, &[&*self.site]);
     }
 
     /// The upstream answered with a head, in this time.

@@ -23,6 +23,7 @@ use portcullis::request::facts::Malformed;
 use portcullis::request::share_key::ShareKey;
 use portcullis::stores::blocks::{Block, Held, Index, What};
 use portcullis::stores::kept::Kept;
+use portcullis::stores::seal::Seal;
 
 /// Blocks of all kinds.
 pub const BLOCKS: u64 = 100_000;
@@ -49,6 +50,7 @@ pub struct Bench {
     pub snapshot: Snapshot,
     pub index: Index,
     pub share_key: ShareKey,
+    pub seal: Seal,
 }
 
 /// A request and who sends it.
@@ -93,12 +95,18 @@ impl Bench {
             snapshot: Snapshot::new(Arc::new(policy)),
             index: Index::new(&held),
             share_key: ShareKey::new(&[7; 32]),
+            seal: Seal::new(&[[7; 32]]),
         }
     }
 
     pub fn read(&self, asked: &Asked) -> Reading<'_> {
-        let around =
-            Surroundings { snapshot: &self.snapshot, share_key: &self.share_key, now: NOW, rehearsal: false };
+        let around = Surroundings {
+            snapshot: &self.snapshot,
+            share_key: &self.share_key,
+            seal: &self.seal,
+            now: NOW,
+            rehearsal: false,
+        };
         let client = read::client(&asked.peer, self.snapshot.policy(), &asked.head);
         read::read(around, &asked.peer, client, &asked.head, Some(asked.length)).unwrap()
     }

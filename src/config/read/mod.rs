@@ -5,6 +5,7 @@ mod app;
 mod blocks_file;
 mod cases;
 mod certificates;
+mod download_host;
 mod gateway;
 mod headers;
 mod hosts;

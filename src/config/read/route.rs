@@ -76,11 +76,12 @@ fn observed(table: &mut Table<'_>, class: Option<Class>) -> Observed {
             guard.wrong(ValueError {
                 message: format!("`{}` always enforces: {why}", guard.text().unwrap_or_default()),
                 help:
-                    "remove it; what may observe is verify, browser, size, rate, login, and the allowlist of an open class"
+                    "remove it; what may observe is verify, members, browser, size, rate, login, and the allowlist of an open class"
                         .into(),
             });
         };
-        let words = ["allowlist", "verify", "browser", "size", "rate", "login", "blocks", "malformed"];
+        let words =
+            ["allowlist", "verify", "members", "browser", "size", "rate", "login", "blocks", "malformed"];
         let words = words.map(|word| (word, word));
         match guard.choice(&words) {
             Some("allowlist") => match class.filter(|class| class.restricts()) {
@@ -88,6 +89,7 @@ fn observed(table: &mut Table<'_>, class: Option<Class>) -> Observed {
                 None => found.allowlist = true,
             },
             Some("verify") => found.verify = true,
+            Some("members") => found.members = true,
             Some("browser") => found.browser = true,
             Some("size") => found.size = true,
             Some("rate") => found.rate = true,

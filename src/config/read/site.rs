@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::download_host::download_host;
 use super::gateway::Bodies;
 use super::hosts::Hosts;
 use super::listen::Public;
@@ -31,6 +32,7 @@ pub(super) fn site(
 ) -> Option<Site> {
     let hosts = hosts(&mut table, seen);
     let redirect_hosts = redirect_hosts(&mut table, &hosts, seen);
+    let download_host = download_host(&mut table, seen);
     let app = app::of_site(&mut table, apps);
     let trust = Trust::read(&mut table);
     let upstream = upstream::of_site(&mut table, &trust, seen);
@@ -56,6 +58,7 @@ pub(super) fn site(
     table.finish();
     let app = app?;
     let verification = tokens.verification(&app, doc);
+    tokens.check_companion(&app, doc);
     let host = hosts.first().map(ToString::to_string).unwrap_or_default();
     let upstream = asking.of_site(&upstream?, &app, &host);
     for (port, upstream) in app
@@ -82,7 +85,7 @@ pub(super) fn site(
         refresh_lifetime: tokens.refresh_lifetime.unwrap_or(app.tokens.refresh_lifetime),
         hosts,
         redirect_hosts,
-        download_host: None,
+        download_host,
         app,
         upstream,
         maintenance: asking.maintenance,
@@ -92,6 +95,8 @@ pub(super) fn site(
         headers,
         routes,
         verification,
+        companion_cookie: tokens.companion_cookie,
+        members_only: tokens.members_only,
     })
 }
 
@@ -111,7 +116,6 @@ fn warn_of_grpc(table: &Table<'_>, upstream: Option<&Cluster>, routes: &[SiteRou
 }
 
 fn not_yet(table: &mut Table<'_>) {
-    table.later("download_host", "downloads stay on the site's own host, under the app file's policy");
     table.later("share_guard", "`site.rate.share` limits the requests of each client");
 }
 

@@ -19,6 +19,12 @@ pub(super) struct Tokens {
     verification: Option<Verification>,
     /// Where `verify` stands, for what only the app file can tell.
     at: Option<super::Span>,
+    /// `companion_cookie`.
+    pub companion_cookie: bool,
+    /// `previews = "members"`.
+    pub members_only: bool,
+    companion_at: Option<super::Span>,
+    previews_at: Option<super::Span>,
 }
 
 /// Reads the section.
@@ -31,6 +37,10 @@ pub(super) fn tokens(mut table: Table<'_>) -> Tokens {
         claims: table.table("claims").map(claims).unwrap_or_default(),
     };
     let cut_at_expiry = table.flag("cut_at_expiry").unwrap_or(false);
+    let companion_cookie = table.flag("companion_cookie").unwrap_or(false);
+    let companion_at = table.get("companion_cookie").map(|value| value.span);
+    let members_only = table.choice("previews", &[("open", false), ("members", true)]).unwrap_or(false);
+    let previews_at = table.get("previews").map(|value| value.span);
     let at = table.get("verify").map(|value| value.span);
     let source = table.table("verify").and_then(source);
     if at.is_none() {
@@ -45,7 +55,16 @@ pub(super) fn tokens(mut table: Table<'_>) -> Tokens {
     }
     table.finish();
     let verification = source.map(|source| Verification { source, wanted, cut_at_expiry });
-    Tokens { lifetime, refresh_lifetime, verification, at }
+    Tokens {
+        lifetime,
+        refresh_lifetime,
+        verification,
+        at,
+        companion_cookie,
+        members_only,
+        companion_at,
+        previews_at,
+    }
 }
 
 impl Tokens {
@@ -61,6 +80,26 @@ impl Tokens {
             found.wanted.issuers.extend(app.tokens.issuer.clone());
         }
         Some(found)
+    }
+
+    /// Nothing is accepted that could not work: a cookie of a token that nobody sees, previews for members that nobody
+    /// can prove to be.
+    pub fn check_companion(&self, app: &App, doc: &super::Doc) {
+        if let (true, Some(at), None) = (self.companion_cookie, &self.companion_at, &app.login) {
+            let message =
+                format!("the app file `{}` does not say where a login hands out its token", app.name);
+            doc.problem(
+                at.clone(),
+                message,
+                "write [login] token = \"…\" in the app file, or remove the key",
+            );
+        }
+        if let (true, Some(at)) =
+            (self.members_only && !self.companion_cookie && self.at.is_none(), &self.previews_at)
+        {
+            let message = "nobody could prove to be a member: a token that is not verified may be anybody's";
+            doc.problem(at.clone(), message, "add companion_cookie = true, or `verify`");
+        }
     }
 }
 

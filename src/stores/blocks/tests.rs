@@ -28,9 +28,7 @@ fn facts(credentials: Vec<Credential>) -> Facts {
         websocket: false,
         now: Now { mono: 5_000_000_000, wall: WALL },
         rehearsal: false,
-        origin: crate::request::facts::Origin::Absent,
-        runs_as_code: false,
-        ends: None,
+        ..Facts::example()
     }
 }
 
