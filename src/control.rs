@@ -12,6 +12,7 @@ mod key_sets;
 mod learned;
 mod recall;
 pub mod reload;
+mod taught;
 #[cfg(test)]
 mod tests;
 
@@ -80,6 +81,7 @@ pub struct Control {
     /// What was seen of the machine, and when, in nanoseconds of the monotonic clock.
     machine: (u64, Machine),
     key_sets: KeySets,
+    quota: taught::Quota,
 }
 
 /// What the control thread is made of.
@@ -173,9 +175,11 @@ impl Control {
             fresh: opened.fresh,
             machine: (now.mono, Machine::look(&loaded.settings)),
             settings: loaded.settings,
+            quota: taught::Quota::default(),
             clock,
         };
         control.take_in_accounts();
+        control.take_in_sessions();
         control.warn();
         control.key_sets.follow();
         control.take_in_spool()?;
@@ -204,6 +208,7 @@ impl Control {
     pub async fn run(&mut self, mut commands: mpsc::Receiver<Command>, mut changed: mpsc::Receiver<()>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let lessons = Arc::clone(&self.kept.lessons);
         let mut batch = Vec::new();
         loop {
             tokio::select! {
@@ -221,6 +226,7 @@ impl Control {
                 (address, fetched) = self.key_sets.fetched() => {
                     self.key_sets.take(&address, fetched, self.clock.now());
                 }
+                taught = lessons.take() => self.learn(taught).await,
                 _ = tick.tick() => self.tend().await,
             }
         }

@@ -16,6 +16,7 @@ use crate::policy::{Snapshot, compile};
 use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Index;
 use crate::stores::kept::Kept;
+use crate::stores::sessions::Sessions;
 use crate::telemetry::audit::plain;
 
 /// Headers that carry credentials.
@@ -96,6 +97,7 @@ fn by_config(config: &Path, question: &Question) -> Option<Result<Explanation, S
         index: &Index::default(),
         // Only blocks of share links look at its hashes, and none is known.
         share_key: &ShareKey::new(&[0; 32]),
+        sessions: &Sessions::default(),
         now: Clock::system().now(),
     };
     Some(explain(question, means))

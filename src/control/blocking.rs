@@ -114,7 +114,7 @@ impl Control {
 
     fn reply(&mut self, taken: Vec<(u64, Vec<String>, Reply<Blocked>)>, swept: Swept, durable: bool) {
         let Swept { cut, confirmed } = swept;
-        self.shown.streams_cut.fetch_add(u64::try_from(cut).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.count_cut(cut);
         for (id, warnings, reply) in taken {
             let Some(held) = self.held.get(&id) else { continue };
             let block = held.block.clone();
@@ -123,6 +123,10 @@ impl Control {
             drop(reply.send(Ok(answer)));
         }
         self.settle();
+    }
+
+    pub(super) fn count_cut(&self, streams: usize) {
+        self.shown.streams_cut.fetch_add(u64::try_from(streams).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Merges a full delta; after the answers, because it takes a while.
@@ -192,6 +196,7 @@ impl Control {
         }
         self.close_holes();
         self.keep_accounts();
+        self.keep_sessions();
         let now = self.clock.now();
         self.rotate_seal_keys(now);
         let standing = self.held.values().filter(|held| !held.is_over(now)).count();

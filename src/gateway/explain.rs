@@ -17,6 +17,7 @@ use crate::policy::Snapshot;
 use crate::request::facts::Malformed;
 use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Index;
+use crate::stores::sessions::Sessions;
 
 /// What is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -95,6 +96,8 @@ pub struct Means<'a> {
     pub index: &'a Index,
     /// Hashes share tokens.
     pub share_key: &'a ShareKey,
+    /// Whose refresh cookies are whose.
+    pub sessions: &'a Sessions,
     /// The time.
     pub now: Now,
 }
@@ -120,8 +123,13 @@ fn ask(question: &Question, means: Means<'_>, rehearsal: bool) -> Result<Explana
     let link = Supposed { peer: question.from.to_canonical(), sni: head.uri.host().map(str::to_owned) };
     let client = read::client(&link, means.snapshot.policy(), &head);
     let mut told = Explanation::of(client.to_string());
-    let around =
-        Surroundings { snapshot: means.snapshot, share_key: means.share_key, now: means.now, rehearsal };
+    let around = Surroundings {
+        snapshot: means.snapshot,
+        share_key: means.share_key,
+        sessions: means.sessions,
+        now: means.now,
+        rehearsal,
+    };
     told.wear(&means.snapshot.policy().nowhere);
     match read::read(around, &link, client, &head, length(&head)) {
         Ok(reading) => told.judged(&reading, means.index),

@@ -7,18 +7,23 @@
 pub mod account;
 mod answer;
 pub mod causes;
+mod changes;
 mod decide;
 pub mod exchange;
 pub mod explain;
 mod forward;
+mod handed;
+mod held;
 pub mod hops;
 mod id;
+mod learning;
 mod link;
 pub mod lesson;
 pub mod read;
 pub mod recent;
 pub mod respond;
 pub mod rpc;
+mod teach;
 mod tunnel;
 pub mod upload;
 pub mod view;
@@ -40,7 +45,9 @@ use self::answer::{Asked, Dress};
 pub use self::decide::{Permit, decide};
 use self::exchange::{Beginning, Exchange};
 pub use self::forward::{Forward, ForwardError, Within};
+use self::handed::Means;
 use self::hops::Identity;
+use self::learning::{Hearer, Learning};
 use self::lesson::Lesson;
 pub use self::link::Link;
 use self::read::{Reading, Surroundings};
@@ -143,8 +150,10 @@ where
         let trailers = reading.h2 && (asked.is_rpc() || facts.class == Class::Rpc);
         exchange.trailers = trailers;
         let lesson = Lesson::begin(&reading, &head.headers, &self.kept.accounts);
+        let learning = Learning::begin(&reading, &head.headers, &self.kept, lesson.as_ref());
         let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link), trailers)
-            .read_aside(lesson.as_ref().map(|lesson| Rc::clone(&lesson.body)));
+            .read_aside(learning.body());
+        let mut live = Some(live);
         let slot = Rc::default();
         let way = Way {
             reading: &reading,
@@ -158,7 +167,11 @@ where
         exchange.handed = self.clock.now();
         let answered = self.upstream.clone().oneshot(forward).await;
         let answer = match answered {
-            Ok(answer) => answer::permitted(answer, &reading, &mut exchange, &asked, lesson),
+            Ok(answer) => {
+                let answer = answer::permitted(answer, &reading, &mut exchange, &asked, lesson);
+                let hearer = Hearer { exchange: &mut exchange, shape: asked.shape, live: &mut live };
+                learning.hear(answer, self.means(), hearer).await
+            }
             Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
         };
         let answer = if strips { answer::expire_cookies(answer, reading.site) } else { answer };
@@ -166,7 +179,7 @@ where
             return answer::switched(exchange, answer, dress, &slot);
         }
         let answer = dress.put_on(answer, &mut exchange);
-        exchange.follow(answer, Some(live))
+        exchange.follow(answer, live)
     }
 
     fn begin(&self, view: &Rc<View>, head: &Parts, kill: &Rc<Kill>) -> Box<Exchange> {
@@ -223,7 +236,12 @@ where
     }
 
     fn around<'v>(&'v self, view: &'v View, now: Now) -> Surroundings<'v> {
-        Surroundings { snapshot: &view.snapshot, share_key: &self.share_key, now, rehearsal: false }
+        let (share_key, sessions) = (&self.share_key, &*self.kept.sessions);
+        Surroundings { snapshot: &view.snapshot, share_key, sessions, now, rehearsal: false }
+    }
+
+    fn means(&self) -> Means<'_> {
+        Means { blocks: &self.blocks, kept: &self.kept, clock: &self.clock }
     }
 
     fn forward(&self, permit: Permit, mut head: Parts, incoming: Incoming, way: Way<'_>) -> Forward {

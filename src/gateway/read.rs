@@ -19,6 +19,7 @@ use crate::request::facts::{Facts, Malformed, Origin};
 use crate::request::path::PathViews;
 use crate::request::share_key::ShareKey;
 use crate::request::target::Host;
+use crate::stores::sessions::Sessions;
 
 /// More header fields than any browser sends; HTTP/1.1 heads were counted before.
 const MAX_FIELDS: usize = 128;
@@ -78,6 +79,8 @@ pub struct Surroundings<'a> {
     pub snapshot: &'a Snapshot,
     /// The gateway's own key for share tokens.
     pub share_key: &'a ShareKey,
+    /// Whose refresh cookies are whose.
+    pub sessions: &'a Sessions,
     /// The time.
     pub now: Now,
     /// Charges no budget.
@@ -121,8 +124,11 @@ pub fn read<'p>(
     let websocket = asks_for_websocket(head);
     let verify = found.route.guards.verify.as_ref();
     let (query, tokens) = (path.query(), &site.tokens);
-    let Finding { credentials, presented } =
+    let Finding { mut credentials, presented } =
         carriers::find(&head.headers, query, tokens, site.token_lifetime, verify.is_some())?;
+    if tokens.refresh_cookie.is_some() {
+        credentials.iter_mut().for_each(|one| around.sessions.complete(site.scope(), one));
+    }
     let facts = Rc::new(Facts {
         client,
         scopes: around.snapshot.scopes(place),

@@ -50,6 +50,10 @@ pub enum Reason {
     NotAllowlisted,
     /// A credential is blocked.
     TokenBlocked,
+    /// An answer would hand out a token of a blocked session.
+    AnswerBlocked,
+    /// An answer that hands out tokens cannot be read while somebody is blocked.
+    AnswerUnreadable,
     /// A token is forged, not yet good, or not this site's.
     TokenInvalid,
     /// A token has ended.
@@ -77,6 +81,8 @@ impl Reason {
             Self::ClientFull => "connections_per_client",
             Self::NotAllowlisted => "not_allowlisted",
             Self::TokenBlocked => "token_blocked",
+            Self::AnswerBlocked => "answer_blocked",
+            Self::AnswerUnreadable => "answer_unreadable",
             Self::TokenInvalid => "token_invalid",
             Self::TokenExpired => "token_expired",
             Self::KeysUnavailable => "keys_unavailable",
@@ -93,7 +99,11 @@ impl Reason {
         match self {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotAllowlisted | Self::ShareBlocked => StatusCode::NOT_FOUND,
-            Self::TokenBlocked | Self::TokenInvalid | Self::TokenExpired => StatusCode::UNAUTHORIZED,
+            Self::TokenBlocked
+            | Self::AnswerBlocked
+            | Self::AnswerUnreadable
+            | Self::TokenInvalid
+            | Self::TokenExpired => StatusCode::UNAUTHORIZED,
             Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             // Not 503: a proxy in front would take the gateway for down, for all of its clients.

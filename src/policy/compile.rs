@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::routes::RouteIndex;
-use super::{AppDenial, HostPlace, Policy, Route, RouteGuards, Site, SiteHost};
+use super::{AppDenial, HostPlace, Learn, Learning, Policy, Route, RouteGuards, Site, SiteHost};
 use crate::config::class::Class;
 use crate::config::path_pattern::PathPattern;
 use crate::config::settings::{self, ClassMap, Observed, Settings};
@@ -95,6 +95,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         scopes: site.hosts.iter().map(|host| scope_of(&host.to_string())).collect(),
         tokens: site.app.tokens.clone(),
         login: site.app.login.clone(),
+        learning: learning_of(site),
         token_lifetime: site.token_lifetime,
         hosts: site.hosts.iter().map(|host| compile_host(settings, site, host)).collect(),
         denials: denials.collect(),
@@ -102,6 +103,15 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         index: RouteIndex::new(&routes),
         routes,
     }
+}
+
+fn learning_of(site: &settings::Site) -> Learning {
+    let learn = match (site.learn, site.observe) {
+        (false, _) => Learn::Off,
+        (true, true) => Learn::Observe,
+        (true, false) => Learn::On,
+    };
+    Learning { teaches: site.app.teaches.clone(), learn, refresh_lifetime: site.refresh_lifetime }
 }
 
 /// What bad tokens cost a client: looked at before any signature work.

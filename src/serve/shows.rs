@@ -60,6 +60,7 @@ fn upstreams(policy: &Policy, health: &Health) -> Vec<(String, String, bool)> {
 pub fn explain(from: &Parted) -> Explain {
     let (policy, blocks) = (Arc::clone(&from.policy), Arc::clone(&from.blocks));
     let (share_key, clock) = (from.share_key.clone(), from.clock.clone());
+    let sessions = Arc::clone(&from.kept.sessions);
     Arc::new(move |asked: Value| {
         let usage = |error: String| Refusal::new(RefusalKind::Usage, error);
         let told = serde_json::from_value::<Question>(asked)
@@ -67,8 +68,13 @@ pub fn explain(from: &Parted) -> Explain {
             .and_then(|question| {
                 let snapshot = Snapshot::new(policy.load());
                 let index = blocks.load();
-                let means =
-                    Means { snapshot: &snapshot, index: &index, share_key: &share_key, now: clock.now() };
+                let means = Means {
+                    snapshot: &snapshot,
+                    index: &index,
+                    share_key: &share_key,
+                    sessions: &sessions,
+                    now: clock.now(),
+                };
                 explain::explain(&question, means).map_err(usage)
             })
             .and_then(|told| serde_json::to_value(told).map_err(|error| usage(error.to_string())));

@@ -9,6 +9,8 @@ use super::keys::KeyRings;
 use super::limits::Limits;
 use super::marks::Marks;
 use super::seal::Seal;
+use super::sessions::Sessions;
+use super::taught::Lessons;
 
 /// The stores that guards and the request's way share.
 #[derive(Debug, Clone)]
@@ -23,6 +25,10 @@ pub struct Kept {
     pub marks: Arc<Marks>,
     /// What logins have taught.
     pub accounts: Arc<Accounts>,
+    /// Whose refresh cookies are whose.
+    pub sessions: Arc<Sessions>,
+    /// What answers have taught, on its way to the control thread.
+    pub lessons: Arc<Lessons>,
     /// Seals what browsers keep for us.
     pub seal: Arc<Seal>,
 }
@@ -37,6 +43,8 @@ impl Kept {
             attempts: Arc::new(Attempts::new(keys)),
             marks: Arc::new(Marks::new(keys)),
             accounts: Arc::default(),
+            sessions: Arc::default(),
+            lessons: Arc::default(),
             seal: Arc::new(Seal::new(&[])),
         }
     }

@@ -23,6 +23,7 @@ use portcullis::request::facts::Malformed;
 use portcullis::request::share_key::ShareKey;
 use portcullis::stores::blocks::{Block, Held, Index, What};
 use portcullis::stores::kept::Kept;
+use portcullis::stores::sessions::Sessions;
 
 /// Blocks of all kinds.
 pub const BLOCKS: u64 = 100_000;
@@ -49,6 +50,7 @@ pub struct Bench {
     pub snapshot: Snapshot,
     pub index: Index,
     pub share_key: ShareKey,
+    sessions: Sessions,
 }
 
 /// A request and who sends it.
@@ -93,12 +95,18 @@ impl Bench {
             snapshot: Snapshot::new(Arc::new(policy)),
             index: Index::new(&held),
             share_key: ShareKey::new(&[7; 32]),
+            sessions: Sessions::default(),
         }
     }
 
     pub fn read(&self, asked: &Asked) -> Reading<'_> {
-        let around =
-            Surroundings { snapshot: &self.snapshot, share_key: &self.share_key, now: NOW, rehearsal: false };
+        let around = Surroundings {
+            snapshot: &self.snapshot,
+            share_key: &self.share_key,
+            sessions: &self.sessions,
+            now: NOW,
+            rehearsal: false,
+        };
         let client = read::client(&asked.peer, self.snapshot.policy(), &asked.head);
         read::read(around, &asked.peer, client, &asked.head, Some(asked.length)).unwrap()
     }
@@ -176,6 +184,7 @@ fn block(number: u64) -> Block {
         created: NOW.wall,
         until: NOW.wall + 3_600_000,
         learned: false,
+        spares: None,
         ended: None,
     }
 }

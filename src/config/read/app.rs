@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 
 use super::site::{class_of, class_of_key, rate_entry};
-use super::{Doc, Keys, Sketch, Table, Value, headers, login, read_file, route, suggestion};
+use super::{Doc, Keys, Sketch, Table, Value, headers, learn, login, read_file, route, suggestion};
 use crate::clock::Now;
 use crate::config::app::{App, AppRoute, Carrier, DenialBody, TokenFormat, Tokens};
 use crate::config::class::Class;
@@ -117,6 +117,7 @@ fn app(mut root: Table<'_>) -> Option<App> {
     let app = App {
         routes: routes(&root.section("routes")),
         login: login::read(&mut root, tokens.account_claim.is_some()),
+        teaches: learn::read(&mut root, &tokens),
         tokens,
         csp_variants: variants(&root.section("csp_variants"), &csp),
         csp,
@@ -226,7 +227,7 @@ pub(super) fn issuer(text: &str) -> Result<Box<str>, ValueError> {
     Ok(text.into())
 }
 
-fn carrier(text: &str) -> Result<Carrier, ValueError> {
+pub(super) fn carrier(text: &str) -> Result<Carrier, ValueError> {
     match text.split_once(':') {
         None if text == "bearer" => Ok(Carrier::Bearer),
         None if text == "basic" => Ok(Carrier::Basic),

@@ -9,6 +9,7 @@ mod gateway;
 mod headers;
 mod hosts;
 mod listen;
+mod learn;
 mod login;
 mod route;
 mod site;

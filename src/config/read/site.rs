@@ -35,6 +35,7 @@ pub(super) fn site(
     let upstream = upstream::of_site(&mut table, &trust, seen);
     let modes = [("enforce", false), ("observe", true)];
     let observe = table.choice("mode", &modes).unwrap_or(false);
+    let learn = table.choice("learn", &[("on", true), ("off", false)]).unwrap_or(true);
     let only_from = only_from(&table.section("only_from"));
     let own_rates = rates(&table.section("rate"));
     let mut limits = table.section("limits");
@@ -77,6 +78,7 @@ pub(super) fn site(
         app,
         upstream,
         observe,
+        learn,
         only_from,
         headers,
         routes,

@@ -98,6 +98,12 @@ impl Index {
         self.by_credential(facts, credential).map(|(id, kind)| Hit { id, kind, credential: Some(place) })
     }
 
+    /// Whether any block of a person or of everyone stands on the request's site: what cannot be read could be theirs.
+    /// Looks at all of them if none does.
+    pub fn stands_for_people(&self, facts: &Facts) -> bool {
+        self.first(facts, Table::of_people).is_some()
+    }
+
     fn by_address(&self, facts: &Facts) -> Option<Hit> {
         let Client::Address(address) = facts.client else { return None };
         let id = self.first(facts, |table| table.by_address(address))?;

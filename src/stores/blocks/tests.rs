@@ -57,6 +57,7 @@ fn block(id: u64, what: What) -> Block {
         created: WALL,
         until: WALL + 3_600_000,
         learned: false,
+        spares: None,
         ended: None,
     }
 }
