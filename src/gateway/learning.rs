@@ -8,15 +8,16 @@ use http::header::HeaderMap;
 use http::{Response, StatusCode};
 use tokio::sync::oneshot;
 
+use super::answer::{self, Asked};
 use super::exchange::Exchange;
 use super::handed::{Handed, Means, Withheld};
 use super::lesson::{Aside, BODY, Lesson};
 use super::read::Reading;
-use super::respond::{self, Shape};
+use super::respond;
 use super::teach::Teaching;
 use super::{ForwardError, Kept};
 use crate::config::class::Class;
-use crate::policy::{Learn, Site};
+use crate::policy::Learn;
 use crate::request::body::Body;
 use crate::stores::streams::Registration;
 use crate::stores::taught::{Outcome, Taught};
@@ -27,39 +28,31 @@ const CONFIRMED: Duration = Duration::from_secs(1);
 /// What a request will teach, and whether its answer is judged.
 #[derive(Debug)]
 pub struct Learning<'a> {
-    site: &'a Site,
+    reading: &'a Reading<'a>,
+    lesson: Option<Rc<Lesson>>,
     handed: Option<Handed<'a>>,
     teaching: Option<Teaching>,
     body: Option<Rc<Aside>>,
 }
 
-/// What hears of an answer.
-pub struct Hearer<'a> {
-    /// The exchange.
-    pub exchange: &'a mut Exchange,
-    /// The shape of an answer of our own.
-    pub shape: Shape,
-    /// The live stream: one that ends its own token must not be cut before its answer.
-    pub live: &'a mut Option<Registration>,
-}
+/// What hears of an answer: the exchange; what was asked; and the live stream, since one that ends its own token must not be
+/// cut before its answer.
+pub type Hearer<'a> = (&'a mut Exchange, &'a Asked, &'a mut Option<Registration>);
 
 impl<'a> Learning<'a> {
     /// Of a request that goes upstream.
-    pub fn begin(
-        reading: &Reading<'a>,
-        headers: &HeaderMap,
-        kept: &Kept,
-        lesson: Option<&Rc<Lesson>>,
-    ) -> Self {
+    pub fn begin(reading: &'a Reading<'a>, headers: &HeaderMap, kept: &Kept) -> Self {
+        let lesson = Lesson::begin(reading, headers, &kept.accounts);
         let teaching = Teaching::of(reading, headers, kept);
         let body = match reading.facts.class {
             Class::Login | Class::Refresh => {
-                Some(lesson.map_or_else(|| Rc::new(Aside::up_to(BODY)), |lesson| Rc::clone(&lesson.body)))
+                let own = || Rc::new(Aside::up_to(BODY));
+                Some(lesson.as_ref().map_or_else(own, |lesson| Rc::clone(&lesson.body)))
             }
             _ => teaching.as_ref().filter(|one| one.reads()).map(|one| Rc::clone(&one.body)),
         };
         let handed = Handed::of(reading, headers, body.clone().unwrap_or_default());
-        Self { site: reading.site, handed, teaching, body }
+        Self { reading, lesson, handed, teaching, body }
     }
 
     /// The request's body, to be read beside its bytes.
@@ -69,7 +62,8 @@ impl<'a> Learning<'a> {
 
     /// The answer has come: it teaches, and is judged where it hands out tokens.
     pub async fn hear(&self, answer: Response<Body>, by: Means<'_>, hearer: Hearer<'_>) -> Response<Body> {
-        let Hearer { exchange, shape, live } = hearer;
+        let (exchange, asked, live) = hearer;
+        let answer = answer::permitted(answer, self.reading, exchange, asked, self.lesson.clone());
         if let Some(teaching) = &self.teaching
             && teaching.is_taught(answer.status(), answer.headers())
         {
@@ -84,25 +78,25 @@ impl<'a> Learning<'a> {
             Ok(answer) => answer,
             Err(Withheld::Denied(denial)) => {
                 exchange.denied(&denial);
-                respond::denied(&denial, Some(self.site), shape)
+                respond::denied(&denial, Some(self.reading.site), asked.shape)
             }
             Err(Withheld::Broken) => {
                 exchange.because("the upstream broke its answer off while that was held to be judged");
-                respond::failed(&ForwardError::Closed, shape)
+                respond::failed(&ForwardError::Closed, asked.shape)
             }
         }
     }
 
     /// Leaves it to the control thread and waits a while until it holds.
     async fn teach(&self, teaching: &Teaching, by: Means<'_>) -> Outcome {
-        if self.site.learning.learn == Learn::Observe {
+        if self.reading.site.learning.learn == Learn::Observe {
             return Outcome::Observed;
         }
         let mut waits = Vec::new();
         for (what, lasting) in &teaching.whats {
             let (done, heard) = oneshot::channel();
             let taught = Taught {
-                site: self.site.name.to_string(),
+                site: self.reading.site.name.to_string(),
                 what: what.clone(),
                 spares: teaching.own,
                 person: teaching.person,

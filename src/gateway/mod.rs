@@ -47,8 +47,7 @@ use self::exchange::{Beginning, Exchange};
 pub use self::forward::{Forward, ForwardError, Within};
 use self::handed::Means;
 use self::hops::Identity;
-use self::learning::{Hearer, Learning};
-use self::lesson::Lesson;
+use self::learning::Learning;
 pub use self::link::Link;
 use self::read::{Reading, Surroundings};
 use self::recent::Recents;
@@ -131,7 +130,7 @@ where
         let dress = Dress::site(&reading, &asked);
         let facts = Rc::clone(&reading.facts);
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
-        let mut live = self.streams.register(Rc::clone(&facts), Rc::clone(&from.kill));
+        let mut live = Some(self.streams.register(Rc::clone(&facts), Rc::clone(&from.kill)));
         let permit = match self.judge(&mut exchange, &*from.link, &reading) {
             Ok(permit) => permit,
             Err(denial) => {
@@ -145,15 +144,13 @@ where
         let facts = if strips { Rc::new(facts.without_cookies()) } else { facts };
         if strips {
             // What is left out does not end this stream when another block comes.
-            live = self.streams.register(Rc::clone(&facts), from.kill);
+            live = Some(self.streams.register(Rc::clone(&facts), from.kill));
         }
         let trailers = reading.h2 && (asked.is_rpc() || facts.class == Class::Rpc);
         exchange.trailers = trailers;
-        let lesson = Lesson::begin(&reading, &head.headers, &self.kept.accounts);
-        let learning = Learning::begin(&reading, &head.headers, &self.kept, lesson.as_ref());
+        let learning = Learning::begin(&reading, &head.headers, &self.kept);
         let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link), trailers)
             .read_aside(learning.body());
-        let mut live = Some(live);
         let slot = Rc::default();
         let way = Way {
             reading: &reading,
@@ -167,11 +164,7 @@ where
         exchange.handed = self.clock.now();
         let answered = self.upstream.clone().oneshot(forward).await;
         let answer = match answered {
-            Ok(answer) => {
-                let answer = answer::permitted(answer, &reading, &mut exchange, &asked, lesson);
-                let hearer = Hearer { exchange: &mut exchange, shape: asked.shape, live: &mut live };
-                learning.hear(answer, self.means(), hearer).await
-            }
+            Ok(answer) => learning.hear(answer, self.means(), (&mut *exchange, &asked, &mut live)).await,
             Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
         };
         let answer = if strips { answer::expire_cookies(answer, reading.site) } else { answer };
