@@ -18,6 +18,8 @@ use crate::worker::Swept;
 pub(super) const SWEEP: Duration = Duration::from_millis(400);
 /// So long an ended block stays on disk, to be looked at.
 const KEPT: u64 = 30 * 86_400_000;
+/// And one that nobody ordered, since there may be many; the audit log has it.
+const KEPT_LEARNED: u64 = 3_600_000;
 
 /// An order, who gave it, and who waits for the answer.
 pub(super) type Waiting = (Order, String, Reply<Blocked>);
@@ -229,7 +231,8 @@ impl Control {
         let last = self.held.last_key_value().map_or(0, |(last, _)| *last);
         let long_over = |held: &Held| {
             let end = held.block.ended.unwrap_or(held.block.until);
-            held.is_over(now) && end.saturating_add(KEPT) <= now.wall
+            let kept = if held.block.learned { KEPT_LEARNED } else { KEPT };
+            held.is_over(now) && end.saturating_add(kept) <= now.wall
         };
         let ids: Vec<u64> = self
             .held

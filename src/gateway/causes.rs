@@ -95,6 +95,10 @@ pub const fn denied(reason: Reason) -> Told {
             "a credential of the request is blocked, by itself, by its subject, or with everyone's",
             "`portcullis blocks` lists the blocks, `portcullis unblock NUMBER` lifts one",
         ),
+        Reason::SessionEnded => told(
+            "the session was ended by its owner's logout, or because an administrator disabled the person or a password was changed",
+            "its owner logs in again. If that was not so, `portcullis blocks` shows what was learned, `unblock NUMBER` lifts it, and `learn = \"off\"` in the [[site]] ends the learning",
+        ),
         Reason::AnswerBlocked => told(
             "the application answered a login or refresh with a token of a blocked session; the answer was withheld",
             "`portcullis blocks` lists the blocks. With `--and-logins` that person cannot log in either; without it a login anew works, and only what comes of an old session is refused",

@@ -11,7 +11,7 @@
 //!
 //! [`Sessions`]: crate::stores::sessions::Sessions
 
-use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 use http::Response;
@@ -27,7 +27,7 @@ use crate::guards::{Denial, Reason, blocks};
 use crate::policy::Site;
 use crate::request::body::Body;
 use crate::request::carriers::set_cookie;
-use crate::request::credential::{Credential, Fingerprint, Key};
+use crate::request::credential::{Claims, Credential, Fingerprint};
 use crate::request::facts::Facts;
 use crate::request::tokens_in::{Places, Unreadable};
 use crate::stores::cached::BlocksReader;
@@ -52,6 +52,9 @@ pub struct Handed<'a> {
     facts: Rc<Facts>,
     form: Option<Form>,
     body: Rc<Aside>,
+    /// No token comes as far as this that was not verified.
+    verified: bool,
+    refreshes: OnceCell<bool>,
 }
 
 /// Why an answer is not given.
@@ -68,7 +71,16 @@ impl<'a> Handed<'a> {
     pub fn of(reading: &Reading<'a>, headers: &HeaderMap, body: Rc<Aside>) -> Option<Self> {
         let facts = Rc::clone(&reading.facts);
         let hands = matches!(facts.class, Class::Login | Class::Refresh | Class::Oidc);
-        hands.then(|| Self { site: reading.site, facts, form: Form::of(headers), body })
+        let route = reading.found.route;
+        let verified = route.guards.verify.is_some() && !route.observe.verify;
+        hands.then(|| Self {
+            site: reading.site,
+            facts,
+            form: Form::of(headers),
+            body,
+            verified,
+            refreshes: OnceCell::new(),
+        })
     }
 
     /// Holds the answer back until it is judged.
@@ -125,17 +137,27 @@ impl<'a> Handed<'a> {
     /// A long-lived credential is exchanged: by its class, or as OAuth says it.
     fn refreshes(&self) -> bool {
         let grant = || account_of(&self.body.all()?, self.form?, "grant_type");
-        self.facts.class == Class::Refresh
-            || (self.facts.class == Class::Login && grant().is_some_and(|grant| grant == "refresh_token"))
+        *self.refreshes.get_or_init(|| match self.facts.class {
+            Class::Refresh => true,
+            Class::Login => grant().is_some_and(|grant| grant == "refresh_token"),
+            _ => false,
+        })
     }
 
-    /// What the request has brought to be exchanged, in its head or its body.
-    fn brought(&self) -> Vec<Credential> {
-        let mut brought = self.facts.credentials.clone();
-        let body = self.body.all().map_or(Cow::Borrowed(&[][..]), Cow::Owned);
-        // What cannot be read makes nothing younger.
-        let _ = self.places().shaped(&body, &mut brought);
-        brought
+    /// What is known to have been exchanged. A token that nobody has verified may make nothing younger: whoever has an old
+    /// session could put a forged one beside it. So only these count: cookies that are remembered; tokens that the gateway
+    /// verifies; and one that is alone in its request, where the app file knows of no refresh cookie.
+    fn brought(&self) -> Vec<&Claims> {
+        let all = self.facts.credentials.iter();
+        let alone = self.site.tokens.refresh_cookie.is_none()
+            && self.facts.credentials.len() == 1
+            && self.facts.body_length == Some(0);
+        let counts = |one: &&Credential| match one.claims.as_ref().map(|claims| claims.remembered) {
+            Some(true) => true,
+            Some(false) => self.verified || alone,
+            None => false,
+        };
+        all.filter(counts).filter_map(|one| one.claims.as_ref()).collect()
     }
 
     fn unreadable(&self, by: Means<'_>, now: Now) -> Result<(), Withheld> {
@@ -201,10 +223,10 @@ impl<'a> Handed<'a> {
 }
 
 /// A token that was refreshed is as old as the oldest of what it can come from; unknown is older than all.
-fn age(token: &mut Credential, brought: &[Credential]) {
+fn age(token: &mut Credential, brought: &[&Claims]) {
     let Some(claims) = &mut token.claims else { return };
-    let subject: Option<Key> = claims.subject;
-    let of_same = brought.iter().filter_map(|one| one.claims.as_ref()).filter(|one| one.subject == subject);
+    let subject = claims.subject;
+    let of_same = brought.iter().filter(|one| one.subject == subject);
     claims.issued = of_same.filter_map(|one| one.issued).min();
 }
 

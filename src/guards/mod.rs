@@ -50,6 +50,8 @@ pub enum Reason {
     NotAllowlisted,
     /// A credential is blocked.
     TokenBlocked,
+    /// A credential was logged out, or its person disabled or given another password.
+    SessionEnded,
     /// An answer would hand out a token of a blocked session.
     AnswerBlocked,
     /// An answer that hands out tokens cannot be read while somebody is blocked.
@@ -81,6 +83,7 @@ impl Reason {
             Self::ClientFull => "connections_per_client",
             Self::NotAllowlisted => "not_allowlisted",
             Self::TokenBlocked => "token_blocked",
+            Self::SessionEnded => "session_ended",
             Self::AnswerBlocked => "answer_blocked",
             Self::AnswerUnreadable => "answer_unreadable",
             Self::TokenInvalid => "token_invalid",
@@ -100,6 +103,7 @@ impl Reason {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotAllowlisted | Self::ShareBlocked => StatusCode::NOT_FOUND,
             Self::TokenBlocked
+            | Self::SessionEnded
             | Self::AnswerBlocked
             | Self::AnswerUnreadable
             | Self::TokenInvalid

@@ -49,7 +49,7 @@ impl Places<'_> {
         }
         for carrier in &self.tokens.carriers {
             let Carrier::Cookie(name) = carrier else { continue };
-            for line in headers.get_all(SET_COOKIE) {
+            for line in headers.get_all(SET_COOKIE).iter().filter(|line| !is_deleting(line.as_bytes())) {
                 let value = set_cookie(line.as_bytes(), name).unwrap_or_default();
                 self.add(&value, &mut found)?;
             }
@@ -96,6 +96,15 @@ fn push(one: Credential, found: &mut Vec<Credential>) -> Result<(), Unreadable> 
     }
     found.push(one);
     Ok(())
+}
+
+/// The cookie is to be forgotten: whatever its value says, it is no token.
+fn is_deleting(line: &[u8]) -> bool {
+    let mut attributes = line.split(|byte| *byte == b';').skip(1).map(<[u8]>::trim_ascii);
+    attributes.any(|one| {
+        let one = one.to_ascii_lowercase();
+        one == b"max-age=0" || one.starts_with(b"max-age=-") || one.starts_with(b"expires=thu, 01 jan 1970")
+    })
 }
 
 /// A string of a JSON body, below these names with dots between them.
@@ -171,6 +180,9 @@ mod tests {
         let body = r#"{"data":{"token":"1|abcdefabcdefabcdef"},"other":"abcdef.abcdef.abcdef"}"#;
         assert_eq!(subjects(TokenFormat::Opaque, &[], body).unwrap(), [""]);
         assert_eq!(subjects(TokenFormat::Opaque, &[("set-cookie", "sid=abc".into())], "").unwrap(), [""]);
+        let gone =
+            [("set-cookie", "sid=deleted; expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0".to_owned())];
+        assert!(subjects(TokenFormat::Opaque, &gone, "").unwrap().is_empty());
         assert!(
             subjects(TokenFormat::Opaque, &[("set-cookie", "sid=; Max-Age=0".into())], "x")
                 .unwrap()

@@ -96,6 +96,7 @@ impl Sessions {
             subject: Some(subject_key(&session.subject)),
             subject_text: Some(session.subject.as_str().into()),
             issued: Some(session.begun),
+            remembered: true,
             ..Claims::default()
         });
     }
@@ -221,8 +222,13 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::clock::Clock;
     use crate::request::credential::Fingerprint;
+    use crate::request::facts::{Facts, scope_of};
+    use crate::stores::blocks::{Block, Index, What};
 
     fn place(number: u32) -> Place {
         let mut key = [0; 16];
@@ -247,6 +253,43 @@ mod tests {
         let known = claims(1, true).unwrap();
         assert_eq!((known.subject, known.issued), (Some(subject_key("alice")), Some(5)));
         assert!(claims(2, true).is_none() && claims(1, false).is_none());
+    }
+
+    #[test]
+    fn a_refresh_sixteen_minutes_after_the_block_is_one_of_an_old_session() {
+        let (clock, hand) = Clock::test(1_782_000_000_000);
+        let sessions = Sessions::default();
+        let fingerprint = Fingerprint::of(b"cookie");
+        let begun = clock.now().unix();
+        let scope = scope_of("files.example.com");
+        sessions.learn((scope, fingerprint.key().0), Session { begun, ..session("alice", 1) });
+        hand.advance(Duration::from_secs(60));
+        let before = clock.now().unix();
+        let what = What::Subject { subject: "alice".into(), issuer: None, before, and_logins: false };
+        let block = Block {
+            id: 1,
+            site: None,
+            what,
+            reason: String::new(),
+            by: String::new(),
+            created: clock.now().wall,
+            until: clock.now().wall + 604_800_000,
+            learned: false,
+            spares: None,
+            ended: None,
+        };
+        let index = Index::new([&block.held(clock.now())]);
+        hand.advance(Duration::from_secs(16 * 60));
+        let refused = || {
+            let mut one = Credential { fingerprint, claims: None, in_cookie: true, guessed: false };
+            sessions.complete(scope, &mut one);
+            let facts = Facts { credentials: vec![one], now: clock.now(), ..Facts::example() };
+            index.matching(&facts).is_some()
+        };
+        assert!(refused(), "the token of the login has ended, its cookie has not");
+        let again = Session { begun: clock.now().unix(), ..session("alice", 1) };
+        sessions.learn((scope, fingerprint.key().0), again);
+        assert!(!refused(), "logged in again");
     }
 
     #[test]

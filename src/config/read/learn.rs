@@ -67,7 +67,7 @@ fn changing(value: &Value<'_>) -> Option<(Method, crate::config::path_pattern::P
 fn fields(table: Table<'_>) -> Vec<(Box<str>, Changed)> {
     let read = |(name, value): (&str, Value<'_>)| {
         let changed = match value.inner {
-            DeValue::Boolean(flag) => Changed::Flag(*flag),
+            DeValue::Boolean(_) => Changed::Flag(value.flag()?),
             _ => value.parse(given)?,
         };
         Some((name.to_ascii_lowercase().into(), changed))
@@ -96,7 +96,7 @@ mod tests {
 
     fn sections(text: &str) -> (Teaches, Vec<String>) {
         let now = Now { mono: 1, wall: 1 };
-        let tokens = crate::config::builtin_app("arkeep", now).unwrap().tokens;
+        let tokens = app::builtin("arkeep", now).unwrap().tokens;
         let (teaches, found) =
             Doc::walk(Path::new("app.toml"), text, now, |_, mut root| read(&mut root, &tokens));
         (teaches, found.problems.0.into_iter().map(|problem| problem.message).collect())

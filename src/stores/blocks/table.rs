@@ -34,6 +34,7 @@ pub(super) struct Entry {
     issuer: Option<Key>,
     /// A token that is not meant.
     spares: Option<Key>,
+    pub(super) learned: bool,
 }
 
 type Map<K> = HashMap<K, Entries, BuildHasherDefault<Mixer>>;
@@ -122,6 +123,7 @@ impl Entry {
             before,
             issuer,
             spares: block.spares.map(|fingerprint| fingerprint.key()),
+            learned: block.learned,
         }
     }
 

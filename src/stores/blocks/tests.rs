@@ -86,7 +86,7 @@ fn from(address: &str) -> Facts {
 fn every_credential_of_a_request_is_examined() {
     let blocked = index(What::Fingerprint { fingerprint: Fingerprint::of(b"bad") });
     let hit = blocked.matching(&facts(vec![credential("good"), credential("fine"), credential("bad")]));
-    assert_eq!(hit, Some(Hit { id: 1, kind: Kind::Fingerprint, credential: Some(2) }));
+    assert_eq!(hit, Some(Hit { id: 1, kind: Kind::Fingerprint, credential: Some(2), learned: false }));
     assert_eq!(blocked.matching(&facts(vec![credential("good")])), None);
 }
 
