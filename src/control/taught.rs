@@ -20,7 +20,7 @@ const OF_ONE: u32 = 60;
 /// Most lessons of one site in an hour.
 const OF_SITE: u32 = 5_000;
 /// Most learned blocks that stand for one site.
-const STANDING: usize = 20_000;
+pub(super) const STANDING: usize = 20_000;
 /// Nanoseconds.
 const HOUR: u64 = 3_600_000_000_000;
 

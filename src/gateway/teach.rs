@@ -205,3 +205,79 @@ fn subject_in(path: &str, action: &Action) -> Option<String> {
         _ => text.into_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Method};
+
+    use super::*;
+
+    #[test]
+    fn the_subject_of_a_path_is_spelled_as_tokens_spell_it() {
+        let action = Action {
+            method: Method::PATCH,
+            pattern: "/api/v1/users/{id}".parse().unwrap(),
+            when: Vec::new(),
+        };
+        let of = |segment: &str| subject_in(&format!("/api/v1/users/{segment}"), &action);
+        for (segment, subject) in [
+            ("7", "7"),
+            ("007", "7"),
+            ("0", "0"),
+            ("00", "0"),
+            ("0b5e", "0b5e"),
+            ("0B5EC0DE-0000-4000-8000-00000000ABCD", "0b5ec0de-0000-4000-8000-00000000abcd"),
+            ("a%40b.test", "a@b.test"),
+        ] {
+            assert_eq!(of(segment).as_deref(), Some(subject), "{segment}");
+        }
+        for segment in ["", "%ff", "a%00", &"x".repeat(LONGEST + 1)] {
+            assert_eq!(of(segment), None, "{segment}");
+        }
+    }
+
+    #[test]
+    fn only_an_answer_of_the_application_itself_that_it_is_done_teaches() {
+        let fresh = HeaderMap::new();
+        for (status, done) in [
+            (200, true),
+            (201, true),
+            (204, true),
+            (205, true),
+            (202, false),
+            (203, false),
+            (206, false),
+            (302, false),
+            (401, false),
+        ] {
+            assert_eq!(is_done(StatusCode::from_u16(status).unwrap(), &fresh), done, "{status}");
+        }
+        let mut cached = HeaderMap::new();
+        cached.insert(AGE, HeaderValue::from_static("0"));
+        assert!(!is_done(StatusCode::OK, &cached));
+    }
+
+    #[test]
+    fn a_token_counts_only_if_it_stands_there_once_and_plainly() {
+        let bearer = |lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            lines.iter().for_each(|line| {
+                headers.append(AUTHORIZATION, HeaderValue::from_static(line));
+            });
+            sole_bearer(&headers).map(<[u8]>::to_vec)
+        };
+        assert_eq!(bearer(&["Bearer a.b.c"]).as_deref(), Some(&b"a.b.c"[..]));
+        assert_eq!(bearer(&["bEARER a.b.c"]).as_deref(), Some(&b"a.b.c"[..]));
+        for lines in [
+            &[][..],
+            &["Bearer a", "Bearer a"],
+            &["Bearer a b"],
+            &["Bearer  a"],
+            &["Bearer "],
+            &["Token a"],
+            &["a"],
+        ] {
+            assert_eq!(bearer(lines), None, "{lines:?}");
+        }
+    }
+}

@@ -22,6 +22,7 @@ pub fn scrape(from: &Parted) -> Scrape {
     let (blocks, limits, resolver) =
         (Arc::clone(&from.blocks), Arc::clone(&from.kept.limits), Arc::clone(&from.resolver));
     let vitals = from.control.vitals();
+    let sessions = Arc::clone(&from.kept.sessions);
     let (log, said) = (from.log.control(), from.said.speaker());
     let (policy, health) = (Arc::clone(&from.policy), Arc::clone(&from.health));
     Arc::new(move || {
@@ -35,6 +36,7 @@ pub fn scrape(from: &Parted) -> Scrape {
             limiter_keys: limits.keys(),
             limiter_evictions: limits.evictions(),
             limiter_shared: limits.newcomers(),
+            sessions_known: sessions.len() as u64,
             log_dropped: log.dropped(),
             process_log_dropped: said.dropped(),
             certificates: certificates.into_iter().map(|one| (one.host, one.not_after)).collect(),
