@@ -63,6 +63,9 @@ struct State {
     tail: &'static str,
 }
 
+/// A way to answer, by its name.
+type Kind = (&'static str, fn(&mut State));
+
 #[derive(Clone)]
 struct Arkeep(Arc<Mutex<State>>);
 
@@ -388,7 +391,7 @@ fn json_of(text: &str) -> Value {
 async fn what_cannot_be_read_is_withheld_while_somebody_is_blocked_and_passes_otherwise() {
     let (app, upstream) = Arkeep::start();
     let gate = arkeep(&upstream, "");
-    let kinds: [(&str, fn(&mut State)); 4] = [
+    let kinds: [Kind; 4] = [
         ("compressed in a way that we know", |state| state.encoding = Some("gzip")),
         ("compressed in a way that we do not know", |state| state.encoding = Some("br")),
         ("too long", |state| state.padding = 70_000),
