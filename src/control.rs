@@ -14,6 +14,7 @@ mod learned;
 mod lockouts;
 mod recall;
 pub mod reload;
+mod taught;
 #[cfg(test)]
 mod tests;
 pub mod wire;
@@ -92,6 +93,7 @@ pub struct Control {
     follower: Option<Follower>,
     /// The highest number of a block when the store was opened: what came later only we know.
     last_at_open: u64,
+    quota: taught::Quota,
 }
 
 /// What the control thread is made of.
@@ -190,9 +192,11 @@ impl Control {
             fresh: opened.fresh,
             machine: (now.mono, Machine::look(&loaded.settings)),
             settings: loaded.settings,
+            quota: taught::Quota::default(),
             clock,
         };
         control.take_in_accounts();
+        control.take_in_sessions();
         control.warn();
         control.key_sets.follow();
         control.take_in_spool()?;
@@ -226,6 +230,7 @@ impl Control {
     pub async fn run(&mut self, mut commands: mpsc::Receiver<Command>, mut changed: mpsc::Receiver<()>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let lessons = Arc::clone(&self.kept.lessons);
         let mut batch = Vec::new();
         loop {
             tokio::select! {
@@ -243,6 +248,7 @@ impl Control {
                 (address, fetched) = self.key_sets.fetched() => {
                     self.key_sets.take(&address, fetched, self.clock.now());
                 }
+                taught = lessons.take() => self.learn(taught).await,
                 _ = tick.tick() => self.tend().await,
             }
         }

@@ -500,13 +500,18 @@ fn the_reference_of_app_files_holds_and_names_every_key() {
         assert!(site.app.routes.iter().any(|route| route.class == class), "{class}");
     }
     // Asked of the reader itself: a key that nobody knows gets the list of those that are known.
-    for (place, section) in
-        [("\n# Class to paths", ""), ("\n# The Content", "tokens"), ("content_type = ", "denials.401")]
-    {
+    for (place, section) in [
+        ("\n# Class to paths", ""),
+        ("\n# What a login", "tokens"),
+        ("\n# What ends somebody", "logout"),
+        ("\n# The Content", "learn"),
+        ("content_type = ", "denials.401"),
+    ] {
         let found = own_app(&text.replacen(place, &format!("\nqqqqqqqq = 1\n{place}"), 1)).unwrap_err();
         let keys = found.0[0].help.strip_prefix("known here: ").unwrap();
         for key in keys.split(", ") {
             let there = text.contains(&format!("\n{key} = ")) || text.contains(&format!("\n[{key}"));
+            let there = there || text.contains(&format!("\n[[{key}]]"));
             assert!(there, "{section} {key} is not in config/app.toml");
         }
     }

@@ -26,6 +26,7 @@ fn block(id: u64) -> Block {
         created: 1,
         until: u64::MAX,
         learned: false,
+        spares: None,
         ended: None,
     }
 }

@@ -55,6 +55,7 @@ fn blocked() -> Index {
         created: NOW.wall,
         until: NOW.wall + 3_600_000,
         learned: false,
+        spares: None,
         ended: None,
     };
     Index::new([&block.held(NOW)])

@@ -166,6 +166,7 @@ fn block(number: u64, wall: u64) -> Block {
         created: wall,
         until: wall + 86_400_000,
         learned: false,
+        spares: None,
         ended: None,
     }
 }

@@ -19,6 +19,7 @@ use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Index;
 use crate::stores::kept::Kept;
 use crate::stores::seal::Seal;
+use crate::stores::sessions::Sessions;
 
 /// A case has one client; a few budgets are all it needs.
 const KEYS: usize = 1024;
@@ -137,7 +138,15 @@ fn judge<'a>(case: &'a Case, settings: &Settings, now: Now) -> Outcome<'a> {
 fn last_of(repeat: u32, question: &Question, settings: &Settings, now: Now) -> Result<Explanation, String> {
     let snapshot = Snapshot::new(Arc::new(compile(settings, &Kept::new(KEYS))));
     let (index, share_key, seal) = (Index::default(), ShareKey::new(&[0; 32]), Seal::new(&[]));
-    let means = Means { snapshot: &snapshot, index: &index, share_key: &share_key, seal: &seal, now };
+    let sessions = Sessions::default();
+    let means = Means {
+        snapshot: &snapshot,
+        index: &index,
+        share_key: &share_key,
+        seal: &seal,
+        sessions: &sessions,
+        now,
+    };
     let mut told = charge(question, means);
     for _ in 1..repeat {
         told = charge(question, means);

@@ -137,6 +137,10 @@ fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
         lifetime => span(lifetime),
     };
     writeln!(out, "  tokens      live {}, refresh tokens {refresh}", span(site.token_lifetime))?;
+    let learns = learns(site);
+    if let Some(learns) = &learns {
+        writeln!(out, "  learns      {learns}")?;
+    }
     if site.companion_cookie {
         writeln!(out, "  companion   a cookie stands for the token in downloads and previews")?;
     }
@@ -173,6 +177,22 @@ fn write_login_guard(site: &Site, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "              default passwords refused from outside: {}", names.join(", "))?;
     }
     writeln!(out)
+}
+
+/// What answers teach; `None`: the app file says nothing of it.
+fn learns(site: &Site) -> Option<String> {
+    let logout = site.app.teaches.logout.as_ref().map(|_| "logouts".to_owned());
+    let from: Vec<String> = logout.into_iter().chain(actions(site)).collect();
+    let how = match (site.learn, site.observe) {
+        (false, _) => "nothing (learn = \"off\"); it could from ",
+        (true, true) => "nothing (mode = \"observe\" only counts); it could from ",
+        (true, false) => "from ",
+    };
+    (!from.is_empty()).then(|| format!("{how}{}", short(&from)))
+}
+
+fn actions(site: &Site) -> impl Iterator<Item = String> + '_ {
+    site.app.teaches.actions.iter().map(|one| format!("{} {}", one.method, one.pattern.as_str()))
 }
 
 /// Classes that some route of the site has, or that are its default.
@@ -327,6 +347,8 @@ fn site_json(site: &Site) -> Value {
         "login_guard": login_guard_json(&site.login_guard),
         "token_lifetime_seconds": site.token_lifetime.as_secs(),
         "refresh_lifetime_seconds": site.refresh_lifetime.as_secs(),
+        "learn": site.learn && !site.observe,
+        "learns_from": { "logout": site.app.teaches.logout.is_some(), "requests": actions(site).collect::<Vec<_>>() },
         "classes": classes(site).map(|class| class_json(site, class)).collect::<Vec<_>>(),
     })
 }

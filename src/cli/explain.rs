@@ -17,6 +17,7 @@ use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Index;
 use crate::stores::kept::Kept;
 use crate::stores::seal::Seal;
+use crate::stores::sessions::Sessions;
 use crate::telemetry::audit::plain;
 
 /// Headers that carry credentials.
@@ -99,6 +100,7 @@ fn by_config(config: &Path, question: &Question) -> Option<Result<Explanation, S
         share_key: &ShareKey::new(&[0; 32]),
         // Nor were tickets and cookies ever given.
         seal: &Seal::new(&[]),
+        sessions: &Sessions::default(),
         now: Clock::system().now(),
     };
     Some(explain(question, means))

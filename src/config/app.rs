@@ -27,6 +27,8 @@ pub struct App {
     pub tokens: Tokens,
     /// How a login names its account and hands out its token, where the app file says so.
     pub login: Option<Login>,
+    /// What else its answers teach.
+    pub teaches: Teaches,
     /// The Content-Security-Policy by class; `{origin}` stands for scheme, host and public port.
     pub csp: ClassMap<Box<str>>,
     /// Other sets of policies, by the word in `csp = "app:strict"`; each is whole.
@@ -117,6 +119,36 @@ pub struct Login {
     pub default_passwords: Vec<(Box<str>, Box<str>)>,
     /// The field of the answer's JSON that has the token, with dots between names: `data.access_token`.
     pub token: Box<str>,
+}
+
+/// What an application's answers teach beside who has logged in. Only what it has verified itself may stand here: an
+/// application that answers 2xx to anybody would let anybody be blocked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Teaches {
+    /// The place of the credential that a logout has ended when it answers 2xx: Bearer or a cookie.
+    pub logout: Option<Carrier>,
+    /// Requests after which somebody's sessions must end.
+    pub actions: Vec<Action>,
+}
+
+/// A request after which the sessions of a person must end, if it is answered 2xx.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Action {
+    /// The method.
+    pub method: Method,
+    /// The path; its first `{…}` is the subject. Without one it is whoever asks, whose own session goes on.
+    pub pattern: PathPattern,
+    /// Fields of the body, one of which must be so; empty: always.
+    pub when: Vec<(Box<str>, Changed)>,
+}
+
+/// What a field of a request's body must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// There, and not empty.
+    Given,
+    /// This flag; 0 and 1 are flags too.
+    Flag(bool),
 }
 
 /// What a token looks like.

@@ -65,6 +65,11 @@ impl PathPattern {
         }
     }
 
+    /// Whether it has a parameter.
+    pub fn has_param(&self) -> bool {
+        self.segments.iter().any(|segment| matches!(segment, Segment::Param(_)))
+    }
+
     /// Which segment of a path is the first parameter, counted from 0: the share token of `/s/{token}`. Without one it is
     /// the first segment that `*` stands for.
     pub fn place_of_param(&self) -> usize {

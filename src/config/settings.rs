@@ -192,6 +192,8 @@ pub struct Site {
     pub maintenance: Option<Bytes>,
     /// Judge only, for all guards that can be observed.
     pub observe: bool,
+    /// What the application's answers teach becomes blocks.
+    pub learn: bool,
     /// Who may reach a class; a class that restricts and is not named here is open to loopback only.
     pub only_from: Vec<(Class, Networks)>,
     /// Rate per class; the site's own over the app file's over the defaults.

@@ -91,6 +91,7 @@ fn block(entry: FileBlock, now: Now) -> Block {
         created: now.wall,
         until: until.unwrap_or(FOREVER),
         learned: false,
+        spares: None,
         ended: None,
     }
 }

@@ -18,6 +18,8 @@ use crate::worker::Swept;
 pub(super) const SWEEP: Duration = Duration::from_millis(400);
 /// So long an ended block stays on disk, to be looked at.
 const KEPT: u64 = 30 * 86_400_000;
+/// And one that nobody ordered, since there may be many; the audit log has it.
+const KEPT_LEARNED: u64 = 3_600_000;
 
 /// An order, who gave it, and who waits for the answer.
 pub(super) type Waiting = (Order, String, Reply<Blocked>);
@@ -114,7 +116,7 @@ impl Control {
 
     fn reply(&mut self, taken: Vec<(u64, Vec<String>, Reply<Blocked>)>, swept: Swept, durable: bool) {
         let Swept { cut, confirmed } = swept;
-        self.shown.streams_cut.fetch_add(u64::try_from(cut).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.count_cut(cut);
         for (id, warnings, reply) in taken {
             let Some(held) = self.held.get(&id) else { continue };
             let block = held.block.clone();
@@ -123,6 +125,10 @@ impl Control {
             drop(reply.send(Ok(answer)));
         }
         self.settle();
+    }
+
+    pub(super) fn count_cut(&self, streams: usize) {
+        self.shown.streams_cut.fetch_add(u64::try_from(streams).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Merges a full delta; after the answers, because it takes a while.
@@ -193,6 +199,7 @@ impl Control {
         self.close_holes();
         self.keep_accounts();
         self.tell_lockouts();
+        self.keep_sessions();
         let now = self.clock.now();
         self.rotate_seal_keys(now);
         let standing = self.held.values().filter(|held| !held.is_over(now)).count();
@@ -225,7 +232,8 @@ impl Control {
         let last = self.held.last_key_value().map_or(0, |(last, _)| *last);
         let long_over = |held: &Held| {
             let end = held.block.ended.unwrap_or(held.block.until);
-            held.is_over(now) && end.saturating_add(KEPT) <= now.wall
+            let kept = if held.block.learned { KEPT_LEARNED } else { KEPT };
+            held.is_over(now) && end.saturating_add(kept) <= now.wall
         };
         let ids: Vec<u64> = self
             .held

@@ -86,6 +86,12 @@ pub fn resolve(order: Order, by: &str, sites: &[SiteFacts], now: Now) -> Result<
     Ok(on(order, site, by, sites, now))
 }
 
+/// The block that an answer has taught: on its own site, and no longer than what it blocks lives.
+pub(super) fn learned(what: What, site: &str, lasting: Option<u64>, sites: &[SiteFacts], now: Now) -> Block {
+    let order = Order { what, site: None, lasting, expires: None, reason: String::new(), yes: true };
+    Block { learned: true, ..on(order, Some(site.to_owned()), "the gateway", sites, now).block }
+}
+
 /// The block of an order that nobody can be asked about: on all sites.
 pub fn everywhere(order: Order, by: &str, now: Now) -> Block {
     on(order, None, by, &[], now).block
@@ -106,6 +112,7 @@ fn on(order: Order, site: Option<String>, by: &str, sites: &[SiteFacts], now: No
         created: now.wall,
         until,
         learned: false,
+        spares: None,
         ended: None,
     };
     Resolved { block, warnings }
@@ -188,18 +195,13 @@ fn warnings(order: &Order, sites: &[&SiteFacts], until: u64, now: Now) -> Vec<St
     match &order.what {
         What::Fingerprint { .. } | What::Jti { .. } if !refreshing.is_empty() => warnings.push(format!(
             "{refreshing} hands out refresh tokens: whoever holds one gets a new token; \
-             `portcullis block subject SUBJECT --and-logins` refuses that too"
+             `portcullis block subject SUBJECT` refuses that too"
         )),
         What::Subject { and_logins: false, .. } | What::Everyone { and_logins: false, .. } => {
             warnings.push(
                 "sessions begun until now are ended; logging in again is possible (--and-logins refuses that too)"
                     .to_owned(),
             );
-            if !refreshing.is_empty() {
-                warnings.push(format!(
-                    "a refresh token of {refreshing} still gives a new session; --and-logins refuses that too"
-                ));
-            }
         }
         _ => {}
     }

@@ -17,6 +17,12 @@ impl Control {
         }
     }
 
+    /// At the end: what is new would else wait for its seconds in vain.
+    pub fn close(&mut self) {
+        self.keep_accounts();
+        self.keep_sessions();
+    }
+
     /// Browsers that hold what an older key has sealed are still known.
     pub(super) fn rotate_seal_keys(&mut self, now: Now) {
         match self.seal_keys.rotate(now) {

@@ -2,6 +2,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::oneshot;
+
 use super::*;
 use crate::admin::api::{Blocked, Refusal, RefusalKind};
 use crate::admin::socket::Socket;
@@ -13,9 +15,10 @@ use crate::config::settings::{
 };
 use crate::config::values::{ByteSize, Networks};
 use crate::stores::blocks::order::Spooled;
-use crate::stores::blocks::{Order, What};
+use crate::stores::blocks::{Block, Order, What};
 use crate::stores::durable::spool;
 use crate::stores::kept::Kept;
+use crate::stores::taught::{Outcome, Taught};
 use crate::worker;
 
 const WALL: u64 = 1_700_000_000_000;
@@ -523,4 +526,56 @@ fn a_hole_outlives_a_rebuilt_index_and_ends_by_the_clock() {
             assert_eq!(control.allow(order(lasting), "me").await.unwrap_err().error, RefusalKind::Usage);
         }
     });
+}
+
+#[tokio::test]
+async fn learned_blocks_make_room_among_themselves_and_operators_blocks_stay() {
+    let bench = Bench::new();
+    let mut control = bench.control();
+    let now = bench.clock.now();
+    let block = |number: u64, learned: bool, lasting: u64| Block {
+        id: 0,
+        site: Some("files.test".into()),
+        what: What::Jti { jti: number.to_string() },
+        reason: String::new(),
+        by: String::new(),
+        created: WALL,
+        until: WALL + lasting,
+        learned,
+        spares: None,
+        ended: None,
+    };
+    let ordered = control.hold(block(0, false, 1000), now);
+    for number in 0..taught::STANDING as u64 {
+        control.hold(block(number + 1, true, 10_000 + number), now);
+    }
+    control.rebuild();
+    let (done, heard) = oneshot::channel();
+    let taught = Taught {
+        site: "files.test".into(),
+        what: What::Jti { jti: "new".into() },
+        spares: None,
+        person: None,
+        lasting: Some(60_000),
+        reason: "logout",
+        done,
+    };
+    control.learn(vec![taught]).await;
+    assert_eq!(heard.await, Ok(Outcome::Learned));
+    let standing = control.list(false).blocks;
+    assert_eq!(standing.iter().filter(|block| block.learned).count(), taught::STANDING);
+    assert!(standing.iter().any(|block| block.id == ordered));
+    let has = |jti: &str| standing.iter().any(|block| block.what == What::Jti { jti: jti.into() });
+    assert!(has("new") && has("2") && !has("1"), "the one that would end first has gone");
+    let indexed: usize = bench.blocks.load().counts().map(|(_, count)| count).sum();
+    assert_eq!(indexed, standing.len());
+    // What nobody ordered is not kept for a month.
+    bench.hand.advance(Duration::from_secs(7200));
+    control.tend().await;
+    assert_eq!(
+        control.list(true).blocks.iter().filter(|block| block.learned).count(),
+        1,
+        "the last number stays"
+    );
+    assert!(control.list(true).blocks.iter().any(|block| block.id == ordered));
 }

@@ -120,6 +120,18 @@ pub const fn denied(reason: Reason) -> Told {
             "a credential of the request is blocked, by itself, by its subject, or with everyone's",
             "`portcullis blocks` lists the blocks, `portcullis unblock NUMBER` lifts one",
         ),
+        Reason::SessionEnded => told(
+            "the session was ended by its owner's logout, or because an administrator disabled the person or a password was changed",
+            "its owner logs in again. If that was not so, `portcullis blocks` shows what was learned, `unblock NUMBER` lifts it, and `learn = \"off\"` in the [[site]] ends the learning",
+        ),
+        Reason::AnswerBlocked => told(
+            "the application answered a login or refresh with a token of a blocked session; the answer was withheld",
+            "`portcullis blocks` lists the blocks. With `--and-logins` that person cannot log in either; without it a login anew works, and only what comes of an old session is refused",
+        ),
+        Reason::AnswerUnreadable => told(
+            "the application answered a login or refresh in a way that cannot be read (over 64 KiB, an unknown Content-Encoding, a token that is malformed), while a person or everyone is blocked on the site",
+            "let the application answer logins uncompressed; or lift the block (`portcullis blocks`, `unblock NUMBER`): without one such answers pass",
+        ),
         Reason::TokenInvalid => told(
             "a token is signed by another key, changed, of another algorithm, not yet good, or its claims are not what [site.tokens] asks for",
             "if it is the application's own, compare verify, issuer, audience and claims of [site.tokens] with the application's settings",

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt as _, Limited};
 
 use super::account::Form;
 use super::exchange::Exchange;
-use super::lesson::{ANSWER, token_of};
+use super::lesson::ANSWER;
 use super::read::{Reading, Surroundings};
 use crate::clock::Now;
 use crate::config::class::Class;
@@ -23,6 +23,7 @@ use crate::policy::Site;
 use crate::request::body::Body;
 use crate::request::credential::{Credential, Presented, TokenText, examine};
 use crate::request::facts::{Companion, Origin};
+use crate::request::tokens_in::token_of;
 use crate::stores::kept::Kept;
 use crate::stores::seal::{LONGEST, Purpose, Seal};
 

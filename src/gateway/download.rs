@@ -307,8 +307,14 @@ mod tests {
         }
         let mut head = request.body(()).unwrap().into_parts().0;
         let now = at(seconds);
-        let around =
-            Surroundings { snapshot: &snapshot, share_key: &share_key, seal: &seal, now, rehearsal: false };
+        let around = Surroundings {
+            snapshot: &snapshot,
+            share_key: &share_key,
+            seal: &seal,
+            sessions: &sessions,
+            now,
+            rehearsal: false,
+        };
         enter(&mut head, &around, HOME);
         assert_eq!(head.headers.get("cookie"), None, "the client's own never counts here");
         let entered = head.extensions.get::<Entered>()?;

@@ -26,6 +26,7 @@ use crate::request::client::Client;
 use crate::request::facts::{Facts, Malformed};
 use crate::stores::places::Place;
 use crate::stores::streams::{Kill, Registration};
+use crate::stores::taught::Outcome;
 use crate::telemetry::access_log::Lane;
 use crate::telemetry::line::{Entry, Masks, Verdict};
 
@@ -198,6 +199,11 @@ impl Exchange {
             self.told = Some(causes::denied(denial.reason));
         }
         self.view.site(self.site).metrics.would_deny(self.class, guard, reason);
+    }
+
+    /// Its answer has taught something.
+    pub fn learned(&self, lesson: &'static str, outcome: Outcome) {
+        self.view.site(self.site).metrics.learned(lesson, outcome.word());
     }
 
     /// It goes upstream. Where the size guard only observes, a body of unknown length is measured when it is over.

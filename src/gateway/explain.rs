@@ -19,6 +19,7 @@ use crate::request::facts::Malformed;
 use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Index;
 use crate::stores::seal::Seal;
+use crate::stores::sessions::Sessions;
 
 /// What is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -99,6 +100,8 @@ pub struct Means<'a> {
     pub share_key: &'a ShareKey,
     /// Opens tickets and cookies.
     pub seal: &'a Seal,
+    /// Whose refresh cookies are whose.
+    pub sessions: &'a Sessions,
     /// The time.
     pub now: Now,
 }
@@ -124,8 +127,8 @@ fn ask(question: &Question, means: Means<'_>, rehearsal: bool) -> Result<Explana
     let link = Supposed { peer: question.from.to_canonical(), sni: head.uri.host().map(str::to_owned) };
     let client = read::client(&link, means.snapshot.policy(), &head);
     let mut told = Explanation::of(client.to_string());
-    let Means { snapshot, share_key, seal, now, .. } = means;
-    let around = Surroundings { snapshot, share_key, seal, now, rehearsal };
+    let Means { snapshot, share_key, seal, sessions, now, .. } = means;
+    let around = Surroundings { snapshot, share_key, seal, sessions, now, rehearsal };
     download::enter(&mut head, &around, client);
     told.wear(&means.snapshot.policy().nowhere);
     match read::read(around, &link, client, &head, length(&head)) {

@@ -8,14 +8,18 @@ pub mod account;
 mod answer;
 pub mod attempt;
 pub mod causes;
+mod changes;
 mod companion;
 mod decide;
 mod download;
 pub mod exchange;
 pub mod explain;
 mod forward;
+mod handed;
+mod held;
 pub mod hops;
 mod id;
+mod learning;
 mod link;
 mod ticket;
 pub mod lesson;
@@ -23,6 +27,7 @@ pub mod read;
 pub mod recent;
 pub mod respond;
 pub mod rpc;
+mod teach;
 mod tunnel;
 pub mod upload;
 pub mod view;
@@ -45,8 +50,9 @@ use self::attempt::{Admitted, Attempt, Means, Refused, device};
 pub use self::decide::{Decision, Permit, Withheld, decide};
 use self::exchange::{Beginning, Exchange};
 pub use self::forward::{Forward, ForwardError, NO_CONNECTION, NO_CONNECTION_LATELY, Within};
+use self::handed::Means as Judging;
 use self::hops::Identity;
-use self::lesson::Lesson;
+use self::learning::Learning;
 pub use self::link::Link;
 use self::read::{Reading, Surroundings};
 use self::recent::Recents;
@@ -63,7 +69,7 @@ use crate::request::share_key::ShareKey;
 use crate::stores::cached::BlocksReader;
 use crate::stores::kept::Kept;
 use crate::stores::places::Places;
-use crate::stores::streams::{Kill, Streams};
+use crate::stores::streams::{Kill, Registration, Streams};
 use crate::telemetry::access_log::Lane;
 
 /// When a client that has too much in flight may come again: as soon as something of it has ended.
@@ -129,12 +135,12 @@ where
             return finish(exchange, answer, dress);
         }
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
-        let mut live = self.streams.register(Rc::clone(&reading.facts), Rc::clone(&from.kill));
+        let mut live = Some(self.streams.register(Rc::clone(&reading.facts), Rc::clone(&from.kill)));
         let trailers = reading.h2 && (asked.is_rpc() || reading.facts.class == Class::Rpc);
         exchange.trailers = trailers;
-        let lesson = Lesson::begin(&reading, &head.headers, &self.kept.accounts);
+        let learning = Learning::begin(&reading, &head.headers, &self.kept);
         let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link), trailers)
-            .read_aside(lesson.as_ref().map(|lesson| Rc::clone(&lesson.body)));
+            .read_aside(learning.body());
         let means = Means { reading: &reading, headers: &head.headers, upload: &upload };
         let (permit, body, attempt) = match self.admitted(incoming, means, &*from.link, &mut exchange).await {
             Ok(admitted) => admitted,
@@ -148,7 +154,7 @@ where
         let facts = if strips { reading.facts.without_cookies().into() } else { Rc::clone(&reading.facts) };
         if strips {
             // What is left out does not end this stream when another block comes.
-            live = self.streams.register(Rc::clone(&facts), from.kill);
+            live = Some(self.streams.register(Rc::clone(&facts), from.kill));
         }
         let slot = Rc::default();
         let way = Way {
@@ -162,8 +168,15 @@ where
         let forward = self.forward(permit, head, body, way);
         exchange.handed = self.clock.now();
         let answered = self.upstream.clone().oneshot(forward).await;
-        let waits =
-            Waits { reading: &reading, upload: &upload, link: &*from.link, asked: &asked, attempt, lesson };
+        let waits = Waits {
+            reading: &reading,
+            upload: &upload,
+            link: &*from.link,
+            asked: &asked,
+            attempt,
+            learning: &learning,
+            live: &mut live,
+        };
         let answer = self.heard(answered, waits, &mut exchange).await;
         let answer = companion::attach(answer, &reading, &self.kept, &mut exchange).await;
         let answer = answer::expire_cookies(answer, reading.site, strips);
@@ -172,7 +185,7 @@ where
             return answer::switched(exchange, answer, dress, &slot);
         }
         let answer = dress.put_on(answer, &mut exchange);
-        exchange.follow(answer, Some(live))
+        exchange.follow(answer, live)
     }
 
     fn begin(&self, view: &Rc<View>, head: &Parts, kill: &Rc<Kill>) -> Box<Exchange> {
@@ -219,20 +232,26 @@ where
         waits: Waits<'_>,
         exchange: &mut Exchange,
     ) -> Response<Body> {
-        let Waits { reading, upload, link, asked, attempt, lesson } = waits;
+        let Waits { reading, upload, link, asked, attempt, learning, live } = waits;
         let answer = match answered {
-            Ok(answer) => answer::permitted(answer, reading, exchange, asked, lesson),
+            Ok(answer) => answer::permitted(answer, reading, exchange, asked, learning.lesson()),
             Err(error) => {
                 attempt.into_iter().for_each(|attempt| self.unanswered(attempt, &error));
                 return answer::failed(&error, upload, link, exchange, asked);
             }
         };
-        let Some(attempt) = attempt else { return answer };
-        let settled = self.settle(attempt, answer, reading).await;
-        settled.unwrap_or_else(|_| {
-            exchange.because("the answer to the login broke off");
-            respond::failed(&ForwardError::Closed, asked.shape)
-        })
+        // By what the application said, whatever becomes of it: a right password is no guess.
+        let settled = match attempt {
+            Some(attempt) => self.settle(attempt, answer, reading).await,
+            None => Ok(answer),
+        };
+        match settled {
+            Ok(answer) => learning.hear(answer, self.judging(), (exchange, asked, live)).await,
+            Err(_) => {
+                exchange.because("the answer to the login broke off");
+                respond::failed(&ForwardError::Closed, asked.shape)
+            }
+        }
     }
 
     /// Whether the request may go on: the gateway's own cap, then the guards.
@@ -270,9 +289,14 @@ where
             snapshot: &view.snapshot,
             share_key: &self.share_key,
             seal: &self.kept.seal,
+            sessions: &self.kept.sessions,
             now,
             rehearsal: false,
         }
+    }
+
+    fn judging(&self) -> Judging<'_> {
+        Judging { blocks: &self.blocks, kept: &self.kept, clock: &self.clock }
     }
 
     fn forward(&self, permit: Permit, mut head: Parts, body: Body, way: Way<'_>) -> Forward {
@@ -357,7 +381,8 @@ struct Waits<'a> {
     link: &'a dyn Link,
     asked: &'a Asked,
     attempt: Option<Attempt>,
-    lesson: Option<Rc<Lesson>>,
+    learning: &'a Learning<'a>,
+    live: &'a mut Option<Registration>,
 }
 
 /// What was no request as far as its bytes went.

@@ -22,6 +22,7 @@ use crate::request::path::PathViews;
 use crate::request::share_key::ShareKey;
 use crate::request::target::Host;
 use crate::stores::seal::Seal;
+use crate::stores::sessions::Sessions;
 
 /// More header fields than any browser sends; HTTP/1.1 heads were counted before.
 const MAX_FIELDS: usize = 128;
@@ -87,6 +88,8 @@ pub struct Surroundings<'a> {
     pub share_key: &'a ShareKey,
     /// Opens tickets and cookies.
     pub seal: &'a Seal,
+    /// Whose refresh cookies are whose.
+    pub sessions: &'a Sessions,
     /// The time.
     pub now: Now,
     /// Charges no budget.
@@ -134,6 +137,9 @@ pub fn read<'p>(
     let (query, tokens) = (path.query(), &site.tokens);
     let Finding { mut credentials, mut presented } =
         carriers::find(&head.headers, query, tokens, site.token_lifetime, verify.is_some())?;
+    if tokens.refresh_cookie.is_some() {
+        credentials.iter_mut().for_each(|one| around.sessions.complete(site.scope(), one));
+    }
     let class = found.route.class;
     let origin = origin(&head.headers, &authority);
     let companion = companion::find(&around, head, site, class, origin).judge(

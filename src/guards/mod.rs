@@ -55,6 +55,12 @@ pub enum Reason {
     NotAllowlisted,
     /// A credential is blocked.
     TokenBlocked,
+    /// A credential was logged out, or its person disabled or given another password.
+    SessionEnded,
+    /// An answer would hand out a token of a blocked session.
+    AnswerBlocked,
+    /// An answer that hands out tokens cannot be read while somebody is blocked.
+    AnswerUnreadable,
     /// A token is forged, not yet good, or not this site's.
     TokenInvalid,
     /// A token has ended.
@@ -100,6 +106,9 @@ impl Reason {
             Self::ClientFull => "connections_per_client",
             Self::NotAllowlisted => "not_allowlisted",
             Self::TokenBlocked => "token_blocked",
+            Self::SessionEnded => "session_ended",
+            Self::AnswerBlocked => "answer_blocked",
+            Self::AnswerUnreadable => "answer_unreadable",
             Self::TokenInvalid => "token_invalid",
             Self::TokenExpired => "token_expired",
             Self::KeysUnavailable => "keys_unavailable",
@@ -126,6 +135,9 @@ impl Reason {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotAllowlisted | Self::ShareBlocked | Self::NoTicket => StatusCode::NOT_FOUND,
             Self::TokenBlocked
+            | Self::SessionEnded
+            | Self::AnswerBlocked
+            | Self::AnswerUnreadable
             | Self::TokenInvalid
             | Self::TokenExpired
             | Self::DefaultPassword

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, REFERRER_POLICY};
 
 use super::routes::RouteIndex;
-use super::{AppDenial, HostPlace, Policy, Route, RouteGuards, Site, SiteHost};
+use super::{AppDenial, HostPlace, Learn, Learning, Policy, Route, RouteGuards, Site, SiteHost};
 use crate::config::class::Class;
 use crate::config::defaults;
 use crate::config::path_pattern::PathPattern;
@@ -113,6 +113,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         tokens: site.app.tokens.clone(),
         login: site.app.login.clone(),
         devices: site.login_guard.devices,
+        learning: learning_of(site),
         token_lifetime: site.token_lifetime,
         hosts: site.hosts.iter().map(|host| compile_host(settings, site, host)).collect(),
         download: site.download_host.as_ref().map(|host| download_host(settings, site, host)),
@@ -123,6 +124,15 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         index: RouteIndex::new(&routes),
         routes,
     }
+}
+
+fn learning_of(site: &settings::Site) -> Learning {
+    let learn = match (site.learn, site.observe) {
+        (false, _) => Learn::Off,
+        (true, true) => Learn::Observe,
+        (true, false) => Learn::On,
+    };
+    Learning { teaches: site.app.teaches.clone(), learn, refresh_lifetime: site.refresh_lifetime }
 }
 
 /// What bad tokens cost a client: looked at before any signature work.

@@ -17,7 +17,7 @@ use http::{HeaderValue, StatusCode};
 pub use compile::compile;
 pub use routes::Found;
 
-use crate::config::app::{Login, Tokens};
+use crate::config::app::{Login, Teaches, Tokens};
 use crate::config::class::Class;
 use crate::config::cluster::Cluster;
 use crate::config::path_pattern::PathPattern;
@@ -74,6 +74,8 @@ pub struct Site {
     pub login: Option<Login>,
     /// Browsers keep a cookie by which a device is known.
     pub devices: bool,
+    /// What else its answers teach.
+    pub learning: Learning,
     /// How long its access tokens live.
     pub token_lifetime: Duration,
     /// Its hosts with their origins and headers.
@@ -93,7 +95,43 @@ pub struct Site {
     index: routes::RouteIndex,
 }
 
+/// What the answers of a site teach.
+#[derive(Debug)]
+pub struct Learning {
+    /// By what.
+    pub teaches: Teaches,
+    /// Whether it becomes blocks.
+    pub learn: Learn,
+    /// How long refresh tokens live; zero: not said.
+    pub refresh_lifetime: Duration,
+}
+
+/// Whether what answers teach becomes blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learn {
+    /// It does.
+    On,
+    /// It is counted only: the site observes.
+    Observe,
+    /// Nothing is learned.
+    Off,
+}
+
+impl Learning {
+    /// How long a refresh token is remembered, in milliseconds.
+    pub fn refresh_millis(&self) -> u64 {
+        const UNSAID: Duration = Duration::from_secs(30 * 86_400);
+        let life = if self.refresh_lifetime.is_zero() { UNSAID } else { self.refresh_lifetime };
+        u64::try_from(life.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 impl Site {
+    /// Its own name among [`Site::scopes`].
+    pub fn scope(&self) -> u64 {
+        self.scopes.first().copied().unwrap_or_default()
+    }
+
     /// Whether the application's own answer of this status is kept from the client.
     pub fn replaces(&self, class: Class, status: StatusCode) -> bool {
         self.replace.contains(&(class, status))

@@ -70,6 +70,36 @@ pub fn is_called(sent: &[u8], name: &str) -> bool {
     sent.len() == name.len() && sent.iter().zip(name.bytes()).all(same)
 }
 
+/// The value that a `Set-Cookie` line gives this cookie, as [`find`] reads it when it comes back.
+pub fn set_cookie<'l>(line: &'l [u8], name: &str) -> Option<Cow<'l, [u8]>> {
+    let pair = line.split(|byte| *byte == b';').next()?;
+    let at = pair.iter().position(|byte| *byte == b'=')?;
+    let (key, value) = pair.split_at(at);
+    is_called(key, name).then(|| trimmed(percent_decode(unquote(value.get(1..).unwrap_or_default())).into()))
+}
+
+/// The one value of a cookie that a request carries exactly once, plainly.
+pub fn sole_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    let lines = headers.get_all(COOKIE).into_iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let mut named = pairs.filter_map(|pair| {
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        let (key, value) = pair.split_at(at);
+        is_called(key, name).then(|| value.get(1..).unwrap_or_default().trim_ascii())
+    });
+    match (named.next(), named.next()) {
+        (Some(value), None) if !value.is_empty() => Some(value),
+        _ => None,
+    }
+}
+
+fn trimmed(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => text.trim_ascii().into(),
+        Cow::Owned(text) => text.trim_ascii().to_vec().into(),
+    }
+}
+
 struct Finds {
     format: TokenFormat,
     lifetime: Duration,

@@ -73,6 +73,8 @@ pub struct Claims {
     pub expires: Option<u64>,
     /// Key of the token's `iss`: see [`issuer_key`].
     pub issuer: Option<Key>,
+    /// Not said by the token, but remembered from the answer that handed it out: these are true.
+    pub remembered: bool,
 }
 
 /// Examines the text of one token.
@@ -289,6 +291,7 @@ impl Claims {
             subject_text: subject.and_then(printable),
             issued,
             expires,
+            remembered: false,
         })
     }
 }

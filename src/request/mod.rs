@@ -8,4 +8,5 @@ pub mod facts;
 pub mod path;
 pub mod share_key;
 pub mod target;
+pub mod tokens_in;
 pub mod verification;

@@ -232,6 +232,7 @@ impl Parted {
             () = self.control.run(asked, self.changed) => Err("the control thread has ended".into()),
             result = until => result,
         };
+        self.control.close();
         tasks.shutdown().await;
         drop(self.watch);
         self.log.close();

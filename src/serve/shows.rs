@@ -23,6 +23,7 @@ pub fn scrape(from: &Parted) -> Scrape {
     let (blocks, limits, resolver) =
         (Arc::clone(&from.blocks), Arc::clone(&from.kept.limits), Arc::clone(&from.resolver));
     let (vitals, logins, clock) = (from.control.vitals(), Arc::clone(&from.kept.logins), from.clock.clone());
+    let sessions = Arc::clone(&from.kept.sessions);
     let (log, said) = (from.log.control(), from.said.speaker());
     let (policy, health) = (Arc::clone(&from.policy), Arc::clone(&from.health));
     Arc::new(move || {
@@ -37,6 +38,7 @@ pub fn scrape(from: &Parted) -> Scrape {
             limiter_evictions: limits.evictions(),
             limiter_shared: limits.newcomers(),
             lockouts: lockouts(&policy.load(), &logins.lockouts.counts(clock.now())),
+            sessions_known: sessions.len() as u64,
             log_dropped: log.dropped(),
             process_log_dropped: said.dropped(),
             certificates: certificates.into_iter().map(|one| (one.host, one.not_after)).collect(),
@@ -72,6 +74,7 @@ pub fn explain(from: &Parted) -> Explain {
     let (policy, blocks) = (Arc::clone(&from.policy), Arc::clone(&from.blocks));
     let (share_key, clock) = (from.share_key.clone(), from.clock.clone());
     let seal = Arc::clone(&from.kept.seal);
+    let sessions = Arc::clone(&from.kept.sessions);
     Arc::new(move |asked: Value| {
         let usage = |error: String| Refusal::new(RefusalKind::Usage, error);
         let told = serde_json::from_value::<Question>(asked)
@@ -84,6 +87,7 @@ pub fn explain(from: &Parted) -> Explain {
                     index: &index,
                     share_key: &share_key,
                     seal: &seal,
+                    sessions: &sessions,
                     now: clock.now(),
                 };
                 explain::explain(&question, means).map_err(usage)

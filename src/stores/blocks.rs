@@ -25,6 +25,8 @@ pub struct Hit {
     pub kind: Kind,
     /// Which of the request's credentials it was, for the kinds that block credentials.
     pub credential: Option<usize>,
+    /// An answer has taught it, nobody ordered it.
+    pub learned: bool,
 }
 
 /// The kinds of blocks; also the label of `portcullis_blocks{kind}`.

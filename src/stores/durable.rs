@@ -6,6 +6,7 @@
 mod accounts;
 pub mod directory;
 pub mod seal_keys;
+mod sessions;
 pub mod spool;
 
 use std::fs::{self, File, OpenOptions};

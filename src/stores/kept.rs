@@ -10,6 +10,8 @@ use super::limits::Limits;
 use super::logins::Logins;
 use super::marks::Marks;
 use super::seal::Seal;
+use super::sessions::Sessions;
+use super::taught::Lessons;
 
 /// The stores that guards and the request's way share.
 #[derive(Debug, Clone)]
@@ -26,6 +28,10 @@ pub struct Kept {
     pub marks: Arc<Marks>,
     /// What logins have taught.
     pub accounts: Arc<Accounts>,
+    /// Whose refresh cookies are whose.
+    pub sessions: Arc<Sessions>,
+    /// What answers have taught, on its way to the control thread.
+    pub lessons: Arc<Lessons>,
     /// Seals what browsers keep for us.
     pub seal: Arc<Seal>,
 }
@@ -42,6 +48,8 @@ impl Kept {
             attempts,
             marks: Arc::new(Marks::new(keys)),
             accounts: Arc::default(),
+            sessions: Arc::default(),
+            lessons: Arc::default(),
             seal: Arc::new(Seal::new(&[])),
         }
     }

@@ -17,6 +17,8 @@ pub mod marks;
 pub mod places;
 pub mod recent;
 pub mod seal;
+pub mod sessions;
 pub mod streams;
+pub mod taught;
 pub mod turns;
 pub mod verified;

@@ -26,6 +26,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     denials: IntCounterVec,
     would_deny: IntCounterVec,
+    learned: IntCounterVec,
     malformed: IntCounterVec,
     request_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
@@ -83,6 +84,12 @@ impl Metrics {
                 "would_deny_total",
                 "What guards that only observe would have refused; one request may count for several guards.",
                 &DENIAL_LABELS,
+            )?,
+            learned: counters(
+                r,
+                "learned_total",
+                "What answers of the application have taught: a logout, a change by an administrator; and what came of it.",
+                &["site", "lesson", "outcome"],
             )?,
             malformed: counters(r, "malformed_total", "Requests refused as malformed.", &["reason"])?,
             request_seconds: histograms(
@@ -233,6 +240,11 @@ impl SiteMetrics {
     /// A guard that only observes would have refused a request.
     pub fn would_deny(&self, class: Option<Class>, guard: &'static str, reason: &'static str) {
         count(&self.metrics.would_deny, &[&*self.site, word(class), guard, reason]);
+    }
+
+    /// An answer has taught something; both are words of closed lists.
+    pub fn learned(&self, lesson: &'static str, outcome: &'static str) {
+        count(&self.metrics.learned, &[&*self.site, lesson, outcome]);
     }
 
     /// The counters of the worker that this site's belong to.

@@ -31,6 +31,8 @@ pub struct Gauges {
     pub limiter_shared: u64,
     /// Site, lockouts since the start, and lockouts that last.
     pub lockouts: Vec<(String, u64, u64)>,
+    /// Refresh cookies of which it is known whose they are.
+    pub sessions_known: u64,
     /// Access log lines that were dropped.
     pub log_dropped: u64,
     /// Lines of the process log that were dropped.
@@ -117,6 +119,11 @@ fn gateway_families(gauges: &Gauges) -> Vec<MetricFamily> {
             "portcullis_state_durable",
             "Whether blocks reach the disk.",
             f64::from(u8::from(gauges.state_durable)),
+        ),
+        single(
+            "portcullis_sessions_known",
+            "Refresh cookies of which it is remembered whose they are.",
+            gauges.sessions_known as f64,
         ),
         single("portcullis_limiter_keys", "Keys that the rate limits hold.", gauges.limiter_keys as f64),
         total(

@@ -24,6 +24,7 @@ use portcullis::request::share_key::ShareKey;
 use portcullis::stores::blocks::{Block, Held, Index, What};
 use portcullis::stores::kept::Kept;
 use portcullis::stores::seal::Seal;
+use portcullis::stores::sessions::Sessions;
 
 /// Blocks of all kinds.
 pub const BLOCKS: u64 = 100_000;
@@ -51,6 +52,7 @@ pub struct Bench {
     pub index: Index,
     pub share_key: ShareKey,
     pub seal: Seal,
+    sessions: Sessions,
 }
 
 /// A request and who sends it.
@@ -96,6 +98,7 @@ impl Bench {
             index: Index::new(&held),
             share_key: ShareKey::new(&[7; 32]),
             seal: Seal::new(&[[7; 32]]),
+            sessions: Sessions::default(),
         }
     }
 
@@ -104,6 +107,7 @@ impl Bench {
             snapshot: &self.snapshot,
             share_key: &self.share_key,
             seal: &self.seal,
+            sessions: &self.sessions,
             now: NOW,
             rehearsal: false,
         };
@@ -184,6 +188,7 @@ fn block(number: u64) -> Block {
         created: NOW.wall,
         until: NOW.wall + 3_600_000,
         learned: false,
+        spares: None,
         ended: None,
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 
 use super::site::{class_of, class_of_key, rate_entry};
-use super::{Doc, Keys, Sketch, Table, Value, headers, login, read_file, route, suggestion, upstreams};
+use super::{
+    Doc, Keys, Sketch, Table, Value, headers, learn, login, read_file, route, suggestion, upstreams,
+};
 use crate::clock::Now;
 use crate::config::app::{App, AppRoute, Carrier, DenialBody, TokenFormat, Tokens};
 use crate::config::class::Class;
@@ -118,6 +120,7 @@ fn app(mut root: Table<'_>) -> Option<App> {
         routes: routes(&root.section("routes")),
         health_path: root.parse("health_path", upstreams::parse_path).flatten(),
         login: login::read(&mut root, tokens.account_claim.is_some()),
+        teaches: learn::read(&mut root, &tokens),
         tokens,
         csp_variants: variants(&root.section("csp_variants"), &csp),
         csp,
@@ -227,7 +230,7 @@ pub(super) fn issuer(text: &str) -> Result<Box<str>, ValueError> {
     Ok(text.into())
 }
 
-fn carrier(text: &str) -> Result<Carrier, ValueError> {
+pub(super) fn carrier(text: &str) -> Result<Carrier, ValueError> {
     match text.split_once(':') {
         None if text == "bearer" => Ok(Carrier::Bearer),
         None if text == "basic" => Ok(Carrier::Basic),

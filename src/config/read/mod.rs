@@ -10,6 +10,7 @@ mod gateway;
 mod headers;
 mod hosts;
 mod listen;
+mod learn;
 mod login;
 mod login_guard;
 mod route;

@@ -39,6 +39,7 @@ pub(super) fn site(
     let asking = upstreams::section(table.section("upstreams"));
     let modes = [("enforce", false), ("observe", true)];
     let observe = table.choice("mode", &modes).unwrap_or(false);
+    let learn = table.choice("learn", &[("on", true), ("off", false)]).unwrap_or(true);
     let only_from = only_from(&table.section("only_from"));
     let own_rates = rates(&table.section("rate"));
     let mut limits = table.section("limits");
@@ -90,6 +91,7 @@ pub(super) fn site(
         upstream,
         maintenance: asking.maintenance,
         observe,
+        learn,
         only_from,
         login_guard,
         headers,

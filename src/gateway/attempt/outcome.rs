@@ -5,10 +5,11 @@ use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 
 use crate::gateway::account::Form;
-use crate::gateway::lesson::{ANSWER, token_of};
+use crate::gateway::lesson::ANSWER;
 use crate::guards::counters::Outcome;
 use crate::guards::tries::Kind;
 use crate::request::body::Body;
+use crate::request::tokens_in::token_of;
 
 /// What an answer has come to.
 #[derive(Debug)]

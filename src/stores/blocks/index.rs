@@ -95,13 +95,20 @@ impl Index {
     /// The block that one credential of the request falls under.
     pub fn matching_credential(&self, facts: &Facts, place: usize) -> Option<Hit> {
         let credential = facts.credentials.get(place)?;
-        self.by_credential(facts, credential).map(|(id, kind)| Hit { id, kind, credential: Some(place) })
+        let (entry, kind) = self.by_credential(facts, credential)?;
+        Some(hit(entry, kind, Some(place)))
+    }
+
+    /// Whether any block of a person or of everyone stands on the request's site: what cannot be read could be theirs.
+    /// Looks at all of them if none does.
+    pub fn stands_for_people(&self, facts: &Facts) -> bool {
+        self.first(facts, Table::of_people).is_some()
     }
 
     fn by_address(&self, facts: &Facts) -> Option<Hit> {
         let Client::Address(address) = facts.client else { return None };
-        let id = self.first(facts, |table| table.by_address(address))?;
-        Some(Hit { id, kind: Kind::Address, credential: None })
+        let entry = self.first(facts, |table| table.by_address(address))?;
+        Some(hit(entry, Kind::Address, None))
     }
 
     fn by_credentials(&self, facts: &Facts) -> Option<Hit> {
@@ -120,42 +127,41 @@ impl Index {
         cookie
     }
 
-    fn by_credential(&self, facts: &Facts, credential: &Credential) -> Option<(u64, Kind)> {
+    fn by_credential(&self, facts: &Facts, credential: &Credential) -> Option<(&Entry, Kind)> {
         let key = credential.fingerprint.key();
-        if let Some(id) = self.first(facts, |table| table.by_fingerprint(&key)) {
-            return Some((id, Kind::Fingerprint));
+        if let Some(entry) = self.first(facts, |table| table.by_fingerprint(&key)) {
+            return Some((entry, Kind::Fingerprint));
         }
         let claims = credential.claims.as_ref();
         if let Some(jti) = claims.and_then(|claims| claims.jti.as_ref())
-            && let Some(id) = self.first(facts, |table| table.by_jti(jti))
+            && let Some(entry) = self.first(facts, |table| table.by_jti(jti))
         {
-            return Some((id, Kind::Jti));
+            return Some((entry, Kind::Jti));
         }
         let means = |entry: &&Entry| entry.means(credential, facts.now);
         if let Some(subject) = claims.and_then(|claims| claims.subject.as_ref())
-            && let Some(id) = self.first(facts, |table| table.by_subject(subject).filter(means))
+            && let Some(entry) = self.first(facts, |table| table.by_subject(subject).filter(means))
         {
-            return Some((id, Kind::Subject));
+            return Some((entry, Kind::Subject));
         }
-        let id = self.first(facts, |table| table.everyone().filter(means))?;
-        Some((id, Kind::Everyone))
+        let entry = self.first(facts, |table| table.everyone().filter(means))?;
+        Some((entry, Kind::Everyone))
     }
 
     fn by_share(&self, facts: &Facts) -> Option<Hit> {
         let share = facts.share.as_ref()?;
-        let id = self.first(facts, |table| table.by_share(share))?;
-        Some(Hit { id, kind: Kind::Share, credential: None })
+        let entry = self.first(facts, |table| table.by_share(share))?;
+        Some(hit(entry, Kind::Share, None))
     }
 
     /// The first block among the candidates of both layers that stands.
-    fn first<'a, I>(&'a self, facts: &Facts, candidates: impl Fn(&'a Table) -> I) -> Option<u64>
+    fn first<'a, I>(&'a self, facts: &Facts, candidates: impl Fn(&'a Table) -> I) -> Option<&'a Entry>
     where
         I: Iterator<Item = &'a Entry>,
     {
         candidates(&self.delta)
             .chain(candidates(&self.base))
             .find(|entry| entry.stands(facts) && self.lifted.binary_search(&entry.id).is_err())
-            .map(|entry| entry.id)
     }
 
     fn count(&mut self, held: &Held, change: impl Fn(usize) -> usize) {
@@ -164,4 +170,8 @@ impl Index {
             .filter(|(kind, _)| *kind == held.block.what.kind())
             .for_each(|(_, count)| *count = change(*count));
     }
+}
+
+fn hit(entry: &Entry, kind: Kind, credential: Option<usize>) -> Hit {
+    Hit { id: entry.id, kind, credential, learned: entry.learned }
 }

@@ -30,6 +30,9 @@ pub struct Block {
     /// Taught by an answer of the application rather than ordered by a person.
     #[serde(default)]
     pub learned: bool,
+    /// The one token that a block of a person does not mean: that of whoever changed his own password.
+    #[serde(default, with = "hex_fingerprint_option", skip_serializing_if = "Option::is_none")]
+    pub spares: Option<Fingerprint>,
     /// Unix milliseconds when somebody lifted it.
     #[serde(default)]
     pub ended: Option<u64>,
@@ -176,6 +179,25 @@ pub(crate) mod hex_fingerprint {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Fingerprint, D::Error> {
         let text = String::deserialize(from)?;
         from_hex(&text).map(Fingerprint).ok_or_else(|| D::Error::custom("a fingerprint is 64 hex digits"))
+    }
+}
+
+mod hex_fingerprint_option {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::{Fingerprint, from_hex, to_hex};
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<Fingerprint>, to: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(fingerprint) => to.serialize_some(&to_hex(&fingerprint.0)),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Fingerprint>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
+        let wrong = || D::Error::custom("a fingerprint is 64 hex digits");
+        from_hex(&text).map(Fingerprint).map(Some).ok_or_else(wrong)
     }
 }
 

@@ -32,6 +32,9 @@ pub(super) struct Entry {
     /// Only sessions begun at or before this Unix second; `None`: all.
     before: Option<u64>,
     issuer: Option<Key>,
+    /// A token that is not meant.
+    spares: Option<Key>,
+    pub(super) learned: bool,
 }
 
 type Map<K> = HashMap<K, Entries, BuildHasherDefault<Mixer>>;
@@ -89,6 +92,11 @@ impl Table {
         self.subjects.get(key).into_iter().flat_map(Entries::iter)
     }
 
+    /// Those of persons, and of everyone.
+    pub(super) fn of_people(&self) -> impl Iterator<Item = &Entry> {
+        self.everyone.iter().chain(self.subjects.values().flat_map(Entries::iter))
+    }
+
     pub(super) fn everyone(&self) -> impl Iterator<Item = &Entry> {
         self.everyone.iter()
     }
@@ -114,6 +122,8 @@ impl Entry {
             until: Now { mono: held.until_mono, wall: block.until },
             before,
             issuer,
+            spares: block.spares.map(|fingerprint| fingerprint.key()),
+            learned: block.learned,
         }
     }
 
@@ -126,6 +136,9 @@ impl Entry {
     /// Whether it means the session of this credential. What cannot be known counts as meant.
     pub(super) fn means(&self, credential: &Credential, now: Now) -> bool {
         if credential.guessed && credential.claims.is_none() {
+            return false;
+        }
+        if self.spares.is_some_and(|spared| spared == credential.fingerprint.key()) {
             return false;
         }
         let claims = credential.claims.as_ref();

@@ -56,6 +56,7 @@ fn block(id: u64, what: What) -> Block {
         created: WALL,
         until: WALL + 3_600_000,
         learned: false,
+        spares: None,
         ended: None,
     }
 }
@@ -84,7 +85,7 @@ fn from(address: &str) -> Facts {
 fn every_credential_of_a_request_is_examined() {
     let blocked = index(What::Fingerprint { fingerprint: Fingerprint::of(b"bad") });
     let hit = blocked.matching(&facts(vec![credential("good"), credential("fine"), credential("bad")]));
-    assert_eq!(hit, Some(Hit { id: 1, kind: Kind::Fingerprint, credential: Some(2) }));
+    assert_eq!(hit, Some(Hit { id: 1, kind: Kind::Fingerprint, credential: Some(2), learned: false }));
     assert_eq!(blocked.matching(&facts(vec![credential("good")])), None);
 }
 

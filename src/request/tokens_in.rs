@@ -1,0 +1,213 @@
+//! Finds the tokens that an answer hands out: in its body, its Location, its cookies.
+//!
+//! Where the app file says where the token is, it is looked for there; and everywhere else for whatever is a token by its
+//! shape, so that one under another name does not slip by.
+
+use std::time::Duration;
+
+use http::header::{HeaderMap, LOCATION, SET_COOKIE};
+use percent_encoding::percent_decode;
+
+use super::carriers::set_cookie;
+use super::credential::{Credential, examine};
+use crate::config::app::{Carrier, TokenFormat, Tokens};
+
+/// Most tokens of one answer; one with more cannot be read.
+pub const MOST: usize = 64;
+/// Shorter words are no tokens by their shape.
+const SHORTEST: usize = 16;
+
+/// Where tokens are looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// The application's tokens.
+    pub tokens: &'a Tokens,
+    /// The field of a JSON body, with dots between names.
+    pub field: Option<&'a str>,
+    /// How long its access tokens live.
+    pub lifetime: Duration,
+}
+
+/// An answer that could hand out what we cannot see: a token in a spelling of its own, or too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreadable;
+
+impl Places<'_> {
+    /// All tokens of an answer, that of the field first. `body`: decoded, empty if there is none.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn find(self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Credential>, Unreadable> {
+        let mut found = Vec::new();
+        if let Some(text) = self.field.and_then(|field| token_of(body, field)) {
+            self.add(text.trim().as_bytes(), &mut found)?;
+        }
+        self.shaped(body, &mut found)?;
+        for location in headers.get_all(LOCATION) {
+            let location: Vec<u8> = percent_decode(location.as_bytes()).collect();
+            self.shaped(&location, &mut found)?;
+        }
+        for carrier in &self.tokens.carriers {
+            let Carrier::Cookie(name) = carrier else { continue };
+            for line in headers.get_all(SET_COOKIE).iter().filter(|line| !is_deleting(line.as_bytes())) {
+                let value = set_cookie(line.as_bytes(), name).unwrap_or_default();
+                self.add(&value, &mut found)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// What is a token of the site's by its shape; of opaque ones nobody can tell.
+    pub fn shaped(self, text: &[u8], found: &mut Vec<Credential>) -> Result<(), Unreadable> {
+        if self.tokens.format == TokenFormat::Opaque {
+            return Ok(());
+        }
+        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        for word in text.split(|byte| !is_part(byte)) {
+            if word.len() < SHORTEST || !word.contains(&b'.') {
+                continue;
+            }
+            let one = self.examined(word)?;
+            if one.claims.is_some() {
+                push(one, found)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(self, text: &[u8], found: &mut Vec<Credential>) -> Result<(), Unreadable> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        push(self.examined(text)?, found)
+    }
+
+    fn examined(self, text: &[u8]) -> Result<Credential, Unreadable> {
+        examine(text, self.tokens.format, self.lifetime, false).map_err(|_| Unreadable)
+    }
+}
+
+fn push(one: Credential, found: &mut Vec<Credential>) -> Result<(), Unreadable> {
+    if found.iter().any(|known: &Credential| known.fingerprint == one.fingerprint) {
+        return Ok(());
+    }
+    if found.len() >= MOST {
+        return Err(Unreadable);
+    }
+    found.push(one);
+    Ok(())
+}
+
+/// The cookie is to be forgotten: whatever its value says, it is no token.
+fn is_deleting(line: &[u8]) -> bool {
+    let mut attributes = line.split(|byte| *byte == b';').skip(1).map(<[u8]>::trim_ascii);
+    attributes.any(|one| {
+        let one = one.to_ascii_lowercase();
+        one == b"max-age=0" || one.starts_with(b"max-age=-") || one.starts_with(b"expires=thu, 01 jan 1970")
+    })
+}
+
+/// A string of a JSON body, below these names with dots between them.
+pub fn token_of(body: &[u8], field: &str) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let found = field.split('.').try_fold(&json, |value, name| value.get(name))?;
+    found.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tokens(format: TokenFormat) -> Tokens {
+        Tokens {
+            format,
+            carriers: vec![Carrier::Bearer, Carrier::Cookie("sid".into())],
+            refresh_cookie: None,
+            account_claim: None,
+            issuer: None,
+            lifetime: Duration::from_secs(60),
+            refresh_lifetime: Duration::ZERO,
+        }
+    }
+
+    fn jwt(subject: &str) -> String {
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        format!(
+            "{}.{}.{}",
+            part(r#"{"alg":"RS256"}"#),
+            part(&format!(r#"{{"sub":"{subject}"}}"#)),
+            part("sig")
+        )
+    }
+
+    fn subjects(format: TokenFormat, headers: &[(&'static str, String)], body: &str) -> Option<Vec<String>> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        let tokens = tokens(format);
+        let places = Places { tokens: &tokens, field: Some("data.token"), lifetime: tokens.lifetime };
+        let found = places.find(&map, body.as_bytes()).ok()?;
+        let subject = |one: &Credential| one.claims.as_ref()?.subject_text.as_ref().map(ToString::to_string);
+        Some(found.iter().map(|one| subject(one).unwrap_or_default()).collect())
+    }
+
+    #[test]
+    fn a_token_is_found_in_body_location_and_cookies() {
+        let (a, b, c, d) = (jwt("a"), jwt("b"), jwt("c"), jwt("d"));
+        let headers = [
+            ("location", format!("/auth/callback?x=1&token={b}&expires_in=1")),
+            ("location", format!("/done#access%5Ftoken={}", c.replace('.', "%2E"))),
+            ("set-cookie", format!("sid={d}; Path=/; HttpOnly")),
+            ("set-cookie", "other=1".to_owned()),
+        ];
+        let body = format!(r#"{{"data":{{"token":"{a}"}},"again":["{a}"]}}"#);
+        let found = subjects(TokenFormat::Jwt, &headers, &body).unwrap();
+        assert_eq!(found, ["a", "b", "c", "d"]);
+        let elsewhere = format!("<script>const t='{a}';</script>");
+        assert_eq!(subjects(TokenFormat::Jwt, &[], &elsewhere).unwrap(), ["a"]);
+        let escaped = format!(r#"{{"data":{{"token":"\u0065{}"}}}}"#, a.strip_prefix('e').unwrap());
+        assert_eq!(subjects(TokenFormat::Jwt, &[], &escaped).unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn an_opaque_token_is_found_only_where_the_app_file_says() {
+        let body = r#"{"data":{"token":"1|abcdefabcdefabcdef"},"other":"abcdef.abcdef.abcdef"}"#;
+        assert_eq!(subjects(TokenFormat::Opaque, &[], body).unwrap(), [""]);
+        assert_eq!(subjects(TokenFormat::Opaque, &[("set-cookie", "sid=abc".into())], "").unwrap(), [""]);
+        let gone =
+            [("set-cookie", "sid=deleted; expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0".to_owned())];
+        assert!(subjects(TokenFormat::Opaque, &gone, "").unwrap().is_empty());
+        assert!(
+            subjects(TokenFormat::Opaque, &[("set-cookie", "sid=; Max-Age=0".into())], "x")
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn what_could_be_a_token_for_others_or_is_too_much_cannot_be_read() {
+        assert_eq!(subjects(TokenFormat::Jwt, &[], &format!("{}.more", jwt("a"))), None);
+        let many: Vec<String> = (0..=MOST).map(|number| jwt(&number.to_string())).collect();
+        assert_eq!(subjects(TokenFormat::Jwt, &[], &many.join(" ")), None);
+        assert!(
+            subjects(TokenFormat::Jwt, &[], "version 1.2.3-alpha.20260101 of example.com")
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_panics(body in proptest::collection::vec(any::<u8>(), 0..200), text in ".{0,60}") {
+            let tokens = tokens(TokenFormat::HmacPair);
+            let places = Places { tokens: &tokens, field: Some("a.b"), lifetime: tokens.lifetime };
+            let _ = (places.find(&HeaderMap::new(), &body), places.find(&HeaderMap::new(), text.as_bytes()));
+        }
+    }
+}
