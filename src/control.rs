@@ -10,6 +10,7 @@ pub mod defaults;
 mod fetch;
 mod key_sets;
 mod learned;
+mod locked_links;
 mod recall;
 pub mod reload;
 #[cfg(test)]

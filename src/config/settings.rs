@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::app::{self, App};
 use super::class::Class;
 use super::path_pattern::PathPattern;
+use super::share::ShareRules;
 pub use super::upstream::Upstream;
 use super::values::{ByteSize, HostPattern, Networks, Rate};
 use super::verification::Verification;
@@ -227,6 +228,8 @@ pub struct Site {
     pub only_from: Vec<(Class, Networks)>,
     /// Rate per class; the site's own over the app file's over the defaults.
     pub rate: Vec<(Class, Rate)>,
+    /// What is forgiven those who ask for share links.
+    pub share_guard: ShareRules,
     /// Largest body of a request per class, all classes.
     pub body: ClassMap<ByteSize>,
     /// Headers of answers.
@@ -270,8 +273,12 @@ pub struct Observed {
     pub browser: bool,
     /// How large a body may be.
     pub size: bool,
+    /// Which values pass.
+    pub values: bool,
     /// How often.
     pub rate: bool,
+    /// How often a share link may be none.
+    pub share: bool,
 }
 
 /// `[site.headers]`.
@@ -333,7 +340,9 @@ impl Observed {
             verify: all || named.verify,
             browser: all || named.browser,
             size: all || named.size,
+            values: all || named.values,
             rate: all || named.rate,
+            share: all || named.share,
         }
     }
 }

@@ -192,6 +192,7 @@ impl Control {
         }
         self.close_holes();
         self.keep_accounts();
+        self.write_lockouts();
         let now = self.clock.now();
         self.rotate_seal_keys(now);
         let standing = self.held.values().filter(|held| !held.is_over(now)).count();

@@ -4,7 +4,9 @@ use crate::config::settings::Upstream;
 use crate::guards::allowlist::{self, Allowlist};
 use crate::guards::browser::Browser;
 use crate::guards::rate::Rate;
+use crate::guards::share::{self, Charged};
 use crate::guards::size::Size;
+use crate::guards::values::Values;
 use crate::guards::{Denial, Guard, Verdict, blocks, verify};
 use crate::policy::{Route, RouteGuards};
 use crate::request::credential::Presented;
@@ -17,6 +19,7 @@ use crate::stores::blocks::Index;
 pub struct Permit {
     upstream: Upstream,
     strip_cookies: bool,
+    charged: Option<Charged>,
 }
 
 impl Permit {
@@ -28,6 +31,11 @@ impl Permit {
     /// The application's token cookies are left out of the request, and expired in the browser.
     pub fn strips_cookies(&self) -> bool {
         self.strip_cookies
+    }
+
+    /// What the share guard has charged, to be settled by the answer; once.
+    pub fn charged(&mut self) -> Option<Charged> {
+        self.charged.take()
     }
 }
 
@@ -46,7 +54,7 @@ pub fn decide(
     on: &mut impl FnMut(&'static str, &Verdict),
 ) -> Result<Permit, Denial> {
     // No `..` here: a new guard does not compile until it has been given its place.
-    let RouteGuards { allowlist: networks, verify: tokens, browser, size, rate } = &route.guards;
+    let RouteGuards { allowlist: networks, verify: tokens, browser, size, values, rate, share: links } = &route.guards;
     let observe = route.observe;
     // Cheapest, and hides the endpoint. Where a class is closed by default it enforces always, as the blocks do.
     let reached = allowlist::check(networks.as_ref(), index, cx);
@@ -63,10 +71,18 @@ pub fn decide(
     }
     pass(Browser::NAME, browser.check(cx), observe.browser, on)?;
     pass(Size::NAME, size.check(cx), observe.size, on)?;
+    pass(Values::NAME, values.check(cx), observe.values, on)?;
     // Before anything that reads a body.
     let rate_verdict = rate.as_ref().map_or(Verdict::Pass, |rate| rate.check(cx));
     pass(Rate::NAME, rate_verdict, observe.rate, on)?;
-    Ok(Permit { upstream: route.upstream.clone(), strip_cookies })
+    // Last of those that need no body: what it charges is settled by the application's answer.
+    let mut charged = None;
+    if let Some(links) = links {
+        let judged = links.check(cx);
+        charged = judged.charged;
+        pass(share::NAME, judged.verdict, observe.share, on)?;
+    }
+    Ok(Permit { upstream: route.upstream.clone(), strip_cookies, charged })
 }
 
 fn pass(

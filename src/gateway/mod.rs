@@ -19,6 +19,7 @@ pub mod read;
 pub mod recent;
 pub mod respond;
 pub mod rpc;
+pub mod share;
 mod tunnel;
 pub mod upload;
 pub mod view;
@@ -34,7 +35,7 @@ use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tower::{Service, ServiceExt};
+use tower::Service;
 
 use self::answer::{Asked, Dress};
 pub use self::decide::{Permit, decide};
@@ -45,6 +46,7 @@ use self::lesson::Lesson;
 pub use self::link::Link;
 use self::read::{Reading, Surroundings};
 use self::recent::Recents;
+use self::share::Visit;
 pub use self::tunnel::{Carried, Registrar, Tunnel};
 use self::upload::Upload;
 use self::view::{View, Views};
@@ -94,12 +96,13 @@ pub struct Gateway<U> {
 
 impl<U> Gateway<U>
 where
-    U: Service<Forward, Response = Response<Body>, Error = ForwardError> + Clone,
+    U: Service<Forward, Response = Response<Body>, Error = ForwardError> + Clone + 'static,
+    U::Future: 'static,
 {
     /// Takes one request from its head to the head of its answer. `from.kill` ends it at any
     /// time after.
     pub async fn handle(self: Rc<Self>, from: Arrival, request: Request<Incoming>) -> Response<Body> {
-        let (head, incoming) = request.into_parts();
+        let (mut head, incoming) = request.into_parts();
         let view = self.views.current();
         let mut exchange = self.begin(&view, &head, &from.kill);
         let asked = Asked::read(&head);
@@ -125,11 +128,14 @@ where
         let facts = Rc::clone(&reading.facts);
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
         let mut live = self.streams.register(Rc::clone(&facts), Rc::clone(&from.kill));
-        let permit = match self.judge(&mut exchange, &*from.link, &reading) {
-            Ok(permit) => permit,
+        let judged = self.judge(&mut exchange, &*from.link, &reading);
+        let visit = Visit::begin(judged, &reading, &mut head.headers, &self.kept.shares.turns).await;
+        let (permit, mut visit) = match visit {
+            Ok(visit) => visit,
             Err(denial) => {
                 exchange.denied(&denial);
                 upload::drain(incoming, asked.first || asked.is_rpc()).await;
+                share::blocked(&denial, &reading, &exchange).await;
                 return finish(exchange, respond::denied(&denial, Some(reading.site), asked.shape), dress);
             }
         };
@@ -146,18 +152,14 @@ where
         let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link), trailers)
             .read_aside(lesson.as_ref().map(|lesson| Rc::clone(&lesson.body)));
         let slot = Rc::default();
-        let way = Way {
-            reading: &reading,
-            facts,
-            upload: &upload,
-            id: &exchange.id,
-            slot: &slot,
-            link: &from.link,
-        };
+        let (id, link) = (&*exchange.id, &from.link);
+        let way = Way { reading: &reading, facts, upload: &upload, id, slot: &slot, link };
         let forward = self.forward(permit, head, incoming, way);
         exchange.handed = self.clock.now();
-        let answered = self.upstream.clone().oneshot(forward).await;
+        let answered = visit.ask(self.upstream.clone(), forward).await;
+        let dead = visit.settle(&answered, &mut exchange);
         let answer = match answered {
+            Ok(answer) if dead => visit.dead(answer, &mut exchange, &asked).await,
             Ok(answer) => answer::permitted(answer, &reading, &mut exchange, &asked, lesson),
             Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
         };

@@ -4,8 +4,11 @@ pub mod allowlist;
 pub mod blocks;
 pub mod browser;
 pub mod headers;
+pub mod pace;
 pub mod rate;
+pub mod share;
 pub mod size;
+pub mod values;
 pub mod verify;
 
 use std::time::Duration;
@@ -64,8 +67,16 @@ pub enum Reason {
     CrossOrigin,
     /// The announced or actual body is over the class's limit.
     BodyTooLarge,
+    /// A value in path or query is none of those that the app file lets pass.
+    ValueNotAllowed,
     /// The client's budget for the class is used up.
     RateLimited,
+    /// The client or its network has asked for too many links that are none.
+    LinksLocked,
+    /// A page of another site embeds a link that nobody has opened lately.
+    LinkEmbedded,
+    /// Downloads of the link go one at a time, and too many wait; or a range of one that the client downloads already.
+    LinkBusy,
 }
 
 impl Reason {
@@ -84,7 +95,11 @@ impl Reason {
             Self::ShareBlocked => "share_blocked",
             Self::CrossOrigin => "cross_origin",
             Self::BodyTooLarge => "body_too_large",
+            Self::ValueNotAllowed => "value_not_allowed",
             Self::RateLimited => "rate_limited",
+            Self::LinksLocked => "links_locked",
+            Self::LinkEmbedded => "link_embedded",
+            Self::LinkBusy => "link_busy",
         }
     }
 
@@ -94,10 +109,15 @@ impl Reason {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotAllowlisted | Self::ShareBlocked => StatusCode::NOT_FOUND,
             Self::TokenBlocked | Self::TokenInvalid | Self::TokenExpired => StatusCode::UNAUTHORIZED,
-            Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer => StatusCode::FORBIDDEN,
+            Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer | Self::LinkEmbedded => {
+                StatusCode::FORBIDDEN
+            }
+            Self::ValueNotAllowed => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             // Not 503: a proxy in front would take the gateway for down, for all of its clients.
-            Self::RateLimited | Self::ClientFull => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited | Self::ClientFull | Self::LinksLocked | Self::LinkBusy => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::routes::RouteIndex;
-use super::{AppDenial, HostPlace, Policy, Route, RouteGuards, Site, SiteHost};
+use super::{AppDenial, HostPlace, Policy, Route, RouteGuards, Site, SiteHost, Turning};
 use crate::config::class::Class;
 use crate::config::path_pattern::PathPattern;
 use crate::config::settings::{self, ClassMap, Observed, Settings};
@@ -18,7 +18,9 @@ use crate::guards::allowlist::Allowlist;
 use crate::guards::browser::Browser;
 use crate::guards::headers::{HeaderSet, Ingredients};
 use crate::guards::rate::Rate;
+use crate::guards::share::Share;
 use crate::guards::size::Size;
+use crate::guards::values::Values;
 use crate::guards::verify::Verify;
 use crate::request::facts::scope_of;
 use crate::stores::kept::Kept;
@@ -71,7 +73,11 @@ fn nowhere(settings: &Settings) -> HeaderSet {
 fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site {
     let limits = &kept.limits;
     let verify = verify_of(site, kept);
-    let guards = ClassMap::from_fn(|class| guards_of(site, class, limits, verify.as_ref()));
+    let share = Arc::new(Share::new(kept, &site.name(), &site.share_guard, &site.app.share.dead));
+    let mut guards = ClassMap::from_fn(|class| guards_of(site, class, limits, verify.as_ref()));
+    for class in [Class::Share, Class::ShareDownload] {
+        guards.get_mut(class).share = Some(Arc::clone(&share));
+    }
     let mut routes: Vec<Route> =
         site.routes.iter().map(|route| own_route(site, route, &guards, limits)).collect();
     routes.extend(site.app.routes.iter().map(|route| Route {
@@ -82,7 +88,8 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         class: route.class,
         upstream: route.port.map_or_else(|| site.upstream.clone(), |port| site.upstream.at_port(port)),
         keep_encoded_slash: false,
-        guards: guards.get(route.class).clone(),
+        turns: turning(site, &route.pattern),
+        guards: with_rate(guards.get(route.class), site, &route.pattern, limits),
         observe: Observed::of(site, route.class, None),
     }));
     routes.push(default_route(site, &guards));
@@ -99,6 +106,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         hosts: site.hosts.iter().map(|host| compile_host(settings, site, host)).collect(),
         denials: denials.collect(),
         replace: site.app.replace.clone(),
+        bounds: site.app.bounds.iter().map(|bound| [bound.clone(), bound.to_lowercase()]).collect(),
         index: RouteIndex::new(&routes),
         routes,
     }
@@ -138,8 +146,34 @@ fn guards_of(
         verify: verify.cloned(),
         browser: Browser::of(class),
         size: Size::new(*site.body.get(class)),
+        values: Values,
         rate: rate.map(|rate| Arc::new(Rate::new(limits, &name, rate))),
+        share: None,
     }
+}
+
+/// How requests for one link take turns on a route: what the app file says of its pattern, also where the site has a route
+/// of its own for it.
+fn turning(site: &settings::Site, pattern: &PathPattern) -> Option<Turning> {
+    let share = &site.app.share;
+    let named = share.one_at_a_time.contains(pattern);
+    named.then_some(Turning { until_end: share.until_end, ranges_count: share.ranges_count })
+}
+
+/// The guards of a class, with the rate that the app file gives this pattern.
+fn with_rate(
+    guards: &RouteGuards,
+    site: &settings::Site,
+    pattern: &PathPattern,
+    limits: &Arc<Limits>,
+) -> RouteGuards {
+    let mut guards = guards.clone();
+    let of_app = site.app.routes.iter().find(|route| route.pattern == *pattern);
+    if let Some(rate) = of_app.and_then(|route| route.rate) {
+        let name = format!("{}{pattern}", site.name());
+        guards.rate = Some(Arc::new(Rate::new(limits, &name, rate)));
+    }
+    guards
 }
 
 fn own_route(
@@ -148,7 +182,7 @@ fn own_route(
     guards: &ClassMap<RouteGuards>,
     limits: &Arc<Limits>,
 ) -> Route {
-    let mut guards = guards.get(route.class).clone();
+    let mut guards = with_rate(guards.get(route.class), site, &route.pattern, limits);
     let rate = site.rate.iter().find(|(of, _)| *of == route.class).map(|(_, rate)| *rate);
     if let (true, Some(rate)) = (route.observe.rate, rate) {
         // What is only counted here must not spend what is enforced elsewhere.
@@ -163,6 +197,7 @@ fn own_route(
         class: route.class,
         upstream: route.upstream.clone().unwrap_or_else(|| site.upstream.clone()),
         keep_encoded_slash: route.keep_encoded_slash,
+        turns: turning(site, &route.pattern),
         guards,
         observe: Observed::of(site, route.class, Some(route)),
     }
@@ -178,6 +213,7 @@ fn default_route(site: &settings::Site, guards: &ClassMap<RouteGuards>) -> Route
         class: site.app.default_class,
         upstream: site.upstream.clone(),
         keep_encoded_slash: false,
+        turns: None,
         guards: guards.get(site.app.default_class).clone(),
         observe: Observed::of(site, site.app.default_class, None),
     }

@@ -18,6 +18,7 @@ pub use compile::compile;
 pub use routes::Found;
 
 use crate::config::app::{Login, Tokens};
+use crate::config::bound::Bound;
 use crate::config::class::Class;
 use crate::config::path_pattern::PathPattern;
 use crate::config::settings::{ClassMap, Observed, Settings, Upstream};
@@ -26,8 +27,11 @@ use crate::guards::allowlist::Allowlist;
 use crate::guards::browser::Browser;
 use crate::guards::headers::HeaderSet;
 use crate::guards::rate::Rate;
+use crate::guards::share::Share;
 use crate::guards::size::Size;
+use crate::guards::values::Values;
 use crate::guards::verify::Verify;
+use crate::request::path::PathViews;
 use crate::request::target::Host;
 
 /// The snapshot. Everything a request needs, nothing that changes.
@@ -75,6 +79,8 @@ pub struct Site {
     pub denials: HashMap<StatusCode, AppDenial>,
     /// Answers of the application that are replaced, by class and status.
     pub replace: Vec<(Class, StatusCode)>,
+    /// Which values pass, and the same for folded paths.
+    pub bounds: Vec<[Bound; 2]>,
     /// Its routes; the last one matches everything.
     pub routes: Vec<Route>,
     index: routes::RouteIndex,
@@ -84,6 +90,14 @@ impl Site {
     /// Whether the application's own answer of this status is kept from the client.
     pub fn replaces(&self, class: Class, status: StatusCode) -> bool {
         self.replace.contains(&(class, status))
+    }
+
+    /// Whether a value of the request is none of those that the app file lets pass, in the path that is forwarded or in any
+    /// that a forgiving router may take it for.
+    pub fn has_odd_value(&self, path: &PathViews) -> bool {
+        self.bounds.iter().any(|[plain, folded]| {
+            !plain.lets_pass(path.normal(), path.query()) || !folded.lets_pass(path.folded(), path.query())
+        })
     }
 }
 
@@ -124,10 +138,21 @@ pub struct Route {
     pub upstream: Upstream,
     /// `%2F` passes.
     pub keep_encoded_slash: bool,
+    /// How requests for one link take turns, where the app file says that they do.
+    pub turns: Option<Turning>,
     /// Who judges.
     pub guards: RouteGuards,
     /// Which of them only observe.
     pub observe: Observed,
+}
+
+/// How requests for one link take turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turning {
+    /// The turn ends with the last byte of the answer, not with its head.
+    pub until_end: bool,
+    /// Each request for a range counts as a download.
+    pub ranges_count: bool,
 }
 
 /// The guards of a route; their order is in `gateway::decide`. (Blocks outlive policies and are not among them.)
@@ -141,8 +166,12 @@ pub struct RouteGuards {
     pub browser: Browser,
     /// How large a body may be.
     pub size: Size,
+    /// Which values pass.
+    pub values: Values,
     /// How often.
     pub rate: Option<Arc<Rate>>,
+    /// How often a share link may be none; of classes `share` and `share_download`.
+    pub share: Option<Arc<Share>>,
 }
 
 impl Policy {

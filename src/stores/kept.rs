@@ -9,6 +9,7 @@ use super::keys::KeyRings;
 use super::limits::Limits;
 use super::marks::Marks;
 use super::seal::Seal;
+use super::shares::Shares;
 
 /// The stores that guards and the request's way share.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct Kept {
     pub accounts: Arc<Accounts>,
     /// Seals what browsers keep for us.
     pub seal: Arc<Seal>,
+    /// Share links: alive, tried, being downloaded.
+    pub shares: Arc<Shares>,
 }
 
 impl Kept {
@@ -38,6 +41,7 @@ impl Kept {
             marks: Arc::new(Marks::new(keys)),
             accounts: Arc::default(),
             seal: Arc::new(Seal::new(&[])),
+            shares: Arc::default(),
         }
     }
 }

@@ -14,5 +14,7 @@ pub mod marks;
 pub mod places;
 pub mod recent;
 pub mod seal;
+pub mod shares;
 pub mod streams;
+pub mod turns;
 pub mod verified;

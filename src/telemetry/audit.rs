@@ -1,4 +1,4 @@
-//! The audit log: every block, unblock, reload and hole in an allowlist, with who, what, why and when.
+//! The audit log: every block, unblock, lockout, reload and hole in an allowlist, with who, what, why and when.
 //!
 //! One JSON object a line, synced before the person who gave the order is answered. The file is opened for each line,
 //! so that whoever rotates it need tell nobody.
@@ -25,7 +25,7 @@ pub struct Audit {
 /// One line of the audit log.
 #[derive(Debug, Serialize)]
 pub struct Entry<'a, T> {
-    /// What was done: `block`, `unblock`, `reload`, `allow`.
+    /// What was done: `block`, `unblock`, `reload`, `allow`, `lockout`.
     pub action: &'static str,
     /// Who gave the order.
     pub by: &'a str,

@@ -11,6 +11,7 @@ mod hosts;
 mod listen;
 mod login;
 mod route;
+mod share;
 mod site;
 mod sketch;
 mod table;

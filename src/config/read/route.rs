@@ -75,11 +75,11 @@ fn observed(table: &mut Table<'_>, class: Option<Class>) -> Observed {
             guard.wrong(ValueError {
                 message: format!("`{}` always enforces: {why}", guard.text().unwrap_or_default()),
                 help:
-                    "remove it; what may observe is verify, browser, size, rate, and the allowlist of an open class"
+                    "remove it; what may observe is verify, browser, size, values, rate, share, and the allowlist of an open class"
                         .into(),
             });
         };
-        let words = ["allowlist", "verify", "browser", "size", "rate", "blocks", "malformed"];
+        let words = ["allowlist", "verify", "browser", "size", "values", "rate", "share", "blocks", "malformed"];
         let words = words.map(|word| (word, word));
         match guard.choice(&words) {
             Some("allowlist") => match class.filter(|class| class.restricts()) {
@@ -89,7 +89,9 @@ fn observed(table: &mut Table<'_>, class: Option<Class>) -> Observed {
             Some("verify") => found.verify = true,
             Some("browser") => found.browser = true,
             Some("size") => found.size = true,
+            Some("values") => found.values = true,
             Some("rate") => found.rate = true,
+            Some("share") => found.share = true,
             Some("blocks") => always("an operator's block holds everywhere"),
             Some("malformed") => always("what can be understood in two ways cannot be judged"),
             _ => {}

@@ -7,7 +7,7 @@ use super::gateway::Bodies;
 use super::hosts::Hosts;
 use super::listen::Public;
 use super::upstream_tls::Trust;
-use super::{Keys, Table, Value, app, headers, nearest, route, tokens, upstream};
+use super::{Keys, Table, Value, app, headers, nearest, route, share, tokens, upstream};
 use crate::config::app::App;
 use crate::config::class::Class;
 use crate::config::defaults;
@@ -37,6 +37,7 @@ pub(super) fn site(
     let observe = table.choice("mode", &modes).unwrap_or(false);
     let only_from = only_from(&table.section("only_from"));
     let own_rates = rates(&table.section("rate"));
+    let share_guard = share::rules(table.section("share_guard"));
     let mut limits = table.section("limits");
     let bodies = Bodies::read(&mut limits);
     limits.finish();
@@ -69,6 +70,7 @@ pub(super) fn site(
     Some(Site {
         rate: merged_rates(own_rates, &app),
         body: merged_bodies(bodies, around.bodies, &app),
+        share_guard,
         token_lifetime: tokens.lifetime.unwrap_or(app.tokens.lifetime),
         refresh_lifetime: tokens.refresh_lifetime.unwrap_or(app.tokens.refresh_lifetime),
         hosts,
@@ -101,7 +103,6 @@ fn warn_of_grpc(table: &Table<'_>, upstream: Option<&Upstream>, routes: &[SiteRo
 fn not_yet(table: &mut Table<'_>) {
     table.later("download_host", "downloads stay on the site's own host, under the app file's policy");
     table.later("login_guard", "`site.rate.login` limits the tries of each client");
-    table.later("share_guard", "`site.rate.share` limits the requests of each client");
 }
 
 fn hosts(table: &mut Table<'_>, seen: &mut Hosts) -> Vec<HostPattern> {
@@ -165,7 +166,11 @@ fn rates(table: &Table<'_>) -> Vec<(Class, Rate)> {
 
 /// Reads `CLASS = { refill = …, burst = … }`.
 pub(super) fn rate_entry(word: &str, value: &Value<'_>) -> Option<(Class, Rate)> {
-    let class = class_of_key(word, value);
+    class_of_key(word, value).zip(rate(value))
+}
+
+/// Reads `{ refill = …, burst = … }`.
+pub(super) fn rate(value: &Value<'_>) -> Option<Rate> {
     let mut table = value.table()?;
     let refill = table.parse("refill", parse_refill);
     let burst = table.number::<u32>("burst");
@@ -178,7 +183,7 @@ pub(super) fn rate_entry(word: &str, value: &Value<'_>) -> Option<(Class, Rate)>
         }
     }
     table.finish();
-    Some((class?, Rate { refill: refill?, burst: burst.and_then(NonZeroU32::new)? }))
+    Some(Rate { refill: refill?, burst: burst.and_then(NonZeroU32::new)? })
 }
 
 /// A class as the key of an entry.

@@ -29,6 +29,8 @@ fn facts(credentials: Vec<Credential>) -> Facts {
         rehearsal: false,
         origin: crate::request::facts::Origin::Absent,
         runs_as_code: false,
+        embedded: false,
+        odd_value: false,
         ends: None,
     }
 }
