@@ -1,6 +1,7 @@
 //! Which values of a request pass: `[[limit]]` of an app file.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
@@ -104,6 +105,15 @@ fn number(text: &str, least: u32, most: u32) -> Option<&str> {
     number.parse::<u32>().is_ok_and(|number| plain && (least..=most).contains(&number)).then_some(rest)
 }
 
+impl fmt::Display for ValuePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|piece| match piece {
+            Piece::Text(text) => f.write_str(text),
+            Piece::Number { least, most } => write!(f, "{{{least}..{most}}}"),
+        })
+    }
+}
+
 impl FromStr for ValuePattern {
     type Err = ValueError;
 
@@ -167,6 +177,7 @@ mod tests {
         ] {
             let parsed: ValuePattern = pattern.parse().unwrap();
             assert_eq!(parsed.matches(value), passes, "{pattern} on {value}");
+            assert_eq!(parsed.to_string(), pattern);
         }
         for text in ["{", "{1}", "{2..1}", "{a..b}", "x}", "{1..2}{1..2}", "{1..2}3", "{-1..2}"] {
             assert!(text.parse::<ValuePattern>().is_err(), "{text}");

@@ -4,6 +4,7 @@ pub mod app;
 pub mod bound;
 pub mod cases;
 pub mod class;
+mod class_map;
 pub mod defaults;
 pub mod keys;
 pub mod path_pattern;

@@ -9,6 +9,7 @@
 pub mod frames;
 pub mod gate;
 pub mod http2;
+pub mod keepstack;
 pub mod raw;
 pub mod strict;
 pub mod tokens;
