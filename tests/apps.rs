@@ -506,7 +506,8 @@ fn the_reference_of_app_files_holds_and_names_every_key() {
         let found = own_app(&text.replacen(place, &format!("\nqqqqqqqq = 1\n{place}"), 1)).unwrap_err();
         let keys = found.0[0].help.strip_prefix("known here: ").unwrap();
         for key in keys.split(", ") {
-            let there = ["\n{} = ", "\n[{}", "\n[[{}"].iter().any(|form| text.contains(&form.replace("{}", key)));
+            let there =
+                ["\n{} = ", "\n[{}", "\n[[{}"].iter().any(|form| text.contains(&form.replace("{}", key)));
             assert!(there, "{section} {key} is not in config/app.toml");
         }
     }

@@ -94,7 +94,11 @@ fn each_mistake_of_a_site_is_told_at_its_place() {
         ("[site.share_guard]\nmisses = 0", "0 is out of range", (7, 10)),
         ("[site.share_guard]\nmiss = 1", "`miss` is no key", (7, 1)),
         ("[site.share_guard]\nper = \"0s\"", "no time at all", (7, 7)),
-        ("[site.share_guard]\nlockout_first = \"2h\"\nlockout_most = \"1h\"", "is shorter than `lockout_first`", (8, 16)),
+        (
+            "[site.share_guard]\nlockout_first = \"2h\"\nlockout_most = \"1h\"",
+            "is shorter than `lockout_first`",
+            (8, 16),
+        ),
         ("[site.tokens]\nverify = { key_file = \"k\" }", "/etc/portcullis/k cannot be read", (7, 23)),
         ("[site.tokens]\nverify = {}", "`verify` wants one of `key_file` and `jwks`", (7, 10)),
         ("[site.tokens]\nverify = { jwks = \"http://id.example/\" }", "could be anybody's", (7, 19)),

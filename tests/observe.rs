@@ -276,7 +276,7 @@ fn what_always_enforces_cannot_be_named_and_the_config_says_why() {
     ] {
         let told = check(class, guard).unwrap_err();
         assert!(told.contains("always enforces") && told.contains(why), "{told}");
-        assert!(told.contains("what may observe is verify, browser, size, rate"), "{told}");
+        assert!(told.contains("what may observe is verify, browser, size, values, rate, share"), "{told}");
     }
     let told = check("api", "rat").unwrap_err();
     assert!(told.contains("`rat` is not known") && told.contains("did you mean `rate`?"), "{told}");

@@ -26,9 +26,11 @@ fn application(request: &Request) -> Vec<u8> {
         _ if token.starts_with("alive") => answer("200 OK", "Content-Type: text/html\r\n", "a picture"),
         "viewonly" => answer("403 Forbidden", "", r#"{"detail":"Download not permitted"}"#),
         "expired" => answer("410 Gone", "ETag: \"410\"\r\n", r#"{"detail":"Link expired"}"#),
-        "usedup" => {
-            answer("410 Gone", "Set-Cookie: why=limit\r\nVary: Cookie\r\n", r#"{"detail":"Download limit reached"}"#)
-        }
+        "usedup" => answer(
+            "410 Gone",
+            "Set-Cookie: why=limit\r\nVary: Cookie\r\n",
+            r#"{"detail":"Download limit reached"}"#,
+        ),
         "slow" => {
             std::thread::sleep(Duration::from_millis(60));
             answer("404 Not Found", "", "{}")
@@ -52,8 +54,10 @@ impl Visitor {
     }
 
     async fn ask_with(&mut self, from: &str, path: &str, lines: &str) -> Answer {
-        let head =
-            format!("GET {path} HTTP/1.1\r\nHost: {HOST}:{}\r\nX-Forwarded-For: {from}\r\n{lines}\r\n", self.1);
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: {HOST}:{}\r\nX-Forwarded-For: {from}\r\n{lines}\r\n",
+            self.1
+        );
         raw::ask(&mut self.0, head.as_bytes()).await
     }
 
@@ -85,7 +89,11 @@ async fn guessing_ends_and_links_that_are_alive_stay_open_to_everybody() {
     let locked = visitor.ask("192.0.2.1", "/s/alive3").await;
     let wait: u64 = locked.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=30).contains(&wait), "{wait}");
-    assert_eq!((locked.status, locked.text().contains("Try again later")), (429, true), "as the application says it");
+    assert_eq!(
+        (locked.status, locked.text().contains("Try again later")),
+        (429, true),
+        "as the application says it"
+    );
     for link in ["/s/alive1", "/s/alive2/preview"] {
         assert_eq!(visitor.ask("192.0.2.1", link).await.status, 200, "{link} has answered lately");
     }
@@ -121,7 +129,11 @@ async fn a_dead_link_in_an_offices_chat_locks_nobody_out() {
         assert_eq!(visitor.ask(&desk, "/s/expired").await.status, 404, "{desk}");
     }
     for _ in 0..30 {
-        assert_eq!(visitor.ask("192.0.2.7", "/s/expired").await.status, 404, "nor one who tries again and again");
+        assert_eq!(
+            visitor.ask("192.0.2.7", "/s/expired").await.status,
+            404,
+            "nor one who tries again and again"
+        );
     }
     assert_eq!(visitor.guesses("192.0.2.7", 0..40).await, 19, "it has cost one");
 }
@@ -132,7 +144,8 @@ async fn a_forum_page_full_of_pictures_of_guessed_links_costs_its_readers_nothin
     let gate = gate("[site.share_guard]\nper = \"10h\"\n", &upstream);
     let mut visitor = Visitor::of(&gate).await;
     for dest in ["image", "iframe", "empty", "video"] {
-        let lines = format!("Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: {dest}\r\n");
+        let lines =
+            format!("Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: {dest}\r\n");
         for link in 0..10 {
             let answer = visitor.ask_with("192.0.2.1", &format!("/s/{dest}{link}/file"), &lines).await;
             assert_eq!(answer.status, 403);
@@ -143,7 +156,11 @@ async fn a_forum_page_full_of_pictures_of_guessed_links_costs_its_readers_nothin
     assert_eq!(upstream.requests().len(), 0, "the application hears of none");
     // A share page in a sandbox is foreign to its own picture, as browsers see it.
     let link = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
-    assert_eq!(visitor.ask_with("192.0.2.1", "/s/alive", link).await.status, 200, "who follows a link gets in");
+    assert_eq!(
+        visitor.ask_with("192.0.2.1", "/s/alive", link).await.status,
+        200,
+        "who follows a link gets in"
+    );
     let picture = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n";
     assert_eq!(visitor.ask_with("192.0.2.1", "/s/alive/preview", picture).await.status, 200);
     assert_eq!(visitor.guesses("192.0.2.1", 0..40).await, 20, "the budget is whole");
@@ -213,8 +230,13 @@ async fn no_log_has_the_link_and_the_audit_log_has_the_lockout() {
     assert!(wait_until(LIMIT, || gate.log().contains("links_locked")));
     let denials = gate.cli(["denials", "--json"]);
     let denials = String::from_utf8_lossy(&denials.stdout).into_owned();
-    assert!(denials.contains("links_locked") && denials.contains("share_guard"), "cause and remedy: {denials}");
-    for (log, text) in [("audit", audit), ("access", gate.log()), ("process", gate.errors()), ("denials", denials)] {
+    assert!(
+        denials.contains("links_locked") && denials.contains("share_guard"),
+        "cause and remedy: {denials}"
+    );
+    for (log, text) in
+        [("audit", audit), ("access", gate.log()), ("process", gate.errors()), ("denials", denials)]
+    {
         assert!(!text.contains("guess"), "{log}: {text}");
     }
 }
@@ -291,7 +313,10 @@ async fn ranges_that_a_client_asks_for_at_once_count_as_one_and_a_resumed_downlo
     let keepstack = Keepstack::start(9, false);
     let gate = Gate::start("", keepstack.upstream.address);
     let count = || keepstack.count.load(std::sync::atomic::Ordering::SeqCst);
-    let head = format!("GET /s/slow/file HTTP/1.1\r\nHost: {HOST}:{}\r\nRange: bytes=0-9\r\n\r\n", gate.https.port());
+    let head = format!(
+        "GET /s/slow/file HTTP/1.1\r\nHost: {HOST}:{}\r\nRange: bytes=0-9\r\n\r\n",
+        gate.https.port()
+    );
     let mut first = gate.connect().await;
     first.write_all(head.as_bytes()).await.unwrap();
     first.flush().await.unwrap();
@@ -355,7 +380,9 @@ async fn one_line_closes_previews_and_another_opens_the_catalogue_and_share_page
     let upstream = Upstream::by_request(application);
     let closed = gate("[site.only_from]\npreview = [\"10.0.0.0/8\"]\n", &upstream);
     let mut visitor = Visitor::of(&closed).await;
-    for path in ["/api/assets/u/thumb", "/api/assets/u/preview", "/oai?verb=ListRecords", "/iiif/3/u/info.json"] {
+    for path in
+        ["/api/assets/u/thumb", "/api/assets/u/preview", "/oai?verb=ListRecords", "/iiif/3/u/info.json"]
+    {
         let answer = visitor.ask("192.0.2.1", path).await;
         assert_eq!((answer.status, answer.text().as_str()), (404, r#"{"detail":"Not Found"}"#), "{path}");
     }

@@ -30,7 +30,7 @@ pub(super) fn write(site: &Site, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "  in turn     {} (one at a time for a link{ranges})", routes.join(", "))?;
     }
     for bound in &site.app.bounds {
-        writeln!(out, "  values      {}: {} is {}", bound.pattern, place(bound), values(bound).join(", "))?;
+        writeln!(out, "  values      {}: {} is {}", bound.pattern, place(bound), values(bound).join(" | "))?;
     }
     Ok(())
 }
@@ -52,7 +52,7 @@ pub(super) fn json(site: &Site) -> Value {
         "until_end": share.until_end,
         "ranges_count": share.ranges_count,
     });
-    has_shares(site).then_some(guard).unwrap_or_default()
+    if has_shares(site) { guard } else { Value::Null }
 }
 
 /// The bounds for `--json`.

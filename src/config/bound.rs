@@ -120,15 +120,17 @@ impl FromStr for ValuePattern {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let wrong = |why: &str| ValueError {
             message: format!("`{text}` is no value: {why}"),
-            help: "write text in which `{1..4000}` stands for a whole number, e.g. \"{1..4000},{1..4000}\"".into(),
+            help: "write text in which `{1..4000}` stands for a whole number, e.g. \"{1..4000},{1..4000}\""
+                .into(),
         };
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {
             let (range, behind) = after.split_once('}').ok_or_else(|| wrong("a `{` is not closed"))?;
             let ends = range.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-            let (least, most) =
-                ends.filter(|(least, most)| least <= most).ok_or_else(|| wrong("in braces stands a range"))?;
+            let (least, most) = ends
+                .filter(|(least, most)| least <= most)
+                .ok_or_else(|| wrong("in braces stands a range"))?;
             if behind.starts_with(|c: char| c.is_ascii_digit() || c == '{') {
                 return Err(wrong("where the number ends cannot be told"));
             }

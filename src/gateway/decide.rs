@@ -54,7 +54,8 @@ pub fn decide(
     on: &mut impl FnMut(&'static str, &Verdict),
 ) -> Result<Permit, Denial> {
     // No `..` here: a new guard does not compile until it has been given its place.
-    let RouteGuards { allowlist: networks, verify: tokens, browser, size, values, rate, share: links } = &route.guards;
+    let RouteGuards { allowlist: networks, verify: tokens, browser, size, values, rate, share: links } =
+        &route.guards;
     let observe = route.observe;
     // Cheapest, and hides the endpoint. Where a class is closed by default it enforces always, as the blocks do.
     let reached = allowlist::check(networks.as_ref(), index, cx);

@@ -83,7 +83,11 @@ impl<'a> Visit<'a> {
             };
             if visit.turn.is_none() {
                 visit.settle_as(StatusCode::TOO_MANY_REQUESTS, reading.facts.now);
-                return Err(Denial { guard: share::NAME, reason: Reason::LinkBusy, retry_after: Some(AGAIN) });
+                return Err(Denial {
+                    guard: share::NAME,
+                    reason: Reason::LinkBusy,
+                    retry_after: Some(AGAIN),
+                });
             }
         }
         Ok((permit, visit))
@@ -112,7 +116,11 @@ impl<'a> Visit<'a> {
     }
 
     /// Settles what was charged; whether the application has said that there is no such link.
-    pub fn settle(&mut self, answered: &Result<Response<Body>, ForwardError>, exchange: &mut Exchange) -> bool {
+    pub fn settle(
+        &mut self,
+        answered: &Result<Response<Body>, ForwardError>,
+        exchange: &mut Exchange,
+    ) -> bool {
         let status = answered.as_ref().map_or(StatusCode::BAD_GATEWAY, Response::status);
         self.settle_as(status, exchange.now());
         exchange.held = self.held.take();
@@ -120,7 +128,12 @@ impl<'a> Visit<'a> {
     }
 
     /// In place of the application's answer for a link that is none: the one that a blocked link gets too.
-    pub async fn dead(self, answer: Response<Body>, exchange: &mut Exchange, asked: &Asked) -> Response<Body> {
+    pub async fn dead(
+        self,
+        answer: Response<Body>,
+        exchange: &mut Exchange,
+        asked: &Asked,
+    ) -> Response<Body> {
         drop(answer);
         exchange.upstream_answered();
         if let Some(share) = self.share {

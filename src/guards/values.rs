@@ -28,7 +28,9 @@ mod tests {
     #[test]
     fn a_value_that_is_not_allowed_is_refused() {
         let facts = Facts { odd_value: true, ..Facts::example() };
-        assert!(matches!(Values.check(&facts), Verdict::Deny(denial) if denial.reason == Reason::ValueNotAllowed));
+        assert!(
+            matches!(Values.check(&facts), Verdict::Deny(denial) if denial.reason == Reason::ValueNotAllowed)
+        );
         assert_eq!(Values.check(&Facts::example()), Verdict::Pass);
     }
 }

@@ -88,6 +88,9 @@ mod tests {
         assert_eq!(line, r#"{"site":"a","who":"2001:db8:1::/48","seconds":30}"#);
         assert_eq!(shares.take_lockouts(), (vec![], 0));
         assert_eq!(client.to_string(), "2001:db8:1:2::/64");
-        assert_eq!(networks("192.0.2.7".parse().unwrap()).map(|one| one.to_string()), ["192.0.2.7/32", "192.0.2.0/24"]);
+        assert_eq!(
+            networks("192.0.2.7".parse().unwrap()).map(|one| one.to_string()),
+            ["192.0.2.7/32", "192.0.2.0/24"]
+        );
     }
 }

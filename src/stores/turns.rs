@@ -167,7 +167,8 @@ mod tests {
         runtime().block_on(async {
             let first = turns.stand(AT, 1, true).unwrap().turn().await.unwrap();
             assert!(turns.stand(AT, 1, true).is_none(), "a second range of the same client");
-            let waiting = tokio::time::timeout(std::time::Duration::ZERO, turns.stand(AT, 2, true).unwrap().turn());
+            let waiting =
+                tokio::time::timeout(std::time::Duration::ZERO, turns.stand(AT, 2, true).unwrap().turn());
             assert!(waiting.await.is_err(), "it is not its turn");
             let running = first.give_on();
             let second = turns.stand(AT, 2, true).unwrap().turn().await.unwrap();

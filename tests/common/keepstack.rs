@@ -45,18 +45,17 @@ fn answer(session: &mut Session, request: &Request, count: &AtomicU32, (max, los
     let seen = count.load(SeqCst);
     if seen >= max {
         let body = r#"{"detail":"Download limit reached"}"#;
-        return session.send(
-            format!("HTTP/1.1 410 Gone\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes(),
-        );
+        return session
+            .send(format!("HTTP/1.1 410 Gone\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
     }
     sleep(MOMENT);
     match lossy {
         true => count.store(seen + 1, SeqCst),
         false => drop(count.fetch_add(1, SeqCst)),
     }
-    let from = request.header("range").and_then(|range| {
-        range.strip_prefix("bytes=")?.split('-').next()?.parse::<usize>().ok()
-    });
+    let from = request
+        .header("range")
+        .and_then(|range| range.strip_prefix("bytes=")?.split('-').next()?.parse::<usize>().ok());
     let head = match from {
         Some(from) => format!(
             "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{}/{}\r\nContent-Length: {}\r\n",
@@ -68,7 +67,9 @@ fn answer(session: &mut Session, request: &Request, count: &AtomicU32, (max, los
     };
     let body = &FILE[from.unwrap_or(0)..];
     let (first, second) = body.split_at(body.len() / 2);
-    if !session.send(format!("{head}Accept-Ranges: bytes\r\nETag: \"x\"\r\n\r\n").as_bytes()) || !session.send(first) {
+    if !session.send(format!("{head}Accept-Ranges: bytes\r\nETag: \"x\"\r\n\r\n").as_bytes())
+        || !session.send(first)
+    {
         return false;
     }
     if path.contains("slow") {

@@ -79,7 +79,8 @@ fn observed(table: &mut Table<'_>, class: Option<Class>) -> Observed {
                         .into(),
             });
         };
-        let words = ["allowlist", "verify", "browser", "size", "values", "rate", "share", "blocks", "malformed"];
+        let words =
+            ["allowlist", "verify", "browser", "size", "values", "rate", "share", "blocks", "malformed"];
         let words = words.map(|word| (word, word));
         match guard.choice(&words) {
             Some("allowlist") => match class.filter(|class| class.restricts()) {

@@ -18,7 +18,10 @@ pub(super) fn rules(mut table: Table<'_>) -> ShareRules {
     let default = ShareRules::default();
     let rules = ShareRules {
         misses: table.number("misses").and_then(NonZeroU32::new).unwrap_or(default.misses),
-        network_misses: table.number("network_misses").and_then(NonZeroU32::new).unwrap_or(default.network_misses),
+        network_misses: table
+            .number("network_misses")
+            .and_then(NonZeroU32::new)
+            .unwrap_or(default.network_misses),
         per: table.parse("per", parse_duration).unwrap_or(default.per),
         lockout_first: table.parse("lockout_first", parse_duration).unwrap_or(default.lockout_first),
         lockout_most: table.parse("lockout_most", parse_duration).unwrap_or(default.lockout_most),
@@ -35,7 +38,11 @@ pub(super) fn rules(mut table: Table<'_>) -> ShareRules {
         wrong("lockout_first", "a lockout of no time is none", "write e.g. lockout_first = \"30s\"");
     }
     if rules.lockout_most < rules.lockout_first {
-        wrong("lockout_most", "it is shorter than `lockout_first`, the first one", "write e.g. lockout_most = \"1h\"");
+        wrong(
+            "lockout_most",
+            "it is shorter than `lockout_first`, the first one",
+            "write e.g. lockout_most = \"1h\"",
+        );
     }
     table.finish();
     rules
