@@ -48,7 +48,8 @@ fn answer(session: &mut Session, request: &Request, count: &AtomicU32, (max, los
         return session
             .send(format!("HTTP/1.1 410 Gone\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
     }
-    sleep(MOMENT);
+    // One that dawdles writes long after what came later has been written.
+    sleep(if request.target.contains("dawdle") { MOMENT * 10 } else { MOMENT });
     match lossy {
         true => count.store(seen + 1, SeqCst),
         false => drop(count.fetch_add(1, SeqCst)),
