@@ -1,4 +1,4 @@
-//! A table by class.
+//! One value for each class.
 
 use super::class::Class;
 

@@ -129,7 +129,7 @@ where
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
         let mut live = self.streams.register(Rc::clone(&facts), Rc::clone(&from.kill));
         let judged = self.judge(&mut exchange, &*from.link, &reading);
-        let visit = Visit::begin(judged, &reading, &mut head.headers, &self.kept.shares.turns).await;
+        let visit = Visit::begin(judged, &reading, &mut head.headers, &self.kept.shares.lines).await;
         let (permit, mut visit) = match visit {
             Ok(visit) => visit,
             Err(denial) => {

@@ -1,7 +1,7 @@
 //! A request for a share link beyond the guards: its turn at the application, what the answer means for the share guard,
 //! and that links which are none all look and last the same.
 //!
-//! **Turns.** An application that reads its count of downloads, and writes it a moment later, gives one too many to those
+//! **Lines.** An application that reads its count of downloads, and writes it a moment later, gives one too many to those
 //! who come in that moment. Where the app file says so, requests for one link go to it one at a time, over all workers. A
 //! client that leaves does not free the turn: the application counts on, and is waited for.
 //!
@@ -29,7 +29,7 @@ use crate::guards::{Denial, Reason};
 use crate::policy::{Site, Turning};
 use crate::request::body::Body;
 use crate::request::client::Client;
-use crate::stores::turns::{Place, Turn, Turns};
+use crate::stores::lines::{Lines, Place, Turn};
 
 /// Longest wait for a turn; shorter than people wait for a download to begin.
 const WAIT: Duration = Duration::from_secs(10);
@@ -64,18 +64,18 @@ impl<'a> Visit<'a> {
         judged: Result<Permit, Denial>,
         reading: &Reading<'a>,
         headers: &mut HeaderMap,
-        turns: &Arc<Turns>,
+        lines: &Arc<Lines>,
     ) -> Result<(Permit, Self), Denial> {
         let mut permit = judged?;
         let route = reading.found.route;
         let share = route.guards.share.as_deref();
         let charged = permit.charged();
         let mut visit = Self { site: reading.site, share, charged, turning: None, turn: None, held: None };
-        visit.turning = route.turns.filter(|_| !route.observe.share);
+        visit.turning = route.lines.filter(|_| !route.observe.share);
         if let (Some(turning), Some(link)) = (visit.turning, reading.facts.share) {
             let only_once = turning.ranges_count && part_of(headers);
             let at = (reading.site.scopes.first().copied().unwrap_or_default(), link);
-            let place = turns.stand(at, one(reading.facts.client), only_once);
+            let place = lines.stand(at, one(reading.facts.client), only_once);
             visit.turn = match place {
                 // Boxed: few requests wait, and all would carry the room for it.
                 Some(place) => Box::pin(tokio::time::timeout(WAIT, place.turn())).await.ok().flatten(),

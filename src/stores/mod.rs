@@ -16,5 +16,5 @@ pub mod recent;
 pub mod seal;
 pub mod shares;
 pub mod streams;
-pub mod turns;
+pub mod lines;
 pub mod verified;

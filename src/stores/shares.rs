@@ -7,8 +7,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::lines::Lines;
 use super::marks::Marks;
-use super::turns::Turns;
 
 /// Links, and pairs of link and client, that are remembered: 1 MiB each.
 const LINKS: usize = 65_536;
@@ -25,7 +25,7 @@ pub struct Shares {
     /// ends first is forgotten: that link costs its client once more.
     pub tried: Marks,
     /// One download of a link at a time.
-    pub turns: Arc<Turns>,
+    pub lines: Arc<Lines>,
     lockouts: Mutex<(Vec<Lockout>, u64)>,
 }
 
@@ -43,7 +43,7 @@ pub struct Lockout {
 impl Default for Shares {
     fn default() -> Self {
         let lockouts = Mutex::default();
-        Self { alive: Marks::new(LINKS), tried: Marks::new(LINKS), turns: Arc::default(), lockouts }
+        Self { alive: Marks::new(LINKS), tried: Marks::new(LINKS), lines: Arc::default(), lockouts }
     }
 }
 

@@ -21,7 +21,7 @@ pub type At = (u64, Key);
 
 /// All lines.
 #[derive(Debug, Default)]
-pub struct Turns(Mutex<HashMap<At, Line>>);
+pub struct Lines(Mutex<HashMap<At, Line>>);
 
 #[derive(Debug)]
 struct Line {
@@ -34,7 +34,7 @@ struct Line {
 /// A place in a line, later that of a download that runs; given back when dropped.
 #[derive(Debug)]
 pub struct Place {
-    turns: Arc<Turns>,
+    lines: Arc<Lines>,
     at: At,
     client: u128,
     waits: bool,
@@ -47,7 +47,7 @@ pub struct Turn {
     place: Place,
 }
 
-impl Turns {
+impl Lines {
     /// Stands in line. `None`: there are too many lines, this one is too long, or the client stands in it already and
     /// `only_once` says that this is one too many.
     pub fn stand(self: &Arc<Self>, at: At, client: u128, only_once: bool) -> Option<Place> {
@@ -66,7 +66,7 @@ impl Turns {
             return None;
         }
         drop(lines);
-        Some(Place { turns: Arc::clone(self), at, client, waits: true })
+        Some(Place { lines: Arc::clone(self), at, client, waits: true })
     }
 
     /// How many links have a line.
@@ -87,7 +87,7 @@ impl Turns {
 impl Place {
     /// Waits for the turn, first come first served. Who stops waiting loses the place.
     pub async fn turn(self) -> Option<Turn> {
-        let turn = self.turns.lines().get(&self.at).map(|line| Arc::clone(&line.turn))?;
+        let turn = self.lines.lines().get(&self.at).map(|line| Arc::clone(&line.turn))?;
         let turn = turn.acquire_owned().await.ok()?;
         Some(Turn { turn, place: self })
     }
@@ -106,7 +106,7 @@ impl Turn {
 impl Place {
     fn stop_waiting(&mut self) {
         if std::mem::take(&mut self.waits)
-            && let Some(line) = self.turns.lines().get_mut(&self.at)
+            && let Some(line) = self.lines.lines().get_mut(&self.at)
         {
             line.waiting = line.waiting.saturating_sub(1);
         }
@@ -116,7 +116,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.stop_waiting();
-        let mut lines = self.turns.lines();
+        let mut lines = self.lines.lines();
         let Some(line) = lines.get_mut(&self.at) else { return };
         if let Some(found) = line.clients.iter().position(|client| *client == self.client) {
             line.clients.swap_remove(found);
@@ -141,14 +141,14 @@ mod tests {
 
     #[test]
     fn over_all_threads_one_at_a_time_has_the_turn() {
-        let (turns, inside) = (Arc::<Turns>::default(), AtomicUsize::new(0));
+        let (lines, inside) = (Arc::<Lines>::default(), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for thread in 0..4_u128 {
-                let (turns, inside) = (&turns, &inside);
+                let (lines, inside) = (&lines, &inside);
                 scope.spawn(move || {
                     runtime().block_on(async {
                         for _ in 0..2000 {
-                            let turn = turns.stand(AT, thread, false).unwrap().turn().await.unwrap();
+                            let turn = lines.stand(AT, thread, false).unwrap().turn().await.unwrap();
                             assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                             tokio::task::yield_now().await;
                             inside.fetch_sub(1, Ordering::SeqCst);
@@ -158,45 +158,45 @@ mod tests {
                 });
             }
         });
-        assert!(turns.is_empty(), "nothing is left behind");
+        assert!(lines.is_empty(), "nothing is left behind");
     }
 
     #[test]
     fn who_gives_the_turn_on_or_goes_away_frees_it_and_a_running_download_keeps_its_place() {
-        let turns = Arc::<Turns>::default();
+        let lines = Arc::<Lines>::default();
         runtime().block_on(async {
-            let first = turns.stand(AT, 1, true).unwrap().turn().await.unwrap();
-            assert!(turns.stand(AT, 1, true).is_none(), "a second range of the same client");
+            let first = lines.stand(AT, 1, true).unwrap().turn().await.unwrap();
+            assert!(lines.stand(AT, 1, true).is_none(), "a second range of the same client");
             let waiting =
-                tokio::time::timeout(std::time::Duration::ZERO, turns.stand(AT, 2, true).unwrap().turn());
+                tokio::time::timeout(std::time::Duration::ZERO, lines.stand(AT, 2, true).unwrap().turn());
             assert!(waiting.await.is_err(), "it is not its turn");
             let running = first.give_on();
-            let second = turns.stand(AT, 2, true).unwrap().turn().await.unwrap();
-            assert!(turns.stand(AT, 1, true).is_none(), "its download runs still");
-            assert!(turns.stand(AT, 1, false).is_some(), "which is no second range");
+            let second = lines.stand(AT, 2, true).unwrap().turn().await.unwrap();
+            assert!(lines.stand(AT, 1, true).is_none(), "its download runs still");
+            assert!(lines.stand(AT, 1, false).is_some(), "which is no second range");
             drop(running);
-            assert!(turns.stand(AT, 1, true).is_some());
+            assert!(lines.stand(AT, 1, true).is_some());
             drop(second);
-            assert!(turns.is_empty());
+            assert!(lines.is_empty());
         });
     }
 
     #[test]
     fn lines_and_their_number_are_bounded_and_who_stands_in_one_keeps_the_place() {
-        let turns = Arc::<Turns>::default();
-        let line: Vec<_> = (0..200).filter_map(|client| turns.stand(AT, client, false)).collect();
+        let lines = Arc::<Lines>::default();
+        let line: Vec<_> = (0..200).filter_map(|client| lines.stand(AT, client, false)).collect();
         assert_eq!(line.len(), WAITING);
         let others: Vec<_> = (0..20_000_u32)
             .filter_map(|link| {
                 let mut key = [0; 16];
                 key[..4].copy_from_slice(&link.to_be_bytes());
-                turns.stand((8, Key(key)), 1, false)
+                lines.stand((8, Key(key)), 1, false)
             })
             .collect();
-        assert_eq!((others.len(), turns.len()), (LINES - 1, LINES));
+        assert_eq!((others.len(), lines.len()), (LINES - 1, LINES));
         drop(line);
-        assert_eq!(turns.len(), LINES - 1);
+        assert_eq!(lines.len(), LINES - 1);
         drop(others);
-        assert!(turns.is_empty());
+        assert!(lines.is_empty());
     }
 }
