@@ -11,6 +11,7 @@ mod fetch;
 pub mod handover;
 mod key_sets;
 mod learned;
+mod locked_links;
 mod lockouts;
 mod recall;
 pub mod reload;

@@ -124,7 +124,7 @@ async fn each_guard_enforces_or_only_observes_as_the_site_says_and_a_reload_chan
 #[tokio::test]
 async fn each_guard_alone_observes_on_the_route_that_names_it() {
     let upstream = Upstream::answering(OK);
-    for guard in ["allowlist", "browser", "size", "rate"] {
+    for guard in ["allowlist", "browser", "size", "values", "rate", "share"] {
         let routes = [
             ("/api/assets", "api"),
             ("/api/auth/login", "login"),
@@ -278,11 +278,14 @@ fn what_always_enforces_cannot_be_named_and_the_config_says_why() {
     ] {
         let told = check(class, guard).unwrap_err();
         assert!(told.contains("always enforces") && told.contains(why), "{told}");
-        assert!(told.contains("what may observe is verify, members, browser, size, rate"), "{told}");
+        assert!(
+            told.contains("what may observe is verify, members, browser, size, values, rate, share"),
+            "{told}"
+        );
     }
     let told = check("api", "rat").unwrap_err();
     assert!(told.contains("`rat` is not known") && told.contains("did you mean `rate`?"), "{told}");
-    for guard in ["allowlist", "browser", "size", "rate"] {
+    for guard in ["allowlist", "browser", "size", "values", "rate", "share"] {
         check("admin", guard).unwrap_or_else(|told| panic!("{told}"));
     }
 }

@@ -17,26 +17,31 @@ use common::upstream::{OK, Upstream};
 use http::Method;
 use portcullis::clock::Now;
 use portcullis::gateway::{Decision, decide};
-use portcullis::guards::Verdict;
+use portcullis::guards::{Reason, Verdict};
 use portcullis::policy::{Policy, compile};
 use portcullis::request::client::Client;
-use portcullis::request::credential::{Presented, TokenText};
+use portcullis::request::credential::{Key, Presented, TokenText};
 use portcullis::request::facts::{Companion, Facts, Origin, scope_of};
 use portcullis::request::path::PathViews;
 use portcullis::stores::blocks::{Block, Index, What};
 use portcullis::stores::kept::Kept;
 
 const NOW: Now = Now { mono: 1_000_000_000_000, wall: 1_790_000_000_000 };
-const ORDER: [&str; 6] = ["allowlist", "blocks", "verify", "browser", "size", "rate"];
+const ORDER: [&str; 7] = ["allowlist", "blocks", "verify", "browser", "size", "values", "rate"];
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn policy(more: &str) -> Policy {
+    policy_of(more, "login")
+}
+
+/// With a list of networks and a budget of one for this class.
+fn policy_of(more: &str, class: &str) -> Policy {
     let key = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(key.path(), SECRET).unwrap();
     let text = format!(
         "[tls]\nself_signed = true\n[[site]]\nhosts = [\"a.example\"]\nupstream = \"http://127.0.0.1:8000\"\n\
-         app = \"keepstack\"\n{more}[site.rate.login]\nrefill = \"1/min\"\nburst = 1\n\
-         [site.only_from]\nlogin = [\"203.0.113.0/24\"]\n\
+         app = \"keepstack\"\n{more}[site.rate.{class}]\nrefill = \"1/min\"\nburst = 1\n\
+         [site.only_from]\n{class} = [\"203.0.113.0/24\"]\n\
          [site.tokens]\npreviews = \"members\"\nverify = {{ key_file = \"{}\" }}\n",
         key.path().display()
     );
@@ -91,6 +96,7 @@ fn bad_login(healed: usize) -> Login {
         method: Method::POST,
         origin: if healed > 3 { Origin::Own } else { Origin::Foreign },
         body_length: Some(if healed > 4 { 10 } else { 1 << 30 }),
+        odd_value: healed <= 5,
         now: NOW,
         ..Facts::example()
     };
@@ -104,7 +110,7 @@ fn bad_login(healed: usize) -> Login {
 #[test]
 fn the_guards_answer_in_their_order_and_the_first_refusal_ends_it() {
     let policy = policy("");
-    let (heard, permitted) = said(&policy, &bad_login(6));
+    let (heard, permitted) = said(&policy, &bad_login(7));
     assert!(permitted, "the budget of one is free");
     assert_eq!(heard.iter().map(|(guard, _)| *guard).collect::<Vec<_>>(), ORDER);
     for healed in 0..ORDER.len() {
@@ -144,8 +150,45 @@ fn observing_softens_all_but_blocks() {
             assert_eq!(guard, asked);
             assert_eq!(matches!(verdict, Verdict::WouldDeny(_)), *guard != "blocks");
         } else {
-            assert_eq!(healed, 5, "nobody has spent the budget yet");
+            assert_eq!(healed, 6, "nobody has spent the budget yet");
         }
+    }
+}
+
+/// A link that every guard would refuse, but for the first `healed` of them; what spends budgets is asked before.
+fn bad_link(healed: usize) -> Login {
+    let mut link = bad_login(healed);
+    link.facts.class = portcullis::config::class::Class::ShareDownload;
+    link.facts.method = Method::GET;
+    link.facts.runs_as_code = healed <= 3;
+    link.facts.embedded = true;
+    link.facts.share = Some(Key([7; 16]));
+    link
+}
+
+#[test]
+fn the_share_guard_is_asked_last_and_charges_for_nothing_that_another_refuses() {
+    let policy = policy_of("", "share_download");
+    let site = policy.site(0).unwrap();
+    let views = PathViews::read(&"/s/AAAAAAAAAAAAAAAAAAAAAA/file".parse().unwrap()).unwrap();
+    let route = site.route(&Method::GET, &views).unwrap().route;
+    let asked = |link: &Login| {
+        let mut heard = Vec::new();
+        let on = &mut |guard, verdict: &Verdict| heard.push((guard, verdict.clone()));
+        let permit = decide(route, &link.index, &link.facts, &link.presented, on);
+        (heard, permit.is_ok())
+    };
+    let order = [&ORDER[..], &["share"]].concat();
+    let (heard, permitted) = asked(&bad_link(7));
+    assert!(!permitted, "a page of another site embeds it");
+    assert_eq!(heard.iter().map(|(guard, _)| *guard).collect::<Vec<_>>(), order);
+    assert!(heard[..7].iter().all(|(_, verdict)| *verdict == Verdict::Pass));
+    let Verdict::Deny(denial) = &heard[7].1 else { panic!("{heard:?}") };
+    assert_eq!((denial.guard, denial.reason), ("share", Reason::LinkEmbedded));
+    for healed in 0..order.len() - 1 {
+        let (heard, permitted) = asked(&bad_link(healed));
+        assert!(!permitted, "{} must refuse", order[healed]);
+        assert_eq!(heard.iter().map(|(guard, _)| *guard).collect::<Vec<_>>(), order[..=healed]);
     }
 }
 
@@ -185,7 +228,8 @@ async fn each_guard_answers_in_its_turn_in_the_running_gateway() {
             "{client} {origin:?}"
         );
     }
-    for (guard, reason) in ORDER.iter().chain(&["login"]).zip([
+    // No value of a login is bounded.
+    for (guard, reason) in ORDER.iter().filter(|guard| **guard != "values").chain(&["login"]).zip([
         "not_allowlisted",
         "address_blocked",
         "token_invalid",

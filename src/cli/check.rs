@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::access::{self, User};
-use super::{exit, reach};
+use super::{exit, links, reach};
 use crate::config::class::Class;
 use crate::config::problem::{Problem, Problems, Severity};
 use crate::config::settings::{CspChoice, LoginGuard, Site};
@@ -147,6 +147,7 @@ fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
     if site.members_only {
         writeln!(out, "  previews    members only")?;
     }
+    links::write(site, out)?;
     write_login_guard(site, out)?;
     let mut rows = vec![["class", "reachable from", "rate (burst)", "body", "paths"].map(String::from)];
     rows.extend(classes(site).map(|class| row(site, class)));
@@ -315,7 +316,7 @@ fn write_policies(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()>
     Ok(())
 }
 
-fn span(time: Duration) -> String {
+pub(super) fn span(time: Duration) -> String {
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
     let millis = time.as_millis();
     let unit = units.into_iter().find(|(size, _)| millis >= *size && millis.is_multiple_of(*size));
@@ -349,6 +350,8 @@ fn site_json(site: &Site) -> Value {
         "refresh_lifetime_seconds": site.refresh_lifetime.as_secs(),
         "learn": site.learn && !site.observe,
         "learns_from": { "logout": site.app.teaches.logout.is_some(), "requests": actions(site).collect::<Vec<_>>() },
+        "share_guard": links::json(site),
+        "limits": links::bounds_json(site),
         "classes": classes(site).map(|class| class_json(site, class)).collect::<Vec<_>>(),
     })
 }

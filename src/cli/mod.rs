@@ -18,6 +18,7 @@ pub mod exit;
 mod explain;
 mod healthcheck;
 pub mod init;
+mod links;
 mod papers;
 mod reach;
 pub mod reload;

@@ -5,9 +5,11 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode};
 
+use super::bound::Bound;
 use super::class::Class;
 use super::path_pattern::PathPattern;
 use super::settings::ClassMap;
+use super::share::AppShare;
 use super::values::{ByteSize, Rate};
 
 /// An application, as an app file describes it; validated.
@@ -41,6 +43,10 @@ pub struct App {
     pub rate: Vec<(Class, Rate)>,
     /// Largest bodies of the application's classes, over the gateway's defaults.
     pub body: Vec<(Class, ByteSize)>,
+    /// What it says of share links.
+    pub share: AppShare,
+    /// Values of requests of which only some pass.
+    pub bounds: Vec<Bound>,
 }
 
 /// One route of an app file.
@@ -54,6 +60,8 @@ pub struct AppRoute {
     pub class: Class,
     /// Another port of the application, on the host of the site's upstream.
     pub port: Option<u16>,
+    /// A rate of its own, in place of its class's.
+    pub rate: Option<Rate>,
 }
 
 impl App {

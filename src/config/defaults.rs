@@ -61,6 +61,17 @@ pub const ACME_DIRECTORY: &str = "letsencrypt";
 /// Access tokens of an application that says nothing: Keepstack's week, the longest known; blocks last at least it.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(168 * 3600);
 
+/// A person mistypes a link a few times; whoever guesses needs more tries than there are years.
+pub const SHARE_MISSES: NonZeroU32 = NonZeroU32::MIN.saturating_add(19);
+/// Some offices share a network, and each of them has its own dead links.
+pub const SHARE_NETWORK_MISSES: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
+/// One miss in three seconds for ever is no person.
+pub const SHARE_MISSES_PER: Duration = Duration::from_secs(60);
+/// Short enough for a person to wait for.
+pub const SHARE_LOCKOUT: Duration = Duration::from_secs(30);
+/// Long enough that guessing on is one try an hour.
+pub const SHARE_LONGEST_LOCKOUT: Duration = Duration::from_secs(3600);
+
 /// The rate of a class that neither site nor app file names; `None`: not limited.
 pub fn rate(class: Class) -> Option<Rate> {
     let (per_minute, burst) = match class {

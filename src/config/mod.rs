@@ -1,6 +1,7 @@
 //! Text becomes [`settings::Settings`]: the only door is [`load`], for start, reload, `check` and tests alike.
 
 pub mod app;
+pub mod bound;
 pub mod cases;
 pub mod class;
 mod class_map;
@@ -14,6 +15,7 @@ pub mod problem;
 mod read;
 pub mod schema;
 pub mod settings;
+pub mod share;
 pub mod upstream;
 pub mod values;
 pub mod verification;

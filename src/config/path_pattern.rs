@@ -77,6 +77,12 @@ impl PathPattern {
         self.segments.iter().position(is_param).unwrap_or(self.segments.len())
     }
 
+    /// Which segment of a path a parameter of this name stands for, counted from 0.
+    pub fn place_of(&self, name: &str) -> Option<usize> {
+        let is_it = |segment: &Segment| matches!(segment, Segment::Param(known) if **known == *name);
+        self.segments.iter().position(is_it)
+    }
+
     /// Whether a path below a path of this pattern is meant: for classes that restrict, `/metrics` holds for
     /// `/metrics/x` too, since routers mount whole trees.
     pub fn matches_above(&self, path: &str) -> bool {

@@ -15,6 +15,7 @@ use super::cluster::Cluster;
 pub use super::file_block::{FileBlock, FileWhat};
 pub use super::login_guard::LoginGuard;
 use super::path_pattern::PathPattern;
+use super::share::ShareRules;
 pub use super::upstream::Upstream;
 use super::values::{ByteSize, HostPattern, Networks, Rate};
 use super::verification::Verification;
@@ -198,6 +199,8 @@ pub struct Site {
     pub only_from: Vec<(Class, Networks)>,
     /// Rate per class; the site's own over the app file's over the defaults.
     pub rate: Vec<(Class, Rate)>,
+    /// What is forgiven those who ask for share links.
+    pub share_guard: ShareRules,
     /// Largest body of a request per class, all classes.
     pub body: ClassMap<ByteSize>,
     /// What counts wrong passwords.
@@ -249,10 +252,14 @@ pub struct Observed {
     pub browser: bool,
     /// How large a body may be.
     pub size: bool,
+    /// Which values pass.
+    pub values: bool,
     /// How often.
     pub rate: bool,
     /// How often in vain: logins and other secrets.
     pub login: bool,
+    /// How often a share link may be none.
+    pub share: bool,
 }
 
 /// `[site.headers]`.
@@ -292,8 +299,10 @@ impl Observed {
             members: all || named.members,
             browser: all || named.browser,
             size: all || named.size,
+            values: all || named.values,
             rate: all || named.rate,
             login: all || named.login,
+            share: all || named.share,
         }
     }
 }

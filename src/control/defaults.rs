@@ -73,7 +73,7 @@ pub struct Resolved {
     pub warnings: Vec<String>,
 }
 
-/// Turns an order into a block.
+/// Lines an order into a block.
 ///
 /// # Errors
 /// When it is too wide without `yes`, or its site is not known or not clear.

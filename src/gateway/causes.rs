@@ -182,6 +182,22 @@ pub const fn denied(reason: Reason) -> Told {
         Reason::LoginsFull => LOGINS_FULL,
         Reason::DefaultPassword => DEFAULT_PASSWORD,
         Reason::SetupBusy => SETUP_BUSY,
+        Reason::ValueNotAllowed => told(
+            "a value in path or query, such as the size of a picture, is none of those that the app file lets pass: each may cost the application seconds of work and a file",
+            "if your pages need it, copy the app file (`portcullis apps NAME`), add the value to its [[limit]] and name your copy in `app`",
+        ),
+        Reason::LinksLocked => told(
+            "the client, or its network, has asked for too many share links that are none: it is locked out for a while, but for links that have answered lately",
+            "it ends by itself, the audit log has its length. Where many people behind one address try old links raise misses or network_misses in [site.share_guard]",
+        ),
+        Reason::LinkEmbedded => told(
+            "a page of another site has a share link as an image, a frame or the like, and nobody has opened that link lately",
+            "who opens the link itself is let in, and for an hour from then pages may embed it; `observe = [\"share\"]` on a route only counts",
+        ),
+        Reason::LinkBusy => told(
+            "downloads of this link go to the application one at a time, so that it counts them right, and too many wait or one took longer than 10 s; or the client asks for a part of a file that it is downloading",
+            "nothing: who comes again in a few seconds has a turn. The app file says in [share] which links these are",
+        ),
     }
 }
 

@@ -6,8 +6,10 @@ use crate::guards::allowlist::{self, Allowlist};
 use crate::guards::browser::Browser;
 use crate::guards::members::Members;
 use crate::guards::rate::Rate;
+use crate::guards::share::{self, Charged};
 use crate::guards::size::Size;
 use crate::guards::tries::{Kind, Passed, Tries};
+use crate::guards::values::Values;
 use crate::guards::{Denial, Guard, Verdict, blocks, login, verify};
 use crate::policy::{Route, RouteGuards};
 use crate::request::credential::Presented;
@@ -20,6 +22,7 @@ use crate::stores::blocks::Index;
 pub struct Permit {
     upstream: Cluster,
     strip_cookies: bool,
+    charged: Option<Charged>,
 }
 
 /// What the guards of facts have come to, when none refuses.
@@ -84,6 +87,11 @@ impl Permit {
     pub fn strips_cookies(&self) -> bool {
         self.strip_cookies
     }
+
+    /// What the share guard has charged, to be settled by the answer; once.
+    pub fn charged(&mut self) -> Option<Charged> {
+        self.charged.take()
+    }
 }
 
 /// Judges a request: a function of route, blocks, facts and the tokens presented, without waiting or asking the time. It
@@ -101,8 +109,17 @@ pub fn decide(
     on: &mut impl FnMut(&'static str, &Verdict),
 ) -> Result<Decision, Denial> {
     // No `..` here: a new guard does not compile until it has been given its place.
-    let RouteGuards { allowlist: networks, verify: tokens, members, browser, size, rate, tries } =
-        &route.guards;
+    let RouteGuards {
+        allowlist: networks,
+        verify: tokens,
+        members,
+        browser,
+        size,
+        values,
+        rate,
+        share: links,
+        tries,
+    } = &route.guards;
     let observe = route.observe;
     // Cheapest, and hides the endpoint. Where a class is closed by default it enforces always, as the blocks do.
     let reached = allowlist::check(networks.as_ref(), index, cx);
@@ -123,10 +140,18 @@ pub fn decide(
     }
     pass(Browser::NAME, browser.check(cx), observe.browser, on)?;
     pass(Size::NAME, size.check(cx), observe.size, on)?;
+    pass(Values::NAME, values.check(cx), observe.values, on)?;
     // Before anything that reads a body.
     let rate_verdict = rate.as_ref().map_or(Verdict::Pass, |rate| rate.check(cx));
     pass(Rate::NAME, rate_verdict, observe.rate, on)?;
-    let permit = Permit { upstream: route.upstream.clone(), strip_cookies };
+    // Last of those that need no body: what it charges is settled by the application's answer.
+    let mut charged = None;
+    if let Some(links) = links {
+        let judged = links.check(cx);
+        charged = judged.charged;
+        pass(share::NAME, judged.verdict, observe.share, on)?;
+    }
+    let permit = Permit { upstream: route.upstream.clone(), strip_cookies, charged };
     // Last, since it wants the body: what costs most, and what counts, after all that can refuse without.
     Ok(match Tries::of(cx).filter(|_| tries.is_some()) {
         Some(kind) => Decision::Withheld(Withheld { permit, kind, observe: observe.login }),

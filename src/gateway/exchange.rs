@@ -15,6 +15,7 @@ use super::causes::{self, Told};
 use super::read::Reading;
 use super::recent::{self, Recents};
 use super::rpc;
+use super::share::Held;
 use super::view::View;
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
@@ -54,6 +55,8 @@ pub struct Exchange {
     pub client: Client,
     /// Where its client's requests in flight are counted: its place among them.
     pub place: Option<Place>,
+    /// What a download of a share link holds until it has ended.
+    pub held: Option<Held>,
     /// The site's place in the policy.
     pub site: Option<usize>,
     /// The route's class.
@@ -121,6 +124,7 @@ impl Exchange {
             location: None,
             client: Client::Unknown,
             place: None,
+            held: None,
             site: None,
             class: None,
             token: None,
@@ -306,6 +310,16 @@ impl Exchange {
     pub fn tunnelled(&mut self, up: u64, down: u64) {
         self.received.set(up);
         self.sent = down;
+    }
+
+    /// The time.
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// How long it has taken so far.
+    pub fn taken(&self) -> Duration {
+        self.since(self.start)
     }
 
     fn since(&self, then: Now) -> Duration {

@@ -27,6 +27,7 @@ pub mod read;
 pub mod recent;
 pub mod respond;
 pub mod rpc;
+pub mod share;
 mod teach;
 mod tunnel;
 pub mod upload;
@@ -37,16 +38,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tower::{Service, ServiceExt};
+use tower::Service;
 
 use self::answer::{Asked, Dress};
-use self::attempt::{Admitted, Attempt, Means, Refused, device};
+use self::attempt::{Attempt, Means, Refused, device};
 pub use self::decide::{Decision, Permit, Withheld, decide};
 use self::exchange::{Beginning, Exchange};
 pub use self::forward::{Forward, ForwardError, NO_CONNECTION, NO_CONNECTION_LATELY, Within};
@@ -56,6 +57,7 @@ use self::learning::Learning;
 pub use self::link::Link;
 use self::read::{Reading, Surroundings};
 use self::recent::Recents;
+use self::share::Visit;
 pub use self::tunnel::{Carried, Registrar, Tunnel};
 use self::upload::Upload;
 use self::view::{View, Views};
@@ -105,7 +107,8 @@ pub struct Gateway<U> {
 
 impl<U> Gateway<U>
 where
-    U: Service<Forward, Response = Response<Body>, Error = ForwardError> + Clone,
+    U: Service<Forward, Response = Response<Body>, Error = ForwardError> + Clone + 'static,
+    U::Future: 'static,
 {
     /// Takes one request from its head to the head of its answer. `from.kill` ends it at any
     /// time after.
@@ -141,14 +144,16 @@ where
         let learning = Learning::begin(&reading, &head.headers, &self.kept);
         let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link), trailers)
             .read_aside(learning.body());
-        let means = Means { reading: &reading, headers: &head.headers, upload: &upload };
-        let (permit, body, attempt) = match self.admitted(incoming, means, &*from.link, &mut exchange).await {
-            Ok(admitted) => admitted,
-            Err(refused) => {
-                let answer = refused.answer(means, &*from.link, &mut exchange, &asked).await;
-                return finish(exchange, answer, dress);
-            }
-        };
+        let with = (&reading, &mut head.headers, &upload);
+        let (permit, body, attempt, mut visit) =
+            match self.admitted(incoming, with, &*from.link, &mut exchange).await {
+                Ok(admitted) => admitted,
+                Err(refused) => {
+                    let means = Means { reading: &reading, headers: &head.headers, upload: &upload };
+                    let answer = refused.answer(means, &*from.link, &mut exchange, &asked).await;
+                    return finish(exchange, answer, dress);
+                }
+            };
         exchange.measure(&reading);
         let strips = permit.strips_cookies();
         let facts = if strips { reading.facts.without_cookies().into() } else { Rc::clone(&reading.facts) };
@@ -157,17 +162,11 @@ where
             live = Some(self.streams.register(Rc::clone(&facts), from.kill));
         }
         let slot = Rc::default();
-        let way = Way {
-            reading: &reading,
-            facts,
-            upload: &upload,
-            id: &exchange.id,
-            slot: &slot,
-            link: &from.link,
-        };
+        let (id, link) = (&*exchange.id, &from.link);
+        let way = Way { reading: &reading, facts, upload: &upload, id, slot: &slot, link };
         let forward = self.forward(permit, head, body, way);
         exchange.handed = self.clock.now();
-        let answered = self.upstream.clone().oneshot(forward).await;
+        let answered = visit.ask(self.upstream.clone(), forward).await;
         let waits = Waits {
             reading: &reading,
             upload: &upload,
@@ -176,6 +175,7 @@ where
             attempt,
             learning: &learning,
             live: &mut live,
+            visit,
         };
         let answer = self.heard(answered, waits, &mut exchange).await;
         let answer = companion::attach(answer, &reading, &self.kept, &mut exchange).await;
@@ -212,17 +212,22 @@ where
     }
 
     /// Whether the request may go on, and with which body.
-    async fn admitted(
+    async fn admitted<'r>(
         &self,
         incoming: Incoming,
-        means: Means<'_>,
+        (reading, headers, upload): (&'r Reading<'r>, &mut HeaderMap, &Upload),
         link: &dyn Link,
         exchange: &mut Exchange,
-    ) -> Result<Admitted, Refused> {
-        match self.judge(exchange, link, means.reading) {
-            Ok(decision) => self.attempt(decision, incoming, means, exchange).await,
-            Err(denial) => Err(Refused::Denied(denial, Some(incoming))),
-        }
+    ) -> Result<(Permit, Body, Option<Attempt>, Visit<'r>), Refused> {
+        let decision = match self.judge(exchange, link, reading) {
+            Ok(decision) => decision,
+            Err(denial) => return Err(Refused::Denied(denial, Some(incoming))),
+        };
+        let means = Means { reading, headers: &*headers, upload };
+        let (permit, body, attempt) = self.attempt(decision, incoming, means, exchange).await?;
+        let visit = Visit::begin(permit, reading, headers, &self.kept.shares.lines).await;
+        let (permit, visit) = visit.map_err(|denial| Refused::Denied(denial, None))?;
+        Ok((permit, body, attempt, visit))
     }
 
     /// What the client gets of what the upstream has answered, and what that settles.
@@ -232,8 +237,10 @@ where
         waits: Waits<'_>,
         exchange: &mut Exchange,
     ) -> Response<Body> {
-        let Waits { reading, upload, link, asked, attempt, learning, live } = waits;
+        let Waits { reading, upload, link, asked, attempt, learning, live, mut visit } = waits;
+        let dead = visit.settle(&answered, exchange);
         let answer = match answered {
+            Ok(answer) if dead => return visit.dead(answer, exchange, asked).await,
             Ok(answer) => answer::permitted(answer, reading, exchange, asked, learning.lesson()),
             Err(error) => {
                 attempt.into_iter().for_each(|attempt| self.unanswered(attempt, &error));
@@ -383,6 +390,7 @@ struct Waits<'a> {
     attempt: Option<Attempt>,
     learning: &'a Learning<'a>,
     live: &'a mut Option<Registration>,
+    visit: Visit<'a>,
 }
 
 /// What was no request as far as its bytes went.

@@ -29,6 +29,7 @@ const MAX_FIELDS: usize = 128;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// A request, read.
@@ -161,6 +162,8 @@ pub fn read<'p>(
         origin,
         companion: companion.companion,
         runs_as_code: runs_as_code(&head.headers),
+        embedded: embedded(&head.headers),
+        odd_value: site.has_odd_value(&path),
         now: around.now,
         rehearsal: around.rehearsal,
     });
@@ -300,6 +303,14 @@ fn origin(headers: &HeaderMap, authority: &str) -> Origin {
         Some(b"cross-site" | b"same-site") => Origin::Foreign,
         _ => Origin::Absent,
     }
+}
+
+/// Only a person goes somewhere: what is not a navigation a page has asked for, and so is one that is fetched ahead.
+fn embedded(headers: &HeaderMap) -> bool {
+    let says = |name, meant: &[&[u8]]| headers.get(name).is_some_and(|said| meant.contains(&said.as_bytes()));
+    let foreign = says(SEC_FETCH_SITE, &[b"cross-site", b"same-site"]);
+    let asked_by_page = headers.contains_key(SEC_FETCH_DEST) && !says(SEC_FETCH_DEST, &[b"document"]);
+    foreign && (asked_by_page || headers.contains_key(SEC_PURPOSE))
 }
 
 fn runs_as_code(headers: &HeaderMap) -> bool {

@@ -7,10 +7,13 @@ pub mod counters;
 pub mod headers;
 pub mod login;
 pub mod members;
+pub mod pace;
 pub mod rate;
 pub mod secrets;
+pub mod share;
 pub mod size;
 pub mod tries;
+pub mod values;
 pub mod verify;
 
 use std::time::Duration;
@@ -81,6 +84,8 @@ pub enum Reason {
     CrossOrigin,
     /// The announced or actual body is over the class's limit.
     BodyTooLarge,
+    /// A value in path or query is none of those that the app file lets pass.
+    ValueNotAllowed,
     /// The client's budget for the class is used up.
     RateLimited,
     /// Too many wrong passwords or secrets: of this client, or at this account.
@@ -95,6 +100,12 @@ pub enum Reason {
     DefaultPassword,
     /// Somebody else sets the application up just now.
     SetupBusy,
+    /// The client or its network has asked for too many links that are none.
+    LinksLocked,
+    /// A page of another site embeds a link that nobody has opened lately.
+    LinkEmbedded,
+    /// Downloads of the link go one at a time, and too many wait; or a range of one that the client downloads already.
+    LinkBusy,
 }
 
 impl Reason {
@@ -119,6 +130,7 @@ impl Reason {
             Self::ShareBlocked => "share_blocked",
             Self::CrossOrigin => "cross_origin",
             Self::BodyTooLarge => "body_too_large",
+            Self::ValueNotAllowed => "value_not_allowed",
             Self::RateLimited => "rate_limited",
             Self::LockedOut => "locked_out",
             Self::LoginUnreadable => "login_unreadable",
@@ -126,6 +138,9 @@ impl Reason {
             Self::LoginsFull => "logins_full",
             Self::DefaultPassword => "default_password",
             Self::SetupBusy => "setup_busy",
+            Self::LinksLocked => "links_locked",
+            Self::LinkEmbedded => "link_embedded",
+            Self::LinkBusy => "link_busy",
         }
     }
 
@@ -143,13 +158,19 @@ impl Reason {
             | Self::DefaultPassword
             | Self::NotMember => StatusCode::UNAUTHORIZED,
             Self::TicketTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer => StatusCode::FORBIDDEN,
+            Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer | Self::LinkEmbedded => {
+                StatusCode::FORBIDDEN
+            }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             // Not 503: a proxy in front would take the gateway for down, for all of its clients.
-            Self::RateLimited | Self::ClientFull | Self::LockedOut | Self::LoginsFull | Self::SetupBusy => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
-            Self::LoginUnreadable => StatusCode::BAD_REQUEST,
+            Self::RateLimited
+            | Self::ClientFull
+            | Self::LockedOut
+            | Self::LoginsFull
+            | Self::SetupBusy
+            | Self::LinksLocked
+            | Self::LinkBusy => StatusCode::TOO_MANY_REQUESTS,
+            Self::LoginUnreadable | Self::ValueNotAllowed => StatusCode::BAD_REQUEST,
             Self::LoginSlow => StatusCode::REQUEST_TIMEOUT,
             Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, REFERRER_POLICY};
 
 use super::routes::RouteIndex;
-use super::{AppDenial, HostPlace, Learn, Learning, Policy, Route, RouteGuards, Site, SiteHost};
+use super::{AppDenial, HostPlace, Learn, Learning, Policy, Route, RouteGuards, Site, SiteHost, Turning};
 use crate::config::class::Class;
 use crate::config::defaults;
 use crate::config::path_pattern::PathPattern;
@@ -23,8 +23,10 @@ use crate::guards::headers::{HeaderSet, Ingredients};
 use crate::guards::login::{self, Login};
 use crate::guards::members::{self, Members};
 use crate::guards::rate::Rate;
+use crate::guards::share::Share;
 use crate::guards::size::Size;
 use crate::guards::tries::Tries;
+use crate::guards::values::Values;
 use crate::guards::verify::Verify;
 use crate::request::facts::scope_of;
 use crate::stores::attempts::{Lockout, Rule};
@@ -80,8 +82,10 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
     let limits = &kept.limits;
     let verify = verify_of(site, kept);
     let tries = tries_of(site, kept);
+    let share = Arc::new(Share::new(kept, &site.name(), &site.share_guard, &site.app.share.dead));
     let guards = ClassMap::from_fn(|class| RouteGuards {
         tries: Some(tries.clone()),
+        share: matches!(class, Class::Share | Class::ShareDownload).then(|| Arc::clone(&share)),
         ..guards_of(site, class, limits, verify.as_ref())
     });
     let mut routes: Vec<Route> =
@@ -94,7 +98,8 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         class: route.class,
         upstream: route.port.map_or_else(|| site.upstream.clone(), |port| site.upstream.at_port(port)),
         keep_encoded_slash: false,
-        guards: guards.get(route.class).clone(),
+        turns: turning(site, &route.pattern),
+        guards: with_rate(guards.get(route.class), site, &route.pattern, limits),
         observe: Observed::of(site, route.class, None),
     }));
     routes.push(default_route(site, &guards));
@@ -121,6 +126,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         denials: denials.collect(),
         replace: site.app.replace.clone(),
         maintenance: site.maintenance.clone(),
+        bounds: site.app.bounds.iter().map(|bound| [bound.clone(), bound.to_lowercase()]).collect(),
         index: RouteIndex::new(&routes),
         routes,
     }
@@ -170,7 +176,9 @@ fn guards_of(
         members: members_of(site, class),
         browser: Browser::of(class),
         size: Size::new(*site.body.get(class)),
+        values: Values,
         rate: rate.map(|rate| Arc::new(Rate::new(limits, &name, rate))),
+        share: None,
         tries: None,
     }
 }
@@ -203,13 +211,37 @@ fn members_of(site: &settings::Site, class: Class) -> Option<Members> {
     (only || counts).then_some(Members { only, verified })
 }
 
+/// How requests for one link take turns on a route: what the app file says of its pattern, also where the site has a route
+/// of its own for it.
+fn turning(site: &settings::Site, pattern: &PathPattern) -> Option<Turning> {
+    let share = &site.app.share;
+    let named = share.one_at_a_time.contains(pattern);
+    named.then_some(Turning { until_end: share.until_end, ranges_count: share.ranges_count })
+}
+
+/// The guards of a class, with the rate that the app file gives this pattern.
+fn with_rate(
+    guards: &RouteGuards,
+    site: &settings::Site,
+    pattern: &PathPattern,
+    limits: &Arc<Limits>,
+) -> RouteGuards {
+    let mut guards = guards.clone();
+    let of_app = site.app.routes.iter().find(|route| route.pattern == *pattern);
+    if let Some(rate) = of_app.and_then(|route| route.rate) {
+        let name = format!("{}{pattern}", site.name());
+        guards.rate = Some(Arc::new(Rate::new(limits, &name, rate)));
+    }
+    guards
+}
+
 fn own_route(
     site: &settings::Site,
     route: &settings::SiteRoute,
     guards: &ClassMap<RouteGuards>,
     limits: &Arc<Limits>,
 ) -> Route {
-    let mut guards = guards.get(route.class).clone();
+    let mut guards = with_rate(guards.get(route.class), site, &route.pattern, limits);
     let rate = site.rate.iter().find(|(of, _)| *of == route.class).map(|(_, rate)| *rate);
     if let (true, Some(rate)) = (route.observe.rate, rate) {
         // What is only counted here must not spend what is enforced elsewhere.
@@ -227,6 +259,7 @@ fn own_route(
         class: route.class,
         upstream: route.upstream.clone().unwrap_or_else(|| site.upstream.clone()),
         keep_encoded_slash: route.keep_encoded_slash,
+        turns: turning(site, &route.pattern),
         guards,
         observe: Observed::of(site, route.class, Some(route)),
     }
@@ -242,6 +275,7 @@ fn default_route(site: &settings::Site, guards: &ClassMap<RouteGuards>) -> Route
         class: site.app.default_class,
         upstream: site.upstream.clone(),
         keep_encoded_slash: false,
+        turns: None,
         guards: guards.get(site.app.default_class).clone(),
         observe: Observed::of(site, site.app.default_class, None),
     }

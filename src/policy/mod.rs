@@ -18,6 +18,7 @@ pub use compile::compile;
 pub use routes::Found;
 
 use crate::config::app::{Login, Teaches, Tokens};
+use crate::config::bound::Bound;
 use crate::config::class::Class;
 use crate::config::cluster::Cluster;
 use crate::config::path_pattern::PathPattern;
@@ -28,9 +29,12 @@ use crate::guards::browser::Browser;
 use crate::guards::headers::HeaderSet;
 use crate::guards::members::Members;
 use crate::guards::rate::Rate;
+use crate::guards::share::Share;
 use crate::guards::size::Size;
 use crate::guards::tries::Tries;
+use crate::guards::values::Values;
 use crate::guards::verify::Verify;
+use crate::request::path::PathViews;
 use crate::request::target::Host;
 
 /// The snapshot. Everything a request needs, nothing that changes.
@@ -90,6 +94,8 @@ pub struct Site {
     pub replace: Vec<(Class, StatusCode)>,
     /// What browsers see while no upstream can be reached.
     pub maintenance: Option<Bytes>,
+    /// Which values pass, and the same for folded paths.
+    pub bounds: Vec<[Bound; 2]>,
     /// Its routes; the last one matches everything.
     pub routes: Vec<Route>,
     index: routes::RouteIndex,
@@ -136,6 +142,14 @@ impl Site {
     pub fn replaces(&self, class: Class, status: StatusCode) -> bool {
         self.replace.contains(&(class, status))
     }
+
+    /// Whether a value of the request is none of those that the app file lets pass, in the path that is forwarded or in any
+    /// that a forgiving router may take it for.
+    pub fn has_odd_value(&self, path: &PathViews) -> bool {
+        self.bounds.iter().any(|[plain, folded]| {
+            !plain.lets_pass(path.normal(), path.query()) || !folded.lets_pass(path.folded(), path.query())
+        })
+    }
 }
 
 /// One host of a site.
@@ -175,10 +189,21 @@ pub struct Route {
     pub upstream: Cluster,
     /// `%2F` passes.
     pub keep_encoded_slash: bool,
+    /// How requests for one link take turns, where the app file says that they do.
+    pub turns: Option<Turning>,
     /// Who judges.
     pub guards: RouteGuards,
     /// Which of them only observe.
     pub observe: Observed,
+}
+
+/// How requests for one link take turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turning {
+    /// The turn ends with the last byte of the answer, not with its head.
+    pub until_end: bool,
+    /// Each request for a range counts as a download.
+    pub ranges_count: bool,
 }
 
 /// The guards of a route; their order is in `gateway::decide`. (Blocks outlive policies and are not among them.)
@@ -194,10 +219,14 @@ pub struct RouteGuards {
     pub browser: Browser,
     /// How large a body may be.
     pub size: Size,
+    /// Which values pass.
+    pub values: Values,
     /// How often.
     pub rate: Option<Arc<Rate>>,
     /// Tries at secrets: the one of them that waits for a body.
     pub tries: Option<Tries>,
+    /// How often a share link may be none; of classes `share` and `share_download`.
+    pub share: Option<Arc<Share>>,
 }
 
 impl Policy {

@@ -36,6 +36,10 @@ pub struct Facts {
     pub companion: Companion,
     /// A browser would run the answer as code: `Sec-Fetch-Dest` script, style, worker, object, embed and their kin.
     pub runs_as_code: bool,
+    /// A page of another site has it as a picture, a frame or the like: `Sec-Fetch-Site` and `Sec-Fetch-Dest`.
+    pub embedded: bool,
+    /// A value of path or query is none of those that the app file lets pass.
+    pub odd_value: bool,
     /// Unix seconds at which its streams are cut, where they end with their token.
     pub ends: Option<u64>,
     /// Both clocks, read once: the only time a guard sees.
@@ -90,6 +94,8 @@ impl Facts {
             origin: Origin::Absent,
             companion: Companion::Absent,
             runs_as_code: false,
+            embedded: false,
+            odd_value: false,
             ends: None,
             now: Now { mono: 1_000_000_000_000, wall: 1_790_000_000_000 },
             rehearsal: false,

@@ -11,6 +11,7 @@ use super::logins::Logins;
 use super::marks::Marks;
 use super::seal::Seal;
 use super::sessions::Sessions;
+use super::shares::Shares;
 use super::taught::Lessons;
 
 /// The stores that guards and the request's way share.
@@ -34,6 +35,8 @@ pub struct Kept {
     pub lessons: Arc<Lessons>,
     /// Seals what browsers keep for us.
     pub seal: Arc<Seal>,
+    /// Share links: alive, tried, being downloaded.
+    pub shares: Arc<Shares>,
 }
 
 impl Kept {
@@ -51,6 +54,7 @@ impl Kept {
             sessions: Arc::default(),
             lessons: Arc::default(),
             seal: Arc::new(Seal::new(&[])),
+            shares: Arc::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod chromium;
 pub mod frames;
 pub mod gate;
 pub mod http2;
+pub mod keepstack;
 pub mod raw;
 pub mod strict;
 pub mod tokens;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
-use super::site::{class_of, class_of_key, rate_entry};
+use super::site::{class_of, class_of_key, rate, rate_entry};
 use super::{
-    Doc, Keys, Sketch, Table, Value, headers, learn, login, read_file, route, suggestion, upstreams,
+    Doc, Keys, Sketch, Table, Value, headers, learn, login, read_file, route, share, suggestion, upstreams,
 };
 use crate::clock::Now;
 use crate::config::app::{App, AppRoute, Carrier, DenialBody, TokenFormat, Tokens};
@@ -116,8 +116,11 @@ fn app(mut root: Table<'_>) -> Option<App> {
         denials.entries(Keys::Statuses).filter_map(|(key, value)| denial(key, &value)).collect();
     let rate = root.section("rate");
     let tokens = tokens(root.section("tokens"));
+    let routes = routes(&root.section("routes"));
     let app = App {
-        routes: routes(&root.section("routes")),
+        share: share::share(root.section("share"), &routes),
+        bounds: share::bounds(&mut root),
+        routes,
         health_path: root.parse("health_path", upstreams::parse_path).flatten(),
         login: login::read(&mut root, tokens.account_claim.is_some()),
         teaches: learn::read(&mut root, &tokens),
@@ -177,11 +180,12 @@ fn routes(table: &Table<'_>) -> Vec<AppRoute> {
     routes
 }
 
-/// `"GET /path"`, or `{ match = "/path", port = 6001 }` for another port of the same application.
+/// `"GET /path"`, or `{ match = "/path", port = 6001, rate = { … } }` for another port of the same application, or a rate of
+/// its own.
 fn app_route(item: &Value<'_>, class: Option<Class>) -> Option<AppRoute> {
     if !item.is_table() {
         let (method, pattern) = route::route_match(item, class)?;
-        return Some(AppRoute { method, pattern, class: class?, port: None });
+        return Some(AppRoute { method, pattern, class: class?, port: None, rate: None });
     }
     let mut table = item.table()?;
     let matches = table.needs("match").and_then(|value| route::route_match(&value, class));
@@ -190,9 +194,10 @@ fn app_route(item: &Value<'_>, class: Option<Class>) -> Option<AppRoute> {
         table.doc.missing(table.span.clone(), "the route names no `match`", help);
     }
     let port = table.number("port");
+    let rate = table.get("rate").and_then(|value| rate(&value));
     table.finish();
     let (method, pattern) = matches?;
-    Some(AppRoute { method, pattern, class: class?, port })
+    Some(AppRoute { method, pattern, class: class?, port, rate })
 }
 
 fn tokens(mut table: Table<'_>) -> Tokens {
@@ -304,7 +309,7 @@ fn replaced(table: &Table<'_>) -> Vec<(Class, StatusCode)> {
     replaced
 }
 
-fn error_status(code: u16) -> Option<StatusCode> {
+pub(super) fn error_status(code: u16) -> Option<StatusCode> {
     let status = StatusCode::from_u16(code).ok()?;
     (status.is_client_error() || status.is_server_error()).then_some(status)
 }

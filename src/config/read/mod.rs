@@ -14,6 +14,7 @@ mod learn;
 mod login;
 mod login_guard;
 mod route;
+mod share;
 mod site;
 mod sketch;
 mod table;

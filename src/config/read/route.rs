@@ -76,12 +76,23 @@ fn observed(table: &mut Table<'_>, class: Option<Class>) -> Observed {
             guard.wrong(ValueError {
                 message: format!("`{}` always enforces: {why}", guard.text().unwrap_or_default()),
                 help:
-                    "remove it; what may observe is verify, members, browser, size, rate, login, and the allowlist of an open class"
+                    "remove it; what may observe is verify, members, browser, size, values, rate, share, login, and the allowlist of an open class"
                         .into(),
             });
         };
-        let words =
-            ["allowlist", "verify", "members", "browser", "size", "rate", "login", "blocks", "malformed"];
+        let words = [
+            "allowlist",
+            "verify",
+            "members",
+            "browser",
+            "size",
+            "values",
+            "rate",
+            "share",
+            "login",
+            "blocks",
+            "malformed",
+        ];
         let words = words.map(|word| (word, word));
         match guard.choice(&words) {
             Some("allowlist") => match class.filter(|class| class.restricts()) {
@@ -92,8 +103,10 @@ fn observed(table: &mut Table<'_>, class: Option<Class>) -> Observed {
             Some("members") => found.members = true,
             Some("browser") => found.browser = true,
             Some("size") => found.size = true,
+            Some("values") => found.values = true,
             Some("rate") => found.rate = true,
             Some("login") => found.login = true,
+            Some("share") => found.share = true,
             Some("blocks") => always("an operator's block holds everywhere"),
             Some("malformed") => always("what can be understood in two ways cannot be judged"),
             _ => {}

@@ -8,7 +8,9 @@ use super::gateway::Bodies;
 use super::hosts::Hosts;
 use super::listen::Public;
 use super::upstream_tls::Trust;
-use super::{Keys, Table, Value, app, headers, login_guard, nearest, route, tokens, upstream, upstreams};
+use super::{
+    Keys, Table, Value, app, headers, login_guard, nearest, route, share, tokens, upstream, upstreams,
+};
 use crate::config::app::App;
 use crate::config::class::Class;
 use crate::config::cluster::Cluster;
@@ -42,6 +44,7 @@ pub(super) fn site(
     let learn = table.choice("learn", &[("on", true), ("off", false)]).unwrap_or(true);
     let only_from = only_from(&table.section("only_from"));
     let own_rates = rates(&table.section("rate"));
+    let share_guard = share::rules(table.section("share_guard"));
     let mut limits = table.section("limits");
     let bodies = Bodies::read(&mut limits);
     limits.finish();
@@ -55,7 +58,6 @@ pub(super) fn site(
     trust.finish();
     warn_of_grpc(&table, upstream.as_ref(), &routes);
     let (doc, span) = (table.doc, table.span.clone());
-    not_yet(&mut table);
     table.finish();
     let app = app?;
     let verification = tokens.verification(&app, doc);
@@ -82,6 +84,7 @@ pub(super) fn site(
     Some(Site {
         rate: merged_rates(own_rates, &app),
         body: merged_bodies(bodies, around.bodies, &app),
+        share_guard,
         token_lifetime: tokens.lifetime.unwrap_or(app.tokens.lifetime),
         refresh_lifetime: tokens.refresh_lifetime.unwrap_or(app.tokens.refresh_lifetime),
         hosts,
@@ -115,10 +118,6 @@ fn warn_of_grpc(table: &Table<'_>, upstream: Option<&Cluster>, routes: &[SiteRou
             "name the port of its gRPC by \"h2c://…\" or \"https://…\" as the route's `upstream`",
         );
     }
-}
-
-fn not_yet(table: &mut Table<'_>) {
-    table.later("share_guard", "`site.rate.share` limits the requests of each client");
 }
 
 fn hosts(table: &mut Table<'_>, seen: &mut Hosts) -> Vec<HostPattern> {
@@ -182,7 +181,11 @@ fn rates(table: &Table<'_>) -> Vec<(Class, Rate)> {
 
 /// Reads `CLASS = { refill = …, burst = … }`.
 pub(super) fn rate_entry(word: &str, value: &Value<'_>) -> Option<(Class, Rate)> {
-    let class = class_of_key(word, value);
+    class_of_key(word, value).zip(rate(value))
+}
+
+/// Reads `{ refill = …, burst = … }`.
+pub(super) fn rate(value: &Value<'_>) -> Option<Rate> {
     let mut table = value.table()?;
     let refill = table.parse("refill", parse_refill);
     let burst = table.number::<u32>("burst");
@@ -195,7 +198,7 @@ pub(super) fn rate_entry(word: &str, value: &Value<'_>) -> Option<(Class, Rate)>
         }
     }
     table.finish();
-    Some((class?, Rate { refill: refill?, burst: burst.and_then(NonZeroU32::new)? }))
+    Some(Rate { refill: refill?, burst: burst.and_then(NonZeroU32::new)? })
 }
 
 /// A class as the key of an entry.

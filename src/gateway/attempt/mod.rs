@@ -19,7 +19,7 @@ use super::answer::{self, Asked};
 use super::exchange::Exchange;
 use super::read::Reading;
 use super::upload::{self, Upload};
-use super::{Decision, ForwardError, Gateway, Link, Permit, Withheld, respond};
+use super::{Decision, ForwardError, Gateway, Link, Permit, Withheld, respond, share};
 use crate::clock::Now;
 use crate::guards::counters::{Charged, Outcome};
 use crate::guards::login::{self, Device, Try};
@@ -102,6 +102,7 @@ impl Refused {
                 if let Some(unread) = unread {
                     upload::drain(unread, asked.first || asked.is_rpc()).await;
                 }
+                share::blocked(&denial, means.reading, exchange).await;
                 respond::denied(&denial, Some(means.reading.site), asked.shape)
             }
             Self::Body => answer::failed(&ForwardError::BrokenRequest, means.upload, link, exchange, asked),

@@ -1,0 +1,362 @@
+//! Ends the guessing of share links without locking out those who have one (DESIGN 5.4).
+//!
+//! 1. A miss costs, a hit is taken back. A client has a budget, and its network (/24, /48) a wider one. It is charged before
+//!    the application hears of the request, and what nobody waits for an answer to stays charged.
+//! 2. The same link costs a client and a network once an hour: a dead link in an office's chat locks nobody out, and an album
+//!    is one link; guesses are always others.
+//! 3. A link that has answered lately stays open, also to a network that is locked.
+//! 4. What a page of another site asks for as an image or a frame is refused and not counted, unless the link has answered
+//!    lately: a forum full of `<img src="https://files.example.com/s/guess">` spends nobody's budget, and a share page in a
+//!    sandbox, which is foreign to its own pictures, shows them.
+//!
+//! Caveat: it slows guessing down; what ends it is the length of the links, which is the application's to choose. Browsers
+//! that do not say who asks (`Sec-Fetch-Site`) are counted, whoever's page it was.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::pace::Pace;
+use super::{Denial, Reason, Verdict};
+use crate::clock::Now;
+use crate::config::share::ShareRules;
+use crate::request::client::Client;
+use crate::request::credential::Key;
+use crate::request::facts::{Facts, scope_of};
+use crate::stores::attempts::{Attempts, CounterKey, Lockout, Refused, Rule};
+use crate::stores::kept::Kept;
+use crate::stores::shares::{self, Shares};
+
+/// Metric label and log field.
+pub const NAME: &str = "share";
+
+/// So long a link that has answered stays open to everybody.
+const ALIVE: Duration = Duration::from_secs(3600);
+/// So long a link that was tried costs the same client nothing more.
+const TRIED: Duration = Duration::from_secs(3600);
+
+/// Counts misses of one site.
+#[derive(Debug)]
+pub struct Share {
+    attempts: Arc<Attempts>,
+    shares: Arc<Shares>,
+    name: Box<str>,
+    /// The site, as a part of keys.
+    site: u64,
+    client: Rule,
+    network: Rule,
+    lockout: Lockout,
+    /// Statuses by which the application says that there is no such link.
+    dead: Box<[StatusCode]>,
+    /// How long answers for links that are none take.
+    pub pace: Pace,
+}
+
+/// What the guard says, and what it has charged.
+#[derive(Debug)]
+pub struct Judged {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// To be settled when the answer has come.
+    pub charged: Option<Charged>,
+}
+
+/// The charges of a request for a link; [`Charged::settle`] it, or it stays a miss.
+#[derive(Debug)]
+#[must_use = "what is never settled counts as a miss"]
+pub struct Charged {
+    share: Arc<Share>,
+    link: Key,
+    counters: [Option<Counter>; 2],
+}
+
+/// A budget: of a client, or of its network.
+#[derive(Debug, Clone, Copy)]
+struct Counter {
+    key: CounterKey,
+    rule: Rule,
+    /// Whose it is, in keys.
+    group: u128,
+    who: Option<ipnet::IpNet>,
+}
+
+impl Share {
+    /// For one site, by its name, over the tables of all. `dead`: the statuses by which the application says that there is no
+    /// such link.
+    pub fn new(kept: &Kept, name: &str, rules: &ShareRules, dead: &[StatusCode]) -> Self {
+        Self {
+            attempts: Arc::clone(&kept.attempts),
+            shares: Arc::clone(&kept.shares),
+            name: name.into(),
+            site: scope_of(name),
+            client: Rule { failures: rules.misses, per: rules.per },
+            network: Rule { failures: rules.network_misses, per: rules.per },
+            lockout: Lockout { first: rules.lockout_first, most: rules.lockout_most },
+            dead: dead.into(),
+            pace: Pace::default(),
+        }
+    }
+
+    /// Judges a request, and charges it unless it is a rehearsal. Nothing is charged for what is refused.
+    pub fn check(self: &Arc<Self>, cx: &Facts) -> Judged {
+        let passes = |charged| Judged { verdict: Verdict::Pass, charged };
+        let Some(link) = cx.share else { return passes(None) };
+        let mut charged = Charged { share: Arc::clone(self), link, counters: [None; 2] };
+        if self.shares.alive.has((self.site, link), cx.now) {
+            return passes(Some(charged));
+        }
+        if cx.embedded {
+            return refused(Denial::new(NAME, Reason::LinkEmbedded));
+        }
+        for (place, counter) in charged.counters.iter_mut().zip(self.counters(cx.client)) {
+            match self.charge(link, counter, cx) {
+                Ok(charged) => *place = charged.then_some(counter),
+                Err(wait) => {
+                    charged.refund(cx.now);
+                    let (guard, reason) = (NAME, Reason::LinksLocked);
+                    return refused(Denial { guard, reason, retry_after: Some(wait) });
+                }
+            }
+        }
+        passes(Some(charged))
+    }
+
+    /// Whether the application says by this status that there is no such link.
+    pub fn is_dead(&self, status: StatusCode) -> bool {
+        self.dead.contains(&status)
+    }
+
+    /// Whether the budget was charged; who tries the same link again only has to be let in.
+    fn charge(&self, link: Key, counter: Counter, cx: &Facts) -> Result<bool, Duration> {
+        let tried = (self.site, link, counter.group);
+        let again = self.shares.tried.has(tried, cx.now);
+        if again || cx.rehearsal {
+            let asked = self.attempts.ask(counter.key, cx.now);
+            return asked.map(|()| false).map_err(|refused| self.wait(refused, counter));
+        }
+        self.attempts
+            .charge(counter.key, counter.rule, self.lockout, cx.now)
+            .map_err(|refused| self.wait(refused, counter))?;
+        // Before the answer has come: a page of a hundred pictures asks for them at once.
+        self.shares.tried.mark(tried, TRIED, cx.now);
+        Ok(true)
+    }
+
+    fn wait(&self, refused: Refused, counter: Counter) -> Duration {
+        match refused {
+            Refused::Locked(wait) => wait,
+            Refused::Begun(length) => {
+                self.shares.locked(&self.name, counter.who, length);
+                length
+            }
+        }
+    }
+
+    fn counters(&self, client: Client) -> [Counter; 2] {
+        let [narrow, wide] = groups(client);
+        let (site, attempts) = (self.site, &self.attempts);
+        let counter = |of: &str, rule, (group, who)| Counter {
+            key: attempts.key_of((site, of, group)),
+            rule,
+            group,
+            who,
+        };
+        [counter("share client", self.client, narrow), counter("share network", self.network, wide)]
+    }
+}
+
+impl Charged {
+    /// Takes the charge back unless it was a miss. Anything else than "no such link" is no news to one who guesses: the
+    /// application's own refusal of a link that there is (403), or no answer because it is down.
+    pub fn settle(self, status: StatusCode, now: Now) {
+        let Self { ref share, link, .. } = self;
+        if share.is_dead(status) {
+            return;
+        }
+        self.refund(now);
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            share.shares.alive.mark((share.site, link), ALIVE, now);
+        }
+    }
+
+    fn refund(&self, now: Now) {
+        for counter in self.counters.into_iter().flatten() {
+            self.share.attempts.refund(counter.key, counter.rule, now);
+            self.share.shares.tried.forget((self.share.site, self.link, counter.group));
+        }
+    }
+}
+
+fn refused(denial: Denial) -> Judged {
+    Judged { verdict: Verdict::Deny(denial), charged: None }
+}
+
+/// An address and its /24, an IPv6 /64 and its /48, each as a part of keys and as the operator reads it; all whose address
+/// cannot be told are one.
+fn groups(client: Client) -> [(u128, Option<ipnet::IpNet>); 2] {
+    let Client::Address(address) = client else { return [(u128::MAX, None), (u128::MAX - 1, None)] };
+    // The lowest bits of an IPv6 network are free, and so are the highest of an IPv4 address: no two groups are one key.
+    let [narrow, wide] = match address {
+        IpAddr::V4(address) => {
+            let bits = u128::from(address.to_bits());
+            [bits | 1 << 32, bits >> 8 << 8 | 1 << 33]
+        }
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            [bits >> 64 << 64 | 1, bits >> 80 << 80 | 2]
+        }
+    };
+    let [one, network] = shares::networks(address);
+    [(narrow, Some(one)), (wide, Some(network))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept() -> Kept {
+        Kept::new(100_000)
+    }
+
+    fn guard_over(kept: &Kept) -> Arc<Share> {
+        let dead = [StatusCode::NOT_FOUND, StatusCode::GONE];
+        Arc::new(Share::new(kept, "files.example.com", &ShareRules::default(), &dead))
+    }
+
+    fn guard() -> Arc<Share> {
+        guard_over(&kept())
+    }
+
+    fn visit(client: &str, link: u32) -> Facts {
+        let mut key = [0; 16];
+        key[..4].copy_from_slice(&link.to_be_bytes());
+        let client = Client::Address(client.parse().unwrap());
+        Facts { client, share: Some(Key(key)), ..Facts::example() }
+    }
+
+    /// Whether the application was asked; it answers so.
+    fn asked(guard: &Arc<Share>, visit: &Facts, status: StatusCode) -> bool {
+        let judged = guard.check(visit);
+        let charged = judged.charged.map(|charged| charged.settle(status, visit.now));
+        assert_eq!(charged.is_some(), judged.verdict == Verdict::Pass);
+        charged.is_some()
+    }
+
+    fn misses(guard: &Arc<Share>, client: &str, links: std::ops::Range<u32>) -> usize {
+        links.filter(|link| asked(guard, &visit(client, *link), StatusCode::NOT_FOUND)).count()
+    }
+
+    #[test]
+    fn guessing_ends_after_a_few_misses_and_a_network_has_a_few_more() {
+        for (client, other, neighbour) in [
+            ("192.0.2.1", "198.51.100.1", "192.0.2.%"),
+            ("2001:db8:1:1::1", "2001:db8:2:1::1", "2001:db8:1:%::1"),
+        ] {
+            let guard = guard();
+            assert_eq!(misses(&guard, client, 0..1000), 20);
+            let others = (2..200_u32)
+                .map(|n| misses(&guard, &neighbour.replace('%', &n.to_string()), n * 1000..n * 1000 + 50));
+            assert_eq!(others.sum::<usize>(), 80);
+            assert_eq!(misses(&guard, other, 0..10), 10, "another network is another");
+        }
+    }
+
+    #[test]
+    fn hits_cost_nothing() {
+        let guard = guard();
+        assert!((0..1000).all(|link| asked(&guard, &visit("192.0.2.1", link), StatusCode::OK)));
+        for status in [StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED, StatusCode::BAD_GATEWAY] {
+            assert!((5000..5100).all(|link| asked(&guard, &visit("192.0.2.1", link), status)), "{status}");
+        }
+    }
+
+    #[test]
+    fn one_dead_link_opened_by_a_whole_office_locks_nobody_out() {
+        let guard = guard();
+        for desk in 1..=250 {
+            let client = format!("192.0.2.{desk}");
+            assert!((0..4).all(|_| asked(&guard, &visit(&client, 1), StatusCode::NOT_FOUND)), "{client}");
+        }
+        assert_eq!(misses(&guard, "192.0.2.1", 2..100), 19, "it has cost one");
+        assert_eq!(misses(&guard, "192.0.2.2", 200..300), 19);
+    }
+
+    #[test]
+    fn a_link_that_answered_lately_stays_open_to_a_locked_network() {
+        let guard = guard();
+        assert!(asked(&guard, &visit("198.51.100.1", 7), StatusCode::OK));
+        misses(&guard, "192.0.2.1", 100..200);
+        assert!(!asked(&guard, &visit("192.0.2.1", 8), StatusCode::OK));
+        assert!(asked(&guard, &visit("192.0.2.1", 7), StatusCode::OK));
+        let mut later = visit("192.0.2.1", 7);
+        later.now.mono += 3601 * 1_000_000_000;
+        misses(&guard, "192.0.2.1", 1000..1100);
+        assert!(asked(&guard, &later, StatusCode::GONE), "by then the lockout is over too");
+    }
+
+    #[test]
+    fn guesses_at_once_do_not_slip_by_and_a_page_of_pictures_is_one_link() {
+        let guard = guard();
+        let album: Vec<_> = (0..1000).map(|_| guard.check(&visit("192.0.2.1", 1))).collect();
+        assert!(album.iter().all(|judged| judged.verdict == Verdict::Pass));
+        let pending: Vec<_> =
+            (2..1000).map_while(|link| guard.check(&visit("192.0.2.1", link)).charged).collect();
+        assert_eq!(pending.len(), 19);
+        drop(pending);
+        assert_eq!(misses(&guard, "192.0.2.1", 5000..5100), 0, "what was never answered stays charged");
+    }
+
+    #[test]
+    fn what_another_sites_page_embeds_costs_nobody_and_shows_links_that_are_alive() {
+        let guard = guard();
+        let embedded = |link| Facts { embedded: true, ..visit("192.0.2.1", link) };
+        for link in 0..1000 {
+            let Verdict::Deny(denial) = guard.check(&embedded(link)).verdict else { panic!("{link}") };
+            assert_eq!(denial.reason, Reason::LinkEmbedded);
+        }
+        assert_eq!(misses(&guard, "192.0.2.1", 2000..2020), 20, "all of the budget is there");
+        assert!(asked(&guard, &visit("198.51.100.1", 7), StatusCode::OK), "somebody opens the page");
+        assert!(asked(&guard, &embedded(7), StatusCode::OK), "and its picture is shown");
+    }
+
+    #[test]
+    fn a_rehearsal_charges_nothing() {
+        let guard = guard();
+        let rehearsal = |link| Facts { rehearsal: true, ..visit("192.0.2.1", link) };
+        assert!((0..1000).all(|link| guard.check(&rehearsal(link)).verdict == Verdict::Pass));
+        assert_eq!(misses(&guard, "192.0.2.1", 0..100), 20);
+        assert_ne!(guard.check(&rehearsal(2000)).verdict, Verdict::Pass, "it says that it is locked");
+    }
+
+    #[test]
+    fn a_lockout_is_told_once_with_the_client_or_its_network() {
+        let kept = kept();
+        let guard = guard_over(&kept);
+        misses(&guard, "192.0.2.1", 0..100);
+        for n in 2..10 {
+            misses(&guard, &format!("192.0.2.{n}"), n * 1000..n * 1000 + 19);
+        }
+        let (told, more) = kept.shares.take_lockouts();
+        let who: Vec<_> = told.iter().map(|one| one.who.unwrap().to_string()).collect();
+        assert_eq!((who, more), (vec!["192.0.2.1/32".to_owned(), "192.0.2.0/24".to_owned()], 0));
+        assert!(told.iter().all(|one| one.site == "files.example.com" && one.seconds == 30));
+    }
+
+    #[test]
+    fn who_guesses_from_everywhere_closes_no_link_that_is_alive() {
+        let kept = kept();
+        let guard = guard_over(&kept);
+        for link in 0..1000 {
+            assert!(asked(&guard, &visit("198.51.100.1", link), StatusCode::OK));
+        }
+        for n in 0..300_000_u32 {
+            let client = IpAddr::from((0x0b00_0000 + n * 256).to_be_bytes());
+            assert!(asked(&guard, &visit(&client.to_string(), 10_000 + n), StatusCode::NOT_FOUND));
+        }
+        misses(&guard, "192.0.2.1", 2_000_000..2_000_100);
+        let open = (0..1000).filter(|link| asked(&guard, &visit("192.0.2.1", *link), StatusCode::OK));
+        assert_eq!(open.count(), 1000, "to a locked network");
+    }
+}
