@@ -10,6 +10,7 @@ pub mod defaults;
 mod fetch;
 mod key_sets;
 mod learned;
+mod logouts;
 mod recall;
 pub mod reload;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use crate::stores::durable::seal_keys::SealKeys;
 use crate::stores::durable::{OpenError, Store};
 use crate::stores::holes::Hole;
 use crate::stores::kept::Kept;
+use crate::stores::marks::Marks;
 use crate::telemetry::audit::{Audit, Say};
 use crate::warnings::Machine;
 use crate::worker::Workers;
@@ -80,6 +82,8 @@ pub struct Control {
     /// What was seen of the machine, and when, in nanoseconds of the monotonic clock.
     machine: (u64, Machine),
     key_sets: KeySets,
+    /// Orders of identity providers that were obeyed.
+    spent: Marks,
 }
 
 /// What the control thread is made of.
@@ -170,6 +174,7 @@ impl Control {
             holes: Vec::new(),
             kept,
             seal_keys,
+            spent: logouts::remembered(),
             fresh: opened.fresh,
             machine: (now.mono, Machine::look(&loaded.settings)),
             settings: loaded.settings,
@@ -205,6 +210,7 @@ impl Control {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut batch = Vec::new();
+        let mut orders = self.kept.logouts.receiver();
         loop {
             tokio::select! {
                 biased;
@@ -218,6 +224,7 @@ impl Control {
                     let _ = self.reload("file change or SIGHUP");
                     self.follow_file().await;
                 }
+                logouts = logouts::come(&mut orders) => self.log_out(logouts).await,
                 (address, fetched) = self.key_sets.fetched() => {
                     self.key_sets.take(&address, fetched, self.clock.now());
                 }

@@ -239,6 +239,8 @@ pub struct Site {
     pub routes: Vec<SiteRoute>,
     /// How tokens are verified; `None`: the application alone does.
     pub verification: Option<Verification>,
+    /// Whose orders to log out are obeyed.
+    pub backchannel: Option<Verification>,
 }
 
 /// `[[site.route]]`.

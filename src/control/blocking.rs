@@ -112,9 +112,13 @@ impl Control {
         outcome.is_ok()
     }
 
+    pub(super) fn count_cut(&self, cut: usize) {
+        self.shown.streams_cut.fetch_add(u64::try_from(cut).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     fn reply(&mut self, taken: Vec<(u64, Vec<String>, Reply<Blocked>)>, swept: Swept, durable: bool) {
         let Swept { cut, confirmed } = swept;
-        self.shown.streams_cut.fetch_add(u64::try_from(cut).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.count_cut(cut);
         for (id, warnings, reply) in taken {
             let Some(held) = self.held.get(&id) else { continue };
             let block = held.block.clone();

@@ -85,6 +85,13 @@ pub fn resolve(order: Order, by: &str, sites: &[SiteFacts], now: Now) -> Result<
     Ok(on(order, site, by, sites, now))
 }
 
+/// A block that somebody else than a person orders for one site: `before` is his.
+pub(super) fn learned(what: What, site: String, sites: &[SiteFacts], now: Now) -> Block {
+    let begun = what.clone();
+    let order = Order { what, site: None, lasting: None, expires: None, reason: String::new(), yes: true };
+    Block { what: begun, learned: true, ..on(order, Some(site), "", sites, now).block }
+}
+
 /// The block of an order that nobody can be asked about: on all sites.
 pub fn everywhere(order: Order, by: &str, now: Now) -> Block {
     on(order, None, by, &[], now).block
@@ -159,7 +166,7 @@ fn default_until(order: &Order, sites: &[&SiteFacts], now: Now) -> u64 {
                 .clamp(now.wall + HOUR, now.wall + LONGEST),
             None => now.wall + NO_EXPIRY,
         },
-        What::Subject { .. } | What::Everyone { .. } => {
+        What::Subject { .. } | What::Session { .. } | What::Everyone { .. } => {
             let longest = sites.iter().map(|site| site.token_lifetime.max(site.refresh_lifetime)).max();
             let longest = longest.filter(|longest| *longest > 0).unwrap_or(NO_EXPIRY);
             now.wall + longest.saturating_add(LEEWAY).min(LONGEST)

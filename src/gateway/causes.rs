@@ -107,6 +107,10 @@ pub const fn denied(reason: Reason) -> Told {
             "the keys that tokens are verified with could not be had yet",
             "`portcullis status` says why; is the address in [site.tokens] verify right, and does it answer?",
         ),
+        Reason::LogoutRefused => told(
+            "an order to log somebody out was no valid logout token of this site's identity provider, or a replayed one",
+            "the line `failure` says what was wrong with it. If it is your provider's, compare backchannel_logout of [site.tokens] with the provider's settings, and the clocks of both machines",
+        ),
         Reason::AddressBlocked => told(
             "the client's network is blocked",
             "`portcullis blocks` lists the blocks, `portcullis unblock NUMBER` lifts one",

@@ -6,6 +6,7 @@
 
 pub mod account;
 mod answer;
+mod backchannel;
 pub mod causes;
 mod decide;
 pub mod exchange;
@@ -123,6 +124,11 @@ where
         exchange.of(&reading, self.token_name(&reading.facts));
         let dress = Dress::site(&reading, &asked);
         let facts = Rc::clone(&reading.facts);
+        if let Some(judge) = backchannel::judge(&reading) {
+            let order = backchannel::Order { judge, reading: &reading, headers: &head.headers, link: &*from.link };
+            let answer = self.log_out(order, &mut exchange, incoming).await;
+            return finish(exchange, answer, dress);
+        }
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
         let mut live = self.streams.register(Rc::clone(&facts), Rc::clone(&from.kill));
         let permit = match self.judge(&mut exchange, &*from.link, &reading) {

@@ -1,6 +1,7 @@
 //! Guards: each is one struct with a pure check. They judge [`Facts`] and nothing else.
 
 pub mod allowlist;
+pub mod backchannel;
 pub mod blocks;
 pub mod browser;
 pub mod headers;
@@ -56,6 +57,8 @@ pub enum Reason {
     TokenExpired,
     /// The keys that tokens are verified with could not be had yet.
     KeysUnavailable,
+    /// A logout token is forged, stale, replayed, or not for this site.
+    LogoutRefused,
     /// The client's network is blocked.
     AddressBlocked,
     /// The share link is blocked.
@@ -80,6 +83,7 @@ impl Reason {
             Self::TokenInvalid => "token_invalid",
             Self::TokenExpired => "token_expired",
             Self::KeysUnavailable => "keys_unavailable",
+            Self::LogoutRefused => "logout_refused",
             Self::AddressBlocked => "address_blocked",
             Self::ShareBlocked => "share_blocked",
             Self::CrossOrigin => "cross_origin",
@@ -95,6 +99,7 @@ impl Reason {
             Self::NotAllowlisted | Self::ShareBlocked => StatusCode::NOT_FOUND,
             Self::TokenBlocked | Self::TokenInvalid | Self::TokenExpired => StatusCode::UNAUTHORIZED,
             Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer => StatusCode::FORBIDDEN,
+            Self::LogoutRefused => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             // Not 503: a proxy in front would take the gateway for down, for all of its clients.
             Self::RateLimited | Self::ClientFull => StatusCode::TOO_MANY_REQUESTS,

@@ -15,6 +15,7 @@ use crate::config::settings::{self, ClassMap, Observed, Settings};
 use crate::config::values::{HostPattern, Networks, Rate as RateValue};
 use crate::config::verification::{KeySource, Verification};
 use crate::guards::allowlist::Allowlist;
+use crate::guards::backchannel::Backchannel;
 use crate::guards::browser::Browser;
 use crate::guards::headers::{HeaderSet, Ingredients};
 use crate::guards::rate::Rate;
@@ -95,6 +96,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         scopes: site.hosts.iter().map(|host| scope_of(&host.to_string())).collect(),
         tokens: site.app.tokens.clone(),
         login: site.app.login.clone(),
+        backchannel: backchannel_of(site, kept),
         token_lifetime: site.token_lifetime,
         hosts: site.hosts.iter().map(|host| compile_host(settings, site, host)).collect(),
         denials: denials.collect(),
@@ -110,17 +112,27 @@ const FAILURES: RateValue =
 
 fn verify_of(site: &settings::Site, kept: &Kept) -> Option<Arc<Verify>> {
     let Verification { source, wanted, cut_at_expiry } = site.verification.as_ref()?;
-    let ring = match source {
+    let ring = ring_of(source, kept);
+    let failures = Rate::new(&kept.limits, &format!("{}/bad tokens", site.name()), FAILURES);
+    let verify = Verify::new(ring, site.app.tokens.format, wanted.clone(), failures);
+    Some(Arc::new(verify.cutting_at_expiry(*cut_at_expiry)))
+}
+
+fn ring_of(source: &KeySource, kept: &Kept) -> Arc<KeyRing> {
+    match source {
         KeySource::File(keys) => {
             let ring = Arc::<KeyRing>::default();
             ring.publish(Arc::clone(keys));
             ring
         }
         KeySource::Address(address) => kept.rings.of(address),
-    };
-    let failures = Rate::new(&kept.limits, &format!("{}/bad tokens", site.name()), FAILURES);
-    let verify = Verify::new(ring, site.app.tokens.format, wanted.clone(), failures);
-    Some(Arc::new(verify.cutting_at_expiry(*cut_at_expiry)))
+    }
+}
+
+fn backchannel_of(site: &settings::Site, kept: &Kept) -> Option<Backchannel> {
+    let Verification { source, wanted, cut_at_expiry: _ } = site.backchannel.as_ref()?;
+    let failures = Rate::new(&kept.limits, &format!("{}/bad logout tokens", site.name()), FAILURES);
+    Some(Backchannel::new(ring_of(source, kept), wanted.clone(), failures))
 }
 
 fn guards_of(

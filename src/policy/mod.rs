@@ -23,6 +23,7 @@ use crate::config::path_pattern::PathPattern;
 use crate::config::settings::{ClassMap, Observed, Settings, Upstream};
 use crate::config::values::{HostPattern, Networks};
 use crate::guards::allowlist::Allowlist;
+use crate::guards::backchannel::Backchannel;
 use crate::guards::browser::Browser;
 use crate::guards::headers::HeaderSet;
 use crate::guards::rate::Rate;
@@ -67,6 +68,8 @@ pub struct Site {
     pub tokens: Tokens,
     /// How its logins name accounts and hand out tokens.
     pub login: Option<Login>,
+    /// Judges its identity provider's orders to log out, if it takes them.
+    pub backchannel: Option<Backchannel>,
     /// How long its access tokens live.
     pub token_lifetime: Duration,
     /// Its hosts with their origins and headers.

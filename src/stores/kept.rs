@@ -7,6 +7,7 @@ use super::accounts::Accounts;
 use super::attempts::Attempts;
 use super::keys::KeyRings;
 use super::limits::Limits;
+use super::logouts::Logouts;
 use super::marks::Marks;
 use super::seal::Seal;
 
@@ -25,6 +26,8 @@ pub struct Kept {
     pub accounts: Arc<Accounts>,
     /// Seals what browsers keep for us.
     pub seal: Arc<Seal>,
+    /// Orders of identity providers.
+    pub logouts: Arc<Logouts>,
 }
 
 impl Kept {
@@ -38,6 +41,7 @@ impl Kept {
             marks: Arc::new(Marks::new(keys)),
             accounts: Arc::default(),
             seal: Arc::new(Seal::new(&[])),
+            logouts: Arc::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod holes;
 pub mod kept;
 pub mod keys;
 pub mod limits;
+pub mod logouts;
 pub mod marks;
 pub mod places;
 pub mod recent;

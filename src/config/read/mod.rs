@@ -8,6 +8,7 @@ mod certificates;
 mod gateway;
 mod headers;
 mod hosts;
+mod key_source;
 mod listen;
 mod login;
 mod route;

@@ -53,6 +53,7 @@ pub(super) fn site(
     table.finish();
     let app = app?;
     let verification = tokens.verification(&app, doc);
+    let backchannel = tokens.backchannel(&app, doc);
     let upstream = upstream?;
     for port in app.routes.iter().filter_map(|route| route.port) {
         if matches!(upstream.address, Address::Unix(_)) {
@@ -81,6 +82,7 @@ pub(super) fn site(
         headers,
         routes,
         verification,
+        backchannel,
     })
 }
 

@@ -133,9 +133,14 @@ impl Index {
         }
         let means = |entry: &&Entry| entry.means(credential, facts.now);
         if let Some(subject) = claims.and_then(|claims| claims.subject.as_ref())
-            && let Some(id) = self.first(facts, |table| table.by_subject(subject).filter(means))
+            && let Some(entry) = self.first_entry(facts, |table| table.by_subject(subject).filter(means))
         {
-            return Some((id, Kind::Subject));
+            return Some((entry.id, entry.kind_by_subject()));
+        }
+        if let Some(session) = claims.and_then(|claims| claims.session.as_ref())
+            && let Some(id) = self.first(facts, |table| table.by_session(session).filter(means))
+        {
+            return Some((id, Kind::Session));
         }
         let id = self.first(facts, |table| table.everyone().filter(means))?;
         Some((id, Kind::Everyone))
@@ -152,10 +157,16 @@ impl Index {
     where
         I: Iterator<Item = &'a Entry>,
     {
+        self.first_entry(facts, candidates).map(|entry| entry.id)
+    }
+
+    fn first_entry<'a, I>(&'a self, facts: &Facts, candidates: impl Fn(&'a Table) -> I) -> Option<&'a Entry>
+    where
+        I: Iterator<Item = &'a Entry>,
+    {
         candidates(&self.delta)
             .chain(candidates(&self.base))
             .find(|entry| entry.stands(facts) && self.lifted.binary_search(&entry.id).is_err())
-            .map(|entry| entry.id)
     }
 
     fn count(&mut self, held: &Held, change: impl Fn(usize) -> usize) {
