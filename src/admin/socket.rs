@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::allow::AllowOrder;
 use super::api::{Ask, Command, Refusal, RefusalKind, Reply, UnblockOrder};
+use super::probe::{ProbeOrder, Prober};
 use super::recent::{Hand, Wanted};
 use super::serve;
 use crate::stores::blocks::Order;
@@ -44,6 +45,7 @@ pub struct Socket {
 struct Side {
     commands: mpsc::Sender<Command>,
     explain: Explain,
+    prober: Prober,
 }
 
 /// The user at the other end.
@@ -67,8 +69,8 @@ impl Socket {
     }
 
     /// Answers until dropped. Each connection is a task of the control thread's runtime.
-    pub async fn serve(self, commands: mpsc::Sender<Command>, explain: Explain) {
-        let routes = routes(Side { commands, explain });
+    pub async fn serve(self, commands: mpsc::Sender<Command>, explain: Explain, prober: Prober) {
+        let routes = routes(Side { commands, explain, prober });
         let slots = Arc::new(Semaphore::new(serve::CONNECTIONS));
         let mut tasks = tokio::task::JoinSet::new();
         loop {
@@ -126,6 +128,7 @@ fn routes(side: Side) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
         .route("/v1/explain", post(explain))
+        .route("/v1/probe", post(probe))
         .route("/v1/denials", post(denials))
         .route("/v1/request", get(request))
         .route("/v1/find", post(find))
@@ -206,6 +209,13 @@ async fn reload(State(side): State<Side>, Extension(peer): Extension<Peer>) -> R
 
 async fn explain(State(side): State<Side>, Json(question): Json<Value>) -> Response {
     answer((side.explain)(question).await)
+}
+
+async fn probe(State(side): State<Side>, order: Read<ProbeOrder>) -> Response {
+    match order {
+        Ok(Json(order)) => answer((side.prober)(order).await),
+        Err(wrong) => misread(&wrong.body_text()),
+    }
 }
 
 impl Side {

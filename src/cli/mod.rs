@@ -19,6 +19,7 @@ mod explain;
 mod healthcheck;
 pub mod init;
 mod papers;
+mod prove;
 mod reach;
 pub mod reload;
 mod request;

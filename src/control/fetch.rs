@@ -37,7 +37,8 @@ pub(super) async fn get(
             return asked(stream, &uri, &authority, largest).await;
         };
         let connector = TlsConnector::from(Arc::clone(&tls.config));
-        let stream = connector.connect(tls.name.clone(), stream).await.map_err(|error| format!("TLS: {error}"))?;
+        let stream =
+            connector.connect(tls.name.clone(), stream).await.map_err(|error| format!("TLS: {error}"))?;
         asked(stream, &uri, &authority, largest).await
     };
     tokio::time::timeout(deadline, fetched)

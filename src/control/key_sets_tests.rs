@@ -77,8 +77,7 @@ impl Bench {
 
     fn within(provider: &Provider, dir: TempDir) -> Self {
         let rings = Arc::<KeyRings>::default();
-        let ring =
-            rings.of(&Address { url: format!("http://{}/jwks", provider.address).into(), tls: None });
+        let ring = rings.of(&Address { url: format!("http://{}/jwks", provider.address).into(), tls: None });
         let heard = Arc::<Mutex<Vec<String>>>::default();
         let hears = Arc::clone(&heard);
         let say: Say = Arc::new(move |line: &str| hears.lock().unwrap().push(line.to_owned()));

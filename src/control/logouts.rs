@@ -77,7 +77,10 @@ impl Control {
             return Ok((held.block.id, false));
         }
         if standing().filter(|held| held.block.learned).count() >= LEARNED {
-            (self.say)(&format!("an order of {} is not obeyed: {LEARNED} learned blocks stand already", order.by));
+            (self.say)(&format!(
+                "an order of {} is not obeyed: {LEARNED} learned blocks stand already",
+                order.by
+            ));
             return Err(Outcome::NotDone);
         }
         let reason = "OpenID Connect back-channel logout".to_owned();

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::admin::api::{Blocked, Refusal, RefusalKind};
+use crate::admin::probe::Probed;
 use crate::admin::socket::Socket;
 use crate::cli;
 use crate::clock::TestClock;
@@ -378,9 +379,11 @@ fn served<T>(bench: &Bench, with: impl FnOnce(&cli::client::Gateway) -> T) -> T 
             let (_changed, changed) = mpsc::channel(1);
             let explain: crate::admin::socket::Explain =
                 Arc::new(|question| Box::pin(async { Ok(question) }));
+            let prober: crate::admin::probe::Prober =
+                Arc::new(|_| Box::pin(async { Ok(Probed { schema: 1, probes: Vec::new() }) }));
             bound.send(()).unwrap();
             tokio::select! {
-                () = socket.serve(commands, explain) => {}
+                () = socket.serve(commands, explain, prober) => {}
                 () = control.run(queue, changed) => {}
                 _ = stopped => {}
             }

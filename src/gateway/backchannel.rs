@@ -29,8 +29,7 @@ const BODY: usize = 16 << 10;
 /// For the whole of it.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// 2.8 names these members; the text is the same for all causes.
-const REFUSED: &str =
-    "{\"error\":\"invalid_request\",\"error_description\":\"the logout was not done\"}\n";
+const REFUSED: &str = "{\"error\":\"invalid_request\",\"error_description\":\"the logout was not done\"}\n";
 
 /// An order on its way in.
 pub struct Order<'a> {
@@ -114,7 +113,8 @@ impl<U> Gateway<U> {
             account_of(&bytes, Form::Urlencoded, "logout_token")
         });
         token.ok_or_else(|| {
-            exchange.because("logout token refused: the body is no form with one logout_token of 16 KiB at most");
+            exchange
+                .because("logout token refused: the body is no form with one logout_token of 16 KiB at most");
             denied(&order.judge.refuse(facts), exchange)
         })
     }
@@ -124,7 +124,8 @@ fn denied(denial: &Denial, exchange: &mut Exchange) -> Response<Body> {
     exchange.denied(denial);
     match denial.reason {
         Reason::LogoutRefused => {
-            let mut answer = answer(StatusCode::BAD_REQUEST, Body::Full(Bytes::from_static(REFUSED.as_bytes())));
+            let mut answer =
+                answer(StatusCode::BAD_REQUEST, Body::Full(Bytes::from_static(REFUSED.as_bytes())));
             let json = HeaderValue::from_static("application/json");
             answer.headers_mut().insert(header::CONTENT_TYPE, json);
             answer

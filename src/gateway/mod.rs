@@ -16,6 +16,7 @@ pub mod hops;
 mod id;
 mod link;
 pub mod lesson;
+mod probe;
 pub mod read;
 pub mod recent;
 pub mod respond;
@@ -124,8 +125,12 @@ where
         exchange.of(&reading, self.token_name(&reading.facts));
         let dress = Dress::site(&reading, &asked);
         let facts = Rc::clone(&reading.facts);
+        if let Some(answer) = self.probed(&mut exchange, &reading, &head.headers) {
+            return finish(exchange, answer, dress);
+        }
         if let Some(judge) = backchannel::judge(&reading) {
-            let order = backchannel::Order { judge, reading: &reading, headers: &head.headers, link: &*from.link };
+            let order =
+                backchannel::Order { judge, reading: &reading, headers: &head.headers, link: &*from.link };
             let answer = self.log_out(order, &mut exchange, incoming).await;
             return finish(exchange, answer, dress);
         }

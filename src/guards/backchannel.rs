@@ -54,7 +54,9 @@ impl Backchannel {
     /// Why it is none, in the operator's words.
     pub fn check(&self, cx: &Facts, token: &[u8]) -> Result<LogoutToken, String> {
         let keys = self.ring.current();
-        let Some(keys) = &*keys else { return Err("logout token refused: the keys could not be had yet".into()) };
+        let Some(keys) = &*keys else {
+            return Err("logout token refused: the keys could not be had yet".into());
+        };
         read(token, &keys.list, &self.wanted, cx.now.unix()).map_err(|why| {
             if why == Refused::Invalid(Invalid::UnknownKey) {
                 self.ring.ask();

@@ -59,6 +59,8 @@ pub enum Reason {
     KeysUnavailable,
     /// A logout token is forged, stale, replayed, or not for this site.
     LogoutRefused,
+    /// It says to be a probe of the gateway's own, and is none.
+    ProbeUnknown,
     /// The client's network is blocked.
     AddressBlocked,
     /// The share link is blocked.
@@ -84,6 +86,7 @@ impl Reason {
             Self::TokenExpired => "token_expired",
             Self::KeysUnavailable => "keys_unavailable",
             Self::LogoutRefused => "logout_refused",
+            Self::ProbeUnknown => "probe_unknown",
             Self::AddressBlocked => "address_blocked",
             Self::ShareBlocked => "share_blocked",
             Self::CrossOrigin => "cross_origin",
@@ -99,7 +102,7 @@ impl Reason {
             Self::NotAllowlisted | Self::ShareBlocked => StatusCode::NOT_FOUND,
             Self::TokenBlocked | Self::TokenInvalid | Self::TokenExpired => StatusCode::UNAUTHORIZED,
             Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer => StatusCode::FORBIDDEN,
-            Self::LogoutRefused => StatusCode::BAD_REQUEST,
+            Self::LogoutRefused | Self::ProbeUnknown => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             // Not 503: a proxy in front would take the gateway for down, for all of its clients.
             Self::RateLimited | Self::ClientFull => StatusCode::TOO_MANY_REQUESTS,

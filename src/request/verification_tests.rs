@@ -262,7 +262,9 @@ fn a_logout_token_is_no_token_to_come_in_with() {
     };
     let event = json!({ LOGOUT_EVENT: {} });
     assert!(logout("JWT", json!({ "other": {} })).is_ok());
-    for (typ, events) in [("JWT", event.clone()), ("LOGOUT+jwt", json!({})), ("application/logout+jwt", event)] {
+    for (typ, events) in
+        [("JWT", event.clone()), ("LOGOUT+jwt", json!({})), ("application/logout+jwt", event)]
+    {
         assert_eq!(logout(typ, events), Err(Invalid::Purpose), "{typ}");
     }
 }

@@ -3,6 +3,7 @@
 mod live;
 mod notify;
 mod passed;
+mod probe;
 mod shows;
 
 use std::error::Error;
@@ -181,7 +182,7 @@ impl Parted {
         let socket = Socket::bind(&self.settings.admin.socket)
             .map_err(|error| format!("cannot bind admin.socket: {error}"))?;
         let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(socket.serve(commands, shows::explain(&self)));
+        tasks.spawn(socket.serve(commands, shows::explain(&self), probe::prober(&self)));
         if let Some(address) = self.settings.admin.metrics {
             let listener = tokio::net::TcpListener::bind(address)
                 .await

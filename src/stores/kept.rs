@@ -9,6 +9,7 @@ use super::keys::KeyRings;
 use super::limits::Limits;
 use super::logouts::Logouts;
 use super::marks::Marks;
+use super::probes::Probes;
 use super::seal::Seal;
 
 /// The stores that guards and the request's way share.
@@ -28,6 +29,8 @@ pub struct Kept {
     pub seal: Arc<Seal>,
     /// Orders of identity providers.
     pub logouts: Arc<Logouts>,
+    /// Probes of blocks that are under way.
+    pub probes: Arc<Probes>,
 }
 
 impl Kept {
@@ -42,6 +45,7 @@ impl Kept {
             accounts: Arc::default(),
             seal: Arc::new(Seal::new(&[])),
             logouts: Arc::default(),
+            probes: Arc::default(),
         }
     }
 }

@@ -72,7 +72,9 @@ impl KeyRings {
         let ring = Arc::<KeyRing>::default();
         // With another CA it is another address; its keys count until they are fetched by that.
         let before = rings.iter().find(|(known, _)| known.url == address.url);
-        if let Some(keys) = before.and_then(|(_, before)| before.current().as_ref().map(|keys| Arc::clone(&keys.list))) {
+        if let Some(keys) =
+            before.and_then(|(_, before)| before.current().as_ref().map(|keys| Arc::clone(&keys.list)))
+        {
             ring.publish(keys);
         }
         rings.insert(address.clone(), Arc::clone(&ring));

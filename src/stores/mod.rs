@@ -13,6 +13,7 @@ pub mod limits;
 pub mod logouts;
 pub mod marks;
 pub mod places;
+pub mod probes;
 pub mod recent;
 pub mod seal;
 pub mod streams;

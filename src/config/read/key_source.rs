@@ -108,4 +108,3 @@ fn checked_url(text: &str) -> Result<http::Uri, ValueError> {
         _ => Err(wrong("keys fetched without TLS could be anybody's", "write https://")),
     }
 }
-

@@ -77,18 +77,16 @@ impl<'d> Trust<'d> {
 }
 
 /// For a server of keys: by the CA of this file, or the system's.
-pub(super) fn of_server(
-    at: &Value<'_>,
-    ca_file: Option<&Value<'_>>,
-    host: &str,
-) -> Option<Arc<UpstreamTls>> {
+pub(super) fn of_server(at: &Value<'_>, ca_file: Option<&Value<'_>>, host: &str) -> Option<Arc<UpstreamTls>> {
     let roots = match ca_file {
         Some(value) => Some(roots(value)?),
         None => None,
     };
     let name = told(at, server_name(host))?;
-    let built = build(&Parts { roots, ..Parts::default() })
-        .map_err(|error| ValueError { help: "name its CA in `ca_file`, or install ca-certificates".into(), ..error });
+    let built = build(&Parts { roots, ..Parts::default() }).map_err(|error| ValueError {
+        help: "name its CA in `ca_file`, or install ca-certificates".into(),
+        ..error
+    });
     let Built { config, fingerprint } = told(at, built)?;
     Some(Arc::new(UpstreamTls { name, config, fingerprint }))
 }

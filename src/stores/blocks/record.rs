@@ -129,21 +129,24 @@ impl What {
             (
                 Self::Subject { subject, issuer, before, and_logins },
                 Self::Subject { subject: one, issuer: of, before: until, and_logins: logins },
-            ) => {
-                subject == one
-                    && issuers(issuer, of)
-                    && (*and_logins || (!logins && before >= until))
-            }
+            ) => subject == one && issuers(issuer, of) && (*and_logins || (!logins && before >= until)),
             (
                 Self::Session { session, subject, issuer, before },
                 Self::Session { session: one, subject: whose, issuer: of, before: until },
-            ) => session == one && issuers(issuer, of) && (whose.is_none() || (subject == whose && before >= until)),
+            ) => {
+                session == one
+                    && issuers(issuer, of)
+                    && (whose.is_none() || (subject == whose && before >= until))
+            }
             (
                 Self::Everyone { before, and_logins },
                 Self::Everyone { before: until, and_logins: logins }
                 | Self::Subject { before: until, and_logins: logins, .. },
             ) => *and_logins || (!logins && before >= until),
-            (Self::Everyone { and_logins: true, .. }, Self::Fingerprint { .. } | Self::Jti { .. } | Self::Session { .. }) => true,
+            (
+                Self::Everyone { and_logins: true, .. },
+                Self::Fingerprint { .. } | Self::Jti { .. } | Self::Session { .. },
+            ) => true,
             (Self::Address { network }, Self::Address { network: inner }) => network.contains(inner),
             (one, other) => one == other,
         }
@@ -160,7 +163,8 @@ impl What {
                 format!("{subject}{issuer}{}", and(*and_logins))
             }
             Self::Session { session, subject, issuer, .. } => {
-                let subject = subject.as_ref().map(|subject| format!(", subject {subject}")).unwrap_or_default();
+                let subject =
+                    subject.as_ref().map(|subject| format!(", subject {subject}")).unwrap_or_default();
                 let issuer = issuer.as_ref().map(|issuer| format!(" of {issuer}")).unwrap_or_default();
                 format!("{session}{subject}{issuer}")
             }
