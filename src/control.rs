@@ -308,6 +308,7 @@ impl Control {
         let mut warnings = self.orphans(now);
         warnings.extend(self.advice().await.iter().map(ToString::to_string));
         warnings.extend(self.key_sets.warnings(now));
+        warnings.extend(self.reloader.troubles());
         if !self.unwritten.is_empty() {
             warnings.push(format!(
                 "{} is not written: blocks hold until a restart; make room on the disk, it is tried again each {} s",

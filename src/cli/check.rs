@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::access::{self, User};
-use super::{exit, reach};
+use super::{check_tokens, exit, reach};
 use crate::config::class::Class;
 use crate::config::problem::{Problem, Problems, Severity};
 use crate::config::settings::{CspChoice, Site};
@@ -130,7 +130,9 @@ fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
         Duration::ZERO => "none".into(),
         lifetime => span(lifetime),
     };
-    writeln!(out, "  tokens      live {}, refresh tokens {refresh}\n", span(site.token_lifetime))?;
+    writeln!(out, "  tokens      live {}, refresh tokens {refresh}", span(site.token_lifetime))?;
+    check_tokens::write(site, out)?;
+    writeln!(out)?;
     let mut rows = vec![["class", "reachable from", "rate (burst)", "body", "paths"].map(String::from)];
     rows.extend(classes(site).map(|class| row(site, class)));
     write_table(&rows, out)?;
@@ -281,6 +283,8 @@ fn site_json(site: &Site) -> Value {
         "mode": if site.observe { "observe" } else { "enforce" },
         "token_lifetime_seconds": site.token_lifetime.as_secs(),
         "refresh_lifetime_seconds": site.refresh_lifetime.as_secs(),
+        "verify": check_tokens::json(site.verification.as_ref()),
+        "backchannel_logout": check_tokens::json(site.backchannel.as_ref()),
         "classes": classes(site).map(|class| class_json(site, class)).collect::<Vec<_>>(),
     })
 }

@@ -1,6 +1,7 @@
 //! `[site.tokens] verify`: what makes a token of this site a true one.
 
 use std::cmp::Ordering;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -23,7 +24,7 @@ pub struct Verification {
 #[derive(Debug, Clone)]
 pub enum KeySource {
     /// They were read from a file, which is watched.
-    File(Arc<[VerifyKey]>),
+    File(PathBuf, Arc<[VerifyKey]>),
     /// They are fetched, and fetched again.
     Address(Address),
 }

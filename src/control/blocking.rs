@@ -68,7 +68,9 @@ impl Control {
         self.held.insert(id, Held { block: lifted.clone(), ..held });
         self.audit_unblock(&lifted, by, durable);
         self.settle();
-        Ok(Unblocked { schema: SCHEMA, block: lifted, durable })
+        let standing = self.held.values().filter(|held| !held.is_over(now) && held.block.covers(&lifted));
+        let still = standing.map(|held| held.block.id).collect();
+        Ok(Unblocked { schema: SCHEMA, block: lifted, durable, still })
     }
 
     /// Gives each order a number, or a refusal.

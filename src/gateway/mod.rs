@@ -212,7 +212,7 @@ where
     ) -> Result<Permit, Denial> {
         self.admit(exchange, link)?;
         let index = self.blocks.current();
-        let on = &mut |_, verdict: &Verdict| exchange.heard(verdict);
+        let on = &mut |guard, verdict: &Verdict| exchange.heard(guard, verdict);
         decide(reading.found.route, &index, &reading.facts, &reading.presented, on)
     }
 

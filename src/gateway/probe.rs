@@ -30,7 +30,7 @@ impl<U> Gateway<U> {
             return Some(respond::denied(&denial, Some(reading.site), Shape::Problem));
         };
         let facts = guise.over(&reading.facts);
-        let on = &mut |_, verdict: &_| exchange.heard(verdict);
+        let on = &mut |guard, verdict: &_| exchange.heard(guard, verdict);
         let decided = decide(reading.found.route, &self.blocks.current(), &facts, &reading.presented, on);
         let (mut answer, said) = match decided {
             Ok(_) => {

@@ -120,7 +120,7 @@ fn verify_of(site: &settings::Site, kept: &Kept) -> Option<Arc<Verify>> {
 
 fn ring_of(source: &KeySource, kept: &Kept) -> Arc<KeyRing> {
     match source {
-        KeySource::File(keys) => {
+        KeySource::File(_, keys) => {
             let ring = Arc::<KeyRing>::default();
             ring.publish(Arc::clone(keys));
             ring

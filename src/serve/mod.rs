@@ -116,6 +116,7 @@ impl Parted {
         say_panics(Arc::clone(&say));
         let log = AccessLog::start(Prepared::open(&settings.log)?, Arc::clone(&say))?;
         let shared = live::Shared::new(&settings);
+        let health = Arc::<Health>::default();
         let live = Live::new(
             live::Means {
                 clock: clock.clone(),
@@ -126,6 +127,7 @@ impl Parted {
                 watch: Arc::clone(&watch),
                 log: log.control(),
                 passed: Arc::clone(&passed),
+                health: Arc::clone(&health),
             },
             seen,
             &settings,
@@ -150,7 +152,7 @@ impl Parted {
             share_key,
             resolver,
             control,
-            health: Arc::default(),
+            health,
             shared,
             log,
             said,

@@ -128,6 +128,11 @@ impl Control {
         self.0.order(Order::Switch(to.0));
     }
 
+    /// Whether the last try to write has failed.
+    pub fn is_failing(&self) -> bool {
+        self.0.is_failing()
+    }
+
     /// Lines that were dropped since the start.
     pub fn dropped(&self) -> u64 {
         self.0.dropped()

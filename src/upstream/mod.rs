@@ -1,4 +1,4 @@
-//! A permitted request goes out: over a pool of our own for each worker, streamed both ways, never sent twice.
+//! A permitted request goes out: over a pool of our own for each worker, streamed both ways, never done twice.
 
 mod answer;
 pub mod connect;
@@ -134,8 +134,16 @@ impl Upstreams {
         let wait = self.wait(&forward);
         let Forward { request, unpaced, .. } = forward;
         let work = async {
+            let spare = http2::spare(&request);
             let mut lease = connections.shared.lease().await?;
-            let answer = http2::exchange(&mut lease, request).await?;
+            let answer = match (http2::exchange(&mut lease, request).await, spare) {
+                (Ok(answer), _) => answer,
+                (Err(failed), Some(spare)) if failed.refused => {
+                    lease = connections.shared.lease().await?;
+                    http2::exchange(&mut lease, spare).await.map_err(|failed| failed.error)?
+                }
+                (Err(failed), _) => return Err(failed.error),
+            };
             answer::check(&answer)?;
             Ok((answer, lease))
         };

@@ -72,7 +72,7 @@ fn from_file(value: &Value<'_>) -> Option<KeySource> {
         permissions(value, &path);
     }
     match keys::read_file(&bytes) {
-        Ok(keys) => Some(KeySource::File(keys.into())),
+        Ok(keys) => Some(KeySource::File(path, keys.into())),
         Err(error) => {
             value.wrong(ValueError { message: in_file(&path, &error.message), help: error.help.into() });
             None
