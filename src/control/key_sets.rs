@@ -56,11 +56,8 @@ impl KeySets {
 
     /// Follows the config: of a new key set the last good copy counts at once.
     pub(super) fn follow(&mut self) {
-        let in_use: BTreeMap<_, _> = {
-            let tended = |address: &Address| self.sets.contains_key(address);
-            self.rings.in_use(tended).into_iter().collect()
-        };
-        self.sets.retain(|address, _| in_use.contains_key(address));
+        let in_use = self.rings.in_use(|address| self.sets.contains_key(address));
+        self.sets.retain(|address, _| in_use.iter().any(|(known, _)| known == address));
         for (address, ring) in in_use {
             if !self.sets.contains_key(&address) {
                 self.take_last_good(&address, &ring);

@@ -7,16 +7,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 
+use super::Gateway;
 use super::account::{Form, account_of};
 use super::exchange::Exchange;
-use super::read::Reading;
+use super::own::Came;
 use super::respond::{self, Shape};
-use super::{Gateway, Link};
 use crate::guards::backchannel::{Backchannel, meant};
 use crate::guards::{Denial, Reason, Verdict, backchannel, blocks};
 use crate::request::body::Body;
@@ -31,47 +31,31 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// 2.8 names these members; the text is the same for all causes.
 const REFUSED: &str = "{\"error\":\"invalid_request\",\"error_description\":\"the logout was not done\"}\n";
 
-/// An order on its way in.
-pub struct Order<'a> {
-    /// The site's judge.
-    pub judge: &'a Backchannel,
-    /// The request, read.
-    pub reading: &'a Reading<'a>,
-    /// Its fields.
-    pub headers: &'a HeaderMap,
-    /// What stands below it.
-    pub link: &'a dyn Link,
-}
-
-/// Who judges, if the request is an order and its site takes some.
-pub fn judge<'p>(reading: &Reading<'p>) -> Option<&'p Backchannel> {
-    reading.site.backchannel.as_ref().filter(|_| reading.path.normal() == PATH)
-}
-
 impl<U> Gateway<U> {
     /// Obeys an order, or says why not.
     pub(super) async fn log_out(
         &self,
-        order: Order<'_>,
+        judge: &Backchannel,
+        came: &Came<'_>,
         exchange: &mut Exchange,
         body: Incoming,
     ) -> Response<Body> {
-        if order.reading.facts.method != Method::POST {
+        if came.reading.facts.method != Method::POST {
             let mut answer = answer(StatusCode::METHOD_NOT_ALLOWED, Body::Empty);
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
             return answer;
         }
-        let token = match self.token_of(&order, exchange, body).await {
+        let token = match self.token_of(judge, came, exchange, body).await {
             Ok(token) => token,
             Err(answer) => return answer,
         };
-        let facts = &order.reading.facts;
-        let read = order.judge.check(facts, token.as_bytes());
+        let facts = &came.reading.facts;
+        let read = judge.check(facts, token.as_bytes());
         let refusal = match read {
             Ok(read) => {
                 let by = format!("backchannel {}", read.issuer);
                 let once = read.keys();
-                let site = &order.reading.site.name;
+                let site = &came.reading.site.name;
                 match self.kept.logouts.order(site, meant(&read), by, once).await {
                     Outcome::Done => return answer(StatusCode::OK, Body::Empty),
                     Outcome::Replayed => "logout token refused: it was used before".to_owned(),
@@ -84,29 +68,30 @@ impl<U> Gateway<U> {
             Err(why) => why,
         };
         exchange.because(refusal);
-        denied(&order.judge.refuse(facts), exchange)
+        denied(&judge.refuse(facts), exchange)
     }
 
     /// The token in the body: a form that every reader reads in one way.
     async fn token_of(
         &self,
-        order: &Order<'_>,
+        judge: &Backchannel,
+        came: &Came<'_>,
         exchange: &mut Exchange,
         body: Incoming,
     ) -> Result<String, Response<Body>> {
-        let facts = &order.reading.facts;
+        let facts = &came.reading.facts;
         if let Verdict::Deny(denial) = blocks::check(&self.blocks.current(), facts).verdict {
             return Err(denied(&denial, exchange));
         }
-        order.judge.admit(facts).map_err(|denial| denied(&denial, exchange))?;
+        judge.admit(facts).map_err(|denial| denied(&denial, exchange))?;
         let received = Rc::clone(&exchange.received);
         let read = tokio::time::timeout(DEADLINE, Limited::new(body, BODY).collect()).await;
-        if let Some(why) = order.link.malformed_body() {
+        if let Some(why) = came.link.malformed_body() {
             exchange.malformed(why);
             return Err(respond::malformed(why, Shape::Problem));
         }
-        let form = Form::of(order.headers) == Some(Form::Urlencoded)
-            && !order.headers.contains_key(header::CONTENT_ENCODING);
+        let form = Form::of(came.headers) == Some(Form::Urlencoded)
+            && !came.headers.contains_key(header::CONTENT_ENCODING);
         let token = read.ok().and_then(Result::ok).filter(|_| form).and_then(|body| {
             let bytes = body.to_bytes();
             received.set(bytes.len() as u64);
@@ -115,7 +100,7 @@ impl<U> Gateway<U> {
         token.ok_or_else(|| {
             exchange
                 .because("logout token refused: the body is no form with one logout_token of 16 KiB at most");
-            denied(&order.judge.refuse(facts), exchange)
+            denied(&judge.refuse(facts), exchange)
         })
     }
 }

@@ -16,6 +16,7 @@ pub mod hops;
 mod id;
 mod link;
 pub mod lesson;
+mod own;
 mod probe;
 pub mod read;
 pub mod recent;
@@ -103,9 +104,7 @@ where
     pub async fn handle(self: Rc<Self>, from: Arrival, request: Request<Incoming>) -> Response<Body> {
         let (head, incoming) = request.into_parts();
         let view = self.views.current();
-        let mut exchange = self.begin(&view, &head, &from.kill);
-        let asked = Asked::read(&head);
-        exchange.rpc = asked.is_rpc();
+        let (mut exchange, asked) = self.begin(&view, &head, &from.kill);
         if let Some(why) = from.link.begin() {
             exchange.unread(read::client(&*from.link, view.snapshot.policy(), &head));
             exchange.malformed(why);
@@ -124,14 +123,10 @@ where
         from.link.of_class(reading.facts.class);
         exchange.of(&reading, self.token_name(&reading.facts));
         let dress = Dress::site(&reading, &asked);
-        let facts = Rc::clone(&reading.facts);
-        if let Some(answer) = self.probed(&mut exchange, &reading, &head.headers) {
-            return finish(exchange, answer, dress);
-        }
-        if let Some(judge) = backchannel::judge(&reading) {
-            let order =
-                backchannel::Order { judge, reading: &reading, headers: &head.headers, link: &*from.link };
-            let answer = self.log_out(order, &mut exchange, incoming).await;
+        let mut facts = Rc::clone(&reading.facts);
+        if let Some(own) = own::asked(&reading, &head.headers) {
+            let came = own::Came { reading: &reading, headers: &head.headers, link: &*from.link };
+            let answer = Box::pin(self.answer_own(own, came, &mut exchange, incoming)).await;
             return finish(exchange, answer, dress);
         }
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
@@ -146,9 +141,9 @@ where
         };
         exchange.measure(&reading);
         let strips = permit.strips_cookies();
-        let facts = if strips { Rc::new(facts.without_cookies()) } else { facts };
         if strips {
             // What is left out does not end this stream when another block comes.
+            facts = Rc::new(facts.without_cookies());
             live = self.streams.register(Rc::clone(&facts), from.kill);
         }
         let trailers = reading.h2 && (asked.is_rpc() || facts.class == Class::Rpc);
@@ -167,8 +162,7 @@ where
         };
         let forward = self.forward(permit, head, incoming, way);
         exchange.handed = self.clock.now();
-        let answered = self.upstream.clone().oneshot(forward).await;
-        let answer = match answered {
+        let answer = match self.upstream.clone().oneshot(forward).await {
             Ok(answer) => answer::permitted(answer, &reading, &mut exchange, &asked, lesson),
             Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
         };
@@ -180,10 +174,10 @@ where
         exchange.follow(answer, Some(live))
     }
 
-    fn begin(&self, view: &Rc<View>, head: &Parts, kill: &Rc<Kill>) -> Box<Exchange> {
+    fn begin(&self, view: &Rc<View>, head: &Parts, kill: &Rc<Kill>) -> (Box<Exchange>, Asked) {
         let count = self.count.get().wrapping_add(1);
         self.count.set(count);
-        Box::new(Exchange::begin(Beginning {
+        let mut exchange = Box::new(Exchange::begin(Beginning {
             lane: Rc::clone(&self.lane),
             recent: Rc::clone(&self.recent),
             clock: self.clock.clone(),
@@ -192,7 +186,10 @@ where
             id: id::request_id(self.id_base, count),
             kill: Rc::clone(kill),
             head,
-        }))
+        }));
+        let asked = Asked::read(head);
+        exchange.rpc = asked.is_rpc();
+        (exchange, asked)
     }
 
     fn client(&self, link: &dyn Link, view: &View, head: &Parts) -> Client {

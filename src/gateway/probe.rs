@@ -1,33 +1,30 @@
 //! Probes of `block --verify`: judged like any request, by the same policy, blocks and guards, and answered here. Whatever
 //! says that it is a probe never goes upstream.
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::exchange::Exchange;
-use super::read::Reading;
+use super::own::Came;
 use super::respond::{self, Shape};
 use super::{Gateway, decide};
 use crate::guards::{Denial, Reason};
 use crate::request::body::Body;
-use crate::stores::probes::{FIELD, VERDICT};
+use crate::stores::probes::{self, VERDICT};
 
-const PROBE: HeaderName = HeaderName::from_static(FIELD);
+/// The field that carries a probe's number.
+pub const FIELD: HeaderName = HeaderName::from_static(probes::FIELD);
 const SAID: HeaderName = HeaderName::from_static(VERDICT);
 
 impl<U> Gateway<U> {
-    /// The answer to a probe, or to what only says that it is one; `None`: it is any other request.
-    pub(super) fn probed(
-        &self,
-        exchange: &mut Exchange,
-        reading: &Reading<'_>,
-        headers: &HeaderMap,
-    ) -> Option<Response<Body>> {
-        let number = headers.get(PROBE)?;
-        let Some(guise) = self.kept.probes.take(number.as_bytes()) else {
+    /// The answer to a probe, or to what only says that it is one.
+    pub(super) fn probed(&self, came: &Came<'_>, exchange: &mut Exchange) -> Response<Body> {
+        let reading = came.reading;
+        let number = came.headers.get(FIELD).map_or(&b""[..], HeaderValue::as_bytes);
+        let Some(guise) = self.kept.probes.take(number) else {
             let denial = Denial::new("probe", Reason::ProbeUnknown);
             exchange.denied(&denial);
-            return Some(respond::denied(&denial, Some(reading.site), Shape::Problem));
+            return respond::denied(&denial, Some(reading.site), Shape::Problem);
         };
         let facts = guise.over(&reading.facts);
         let on = &mut |guard, verdict: &_| exchange.heard(guard, verdict);
@@ -49,6 +46,6 @@ impl<U> Gateway<U> {
         if let Ok(said) = HeaderValue::from_str(&said) {
             answer.headers_mut().insert(SAID, said);
         }
-        Some(answer)
+        answer
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::*;
-use crate::clock::Now;
+use crate::clock::{Clock, Now};
 use crate::config::class::Class;
 use crate::request::client::Client;
 use crate::request::credential::{

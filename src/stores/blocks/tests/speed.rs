@@ -1,7 +1,6 @@
 //! How long a look-up takes.
 
 use super::*;
-use crate::clock::Clock;
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the figures are the point")]
