@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use zeroize::Zeroizing;
 
-use super::client::{Failure, Gateway, print_json};
+use super::client::{Failure, Gateway};
 use super::token::{bare, look};
 use super::{exit, prove};
 use crate::admin::api::{Blocked, Refusal, RefusalKind};
@@ -302,25 +302,11 @@ fn give_all(
         worst = worst.max(proof.code());
     }
     match (args.json, &proof) {
-        (true, proof) => print_all(&blocked, proof.as_ref(), out)?,
+        (true, proof) => prove::print_all(&blocked, proof.as_ref(), out)?,
         (false, Some(proof)) => proof.tell(out)?,
         (false, None) => {}
     }
     failed.map_or(Ok(worst), Err)
-}
-
-/// One object: the block, or the list of them, and the proof beside it.
-fn print_all(blocked: &[Blocked], proof: Option<&prove::Proof>, out: &mut dyn Write) -> Result<(), Failure> {
-    let json = |value| serde_json::to_value(value).map_err(io::Error::from);
-    let mut answer = match blocked {
-        [] => return Ok(()),
-        [one] => json(one)?,
-        several => serde_json::json!({ "schema": 1, "blocked": several }),
-    };
-    if let (Some(proof), Some(answer)) = (proof, answer.as_object_mut()) {
-        answer.insert("verify".into(), serde_json::to_value(proof).map_err(io::Error::from)?);
-    }
-    print_json(&answer, out)
 }
 
 fn code_of(blocked: &Blocked) -> u8 {

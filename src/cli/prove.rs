@@ -1,11 +1,11 @@
 //! `portcullis block … --verify`: whether the block is seen to hold.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use http::Method;
 use serde::Serialize;
 
-use super::client::{Failure, Gateway};
+use super::client::{Failure, Gateway, print_json};
 use super::exit;
 use crate::admin::api::Blocked;
 use crate::admin::probe::{Probe, ProbeOrder, Probed};
@@ -57,6 +57,23 @@ pub(super) fn prove(
     let refused = |probe: &Probe| probe.refused && probe.failure.is_none();
     proof.proved = proof.failure.is_none() && !proof.probes.is_empty() && proof.probes.iter().all(refused);
     proof
+}
+
+/// One object: the block, or the list of them, and the proof beside it.
+///
+/// # Errors
+/// When the output cannot be written.
+fn print_all(blocked: &[Blocked], proof: Option<&prove::Proof>, out: &mut dyn Write) -> Result<(), Failure> {
+    let json = |value| serde_json::to_value(value).map_err(io::Error::from);
+    let mut answer = match blocked {
+        [] => return Ok(()),
+        [one] => json(one)?,
+        several => serde_json::json!({ "schema": 1, "blocked": several }),
+    };
+    if let (Some(proof), Some(answer)) = (proof, answer.as_object_mut()) {
+        answer.insert("verify".into(), serde_json::to_value(proof).map_err(io::Error::from)?);
+    }
+    print_json(&answer, out)
 }
 
 impl Proof {
