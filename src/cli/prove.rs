@@ -63,7 +63,11 @@ pub(super) fn prove(
 ///
 /// # Errors
 /// When the output cannot be written.
-fn print_all(blocked: &[Blocked], proof: Option<&prove::Proof>, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn print_all(
+    blocked: &[Blocked],
+    proof: Option<&Proof>,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     let json = |value| serde_json::to_value(value).map_err(io::Error::from);
     let mut answer = match blocked {
         [] => return Ok(()),
