@@ -13,6 +13,7 @@ mod key_sets;
 mod learned;
 mod locked_links;
 mod lockouts;
+mod logouts;
 mod recall;
 pub mod reload;
 mod taught;
@@ -40,6 +41,7 @@ use crate::stores::durable::seal_keys::SealKeys;
 use crate::stores::durable::{OpenError, Store};
 use crate::stores::holes::Hole;
 use crate::stores::kept::Kept;
+use crate::stores::marks::Marks;
 use crate::telemetry::audit::{Audit, Say};
 use crate::warnings::Machine;
 use crate::worker::Workers;
@@ -95,6 +97,8 @@ pub struct Control {
     /// The highest number of a block when the store was opened: what came later only we know.
     last_at_open: u64,
     quota: taught::Quota,
+    /// Orders of identity providers that were obeyed.
+    spent: Marks,
 }
 
 /// What the control thread is made of.
@@ -190,6 +194,7 @@ impl Control {
             defaults_told: lockouts::Told::new(),
             kept,
             seal_keys,
+            spent: logouts::remembered(),
             fresh: opened.fresh,
             machine: (now.mono, Machine::look(&loaded.settings)),
             settings: loaded.settings,
@@ -233,6 +238,7 @@ impl Control {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let lessons = Arc::clone(&self.kept.lessons);
         let mut batch = Vec::new();
+        let mut orders = self.kept.logouts.receiver();
         loop {
             tokio::select! {
                 biased;
@@ -246,6 +252,7 @@ impl Control {
                     let _ = self.reload("file change or SIGHUP");
                     self.follow_file().await;
                 }
+                logouts = logouts::come(&mut orders) => self.log_out(logouts).await,
                 (address, fetched) = self.key_sets.fetched() => {
                     self.key_sets.take(&address, fetched, self.clock.now());
                 }
@@ -334,6 +341,7 @@ impl Control {
         warnings.extend(self.advice().await.iter().map(ToString::to_string));
         warnings.extend(self.key_sets.warnings(now));
         warnings.extend(self.default_passwords(now));
+        warnings.extend(self.reloader.troubles());
         if !self.unwritten.is_empty() {
             warnings.push(format!(
                 "{} is not written: blocks hold until a restart; make room on the disk, it is tried again each {} s",

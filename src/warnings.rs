@@ -6,6 +6,7 @@ pub mod machine;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::config::settings::{Settings, Site};
@@ -59,6 +60,7 @@ pub fn all(settings: &Settings, machine: &Machine, running: Option<&Running>) ->
         warnings.extend(downloads::of(site, running));
     }
     warnings.extend(machine.volatile.map(|kind| volatile(settings, kind)));
+    warnings.extend(machine.no_log_directory.as_deref().map(no_log_directory));
     if let Some(running) = running {
         warnings.extend(running.fresh.then(|| fresh(settings)));
         warnings.extend(one_client(&running.clients));
@@ -139,6 +141,19 @@ fn volatile(settings: &Settings, kind: &str) -> Warning {
             settings.state_dir.display()
         ),
         remedy: "put `state.dir` on a disk or a mounted volume".into(),
+    }
+}
+
+fn no_log_directory(directory: &Path) -> Warning {
+    let directory = directory.display();
+    Warning {
+        word: "log_directory_missing",
+        what: format!(
+            "{directory}, where `log.access` is to be written, is not there: the gateway does not start without it"
+        ),
+        remedy: format!(
+            "install -d -o USER -m 750 {directory} (systemd does it by LogsDirectory), or name another place"
+        ),
     }
 }
 

@@ -253,6 +253,9 @@ impl Worker {
 
     /// Streams whose token has ended, where a site wants it so.
     fn cut_ended(&self) {
+        if !self.streams.any_ends() {
+            return;
+        }
         let now = self.cx.clock.now().unix();
         let cut = self.streams.sweep(|facts| facts.ends.is_some_and(|ends| now >= ends));
         self.gateway.views.metrics().streams_cut(cut);

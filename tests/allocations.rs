@@ -116,6 +116,7 @@ fn entry(number: u32, tokens: usize, length: usize, verdict: Verdict) -> Entry {
         class: Some(Class::Api),
         method: Some(http::Method::GET),
         facts: Some(Rc::new(Facts { client, credentials, ..Facts::example() })),
+        verified: false,
         verdict,
         told: Some(causes::malformed(Malformed::Path)),
         status: 404,

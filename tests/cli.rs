@@ -122,6 +122,8 @@ fn block_and_its_kin_say_what_was_done_and_what_was_not() {
         (&["blocks"], ""),
         (&["unblock", "3"], ""),
         (&["unblock", "3"], ""),
+        (&["block", "address", "198.51.100.0/24"], ""),
+        (&["unblock", "5"], ""),
         (&["status"], ""),
     ] {
         all += &say(&gate, arguments, input);

@@ -100,7 +100,7 @@ async fn assert_each(gate: &Gate, observed: impl Fn(&Case) -> bool) {
         let lets = observed(&case);
         assert_eq!(answer.status, if lets { 200 } else { case.status }, "{name}");
         assert_eq!(delta, if lets { (0.0, 1.0) } else { (1.0, 0.0) }, "{name}");
-        assert_eq!(line["verdict"], if lets { "observed" } else { "deny" }, "{name}");
+        assert_eq!(line["verdict"], if lets { "would_deny" } else { "deny" }, "{name}");
         assert_eq!((&line["guard"], &line["reason"]), (&case.guard.into(), &case.reason.into()), "{name}");
     }
 }
@@ -191,7 +191,7 @@ async fn a_body_over_its_limit_passes_whole_while_the_guard_observes_whether_it_
     let line = line_of(&gate, &answer).await;
     assert_eq!(
         (&line["verdict"], &line["guard"], &line["bytes_in"]),
-        (&"observed".into(), &"size".into(), &5000.into())
+        (&"would_deny".into(), &"size".into(), &5000.into())
     );
     let client = Client::connect(&gate).await;
     let (answer, mut stream) =
@@ -200,7 +200,7 @@ async fn a_body_over_its_limit_passes_whole_while_the_guard_observes_whether_it_
     let answer = common::http2::read(answer).await.unwrap();
     assert_eq!(answer.status, 200);
     let line = line_by_id(&gate, answer.headers["x-request-id"].to_str().unwrap()).await;
-    assert_eq!((&line["verdict"], &line["guard"]), (&"observed".into(), &"size".into()));
+    assert_eq!((&line["verdict"], &line["guard"]), (&"would_deny".into(), &"size".into()));
     assert_eq!(count(&gate, "would_deny", &case), 3.0);
     assert!(upstream.requests().iter().all(|request| request.body.len() == 5000), "whole");
     // What is not too large is nothing to talk of.

@@ -307,7 +307,7 @@ async fn each_request_is_one_line_that_says_what_became_of_it() {
     assert_eq!(one("/api/assets")["bytes_in"], 5);
     let malformed = log.iter().find(|line| line["verdict"] == "malformed").unwrap();
     assert_eq!((&malformed["reason"], &malformed["status"]), (&"path".into(), &400.into()));
-    assert!(log.iter().any(|line| line["verdict"] == "observed" && line["guard"] == "rate"));
+    assert!(log.iter().any(|line| line["verdict"] == "would_deny" && line["guard"] == "rate"));
     let blocked = log.iter().find(|line| line["reason"] == "token_blocked").unwrap();
     assert_eq!(blocked["status"], 401);
     assert_eq!(blocked["token"].as_str().unwrap().len(), 12);

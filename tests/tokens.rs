@@ -326,3 +326,84 @@ impl Provider {
         self.task.abort();
     }
 }
+
+#[tokio::test]
+async fn a_broken_ca_file_of_the_provider_is_refused_with_the_config_and_another_one_is_taken_over() {
+    let provider = Provider::start().await;
+    let key = Ed::new("one");
+    provider.publish(&[&key]);
+    let app = App::everywhere("jwt");
+    let upstream = Upstream::answering(OK);
+    let address = format!("https://localhost:{}/jwks", provider.port);
+    let site = format!("[site.tokens]\nverify = {{ jwks = \"{address}\", ca_file = \"ca.pem\" }}\n");
+    let stranger = Provider::start().await;
+    let files = vec![("ca.pem", stranger.ca.clone())];
+    let gate = Config { app: app.path(), site, files, ..Config::default() }.start(upstream.address);
+    assert!(wait_for(LIMIT, || gate.errors().contains(&format!("no keys from {address}"))).await);
+    let file = gate.config().with_file_name("ca.pem");
+    for (text, word) in [("", "holds no certificate"), ("-----BEGIN CERTIFICATE-----\n", "damaged")] {
+        place(&file, text);
+        let told = gate.cli(["check", "--offline"]);
+        let said = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert_eq!(told.status.code(), Some(3), "{said}");
+        assert!(said.contains("ca.pem") && said.contains(word) && said.contains("verify"), "{said}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(gate.cli(["reload"]).status.code(), Some(3));
+    place(&file, &provider.ca);
+    assert!(wait_until(LIMIT, || gate.cli(["reload"]).status.success()));
+    assert!(wait_for_status(&gate, &key.token(), 200).await, "{}", gate.errors());
+}
+
+#[tokio::test]
+async fn what_a_token_says_of_itself_is_told_as_known_only_where_it_was_verified() {
+    let app = App::everywhere("jwt");
+    let upstream = Upstream::answering(OK);
+    let gate = gate(&app, VERIFIED, &upstream);
+    let explained = async |token: &str, line: &str| {
+        let answer = gate.ask(line, &format!("authorization: Bearer {token}\r\n"), b"").await;
+        let id = answer.header("x-request-id").unwrap().to_owned();
+        String::from_utf8(gate.cli(["explain", "--id", &id]).stdout).unwrap()
+    };
+    let known = explained(&jwt(&claims("17", 600), SECRET), "GET /api/x").await;
+    assert!(known.contains(", subject 17"), "{known}");
+    let forged = jwt(&claims("18", 600), "ffffffffffffffffffffffffffffffff");
+    let unknown = explained(&forged, "GET /api/x").await;
+    assert!(unknown.contains(", calls itself subject 18"), "{unknown}");
+    let shown = String::from_utf8(gate.cli(["check", "--offline"]).stdout).unwrap();
+    assert!(
+        shown.contains("verified    with 1 key of ") && shown.contains("(HS256, HS384, HS512)"),
+        "{shown}"
+    );
+    assert!(shown.contains("issuer us; audience files; type = \"access\""), "{shown}");
+    let json: serde_json::Value =
+        serde_json::from_slice(&gate.cli(["check", "--offline", "--json"]).stdout).unwrap();
+    let verify = &json["sites"][0]["verify"];
+    assert_eq!((&verify["issuer"][0], &verify["keys"]["count"]), (&"us".into(), &1.into()), "{verify}");
+    assert!(json["sites"][0]["backchannel_logout"].is_null());
+}
+
+#[test]
+fn explain_without_a_gateway_says_why_there_are_no_keys() {
+    let app = App::everywhere("jwt");
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[tls]\nself_signed = true\n[admin]\nsocket = \"{}\"\n[[site]]\nhosts = [\"files.test\"]\napp = \"{}\"\n\
+         upstream = \"http://127.0.0.1:1\"\n[site.tokens]\nverify = {{ jwks = \"http://127.0.0.1:1/\" }}\n",
+        dir.path().join("admin.sock").display(),
+        app.path()
+    );
+    let config = dir.path().join("portcullis.toml");
+    std::fs::write(&config, text).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["explain", "https://files.test/api/x", "-H", "@-", "--config"])
+        .arg(&config)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let line = format!("Authorization: Bearer {}\n", jwt(&claims("1", 600), SECRET));
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), line.as_bytes()).unwrap();
+    let said = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    assert!(said.contains("keys_unavailable") && said.contains("by a running gateway only"), "{said}");
+}

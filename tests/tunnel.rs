@@ -119,6 +119,43 @@ async fn either_side_may_close_and_one_line_of_the_log_tells_the_bytes() {
     assert!(wait_for(raw::LIMIT, || lines(&gate) == 2).await, "{}", gate.log());
 }
 
+/// No deadline is near: a goodbye would be waited for five seconds.
+const SOON: Duration = Duration::from_secs(3);
+
+#[tokio::test]
+async fn a_reset_of_one_side_is_passed_on_at_once() {
+    let switching = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+    );
+    let upstream = Upstream::scripted(move |mut session| {
+        session.head();
+        session.send(switching.as_bytes());
+        if session.more().is_some() && session.ahead().ends_with(b"reset") {
+            return session.reset();
+        }
+        session.until_closed();
+    });
+    let gate = generic("").start(upstream.address);
+    let open = async |says: &[u8]| {
+        let mut stream = gate.connect().await;
+        stream.write_all(upgrade(&gate, "").as_bytes()).await.unwrap();
+        assert_eq!(timeout(raw::LIMIT, raw::read_answer(&mut stream, true)).await.unwrap().status, 101);
+        stream.write_all(says).await.unwrap();
+        stream.flush().await.unwrap();
+        stream
+    };
+    let mut stream = open(b"reset").await;
+    let mut rest = Vec::new();
+    let ended = timeout(SOON, stream.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the client has not heard of the upstream's reset");
+
+    let stream = open(b"hello").await;
+    let record = upstream.connection_with("hello");
+    stream.get_ref().0.set_zero_linger().unwrap();
+    drop(stream);
+    assert!(wait_for(SOON, || record.is_closed()).await, "the upstream has not heard of the client's reset");
+}
+
 fn upgrade(gate: &Gate, fields: &str) -> String {
     format!(
         "GET /ws HTTP/1.1\r\nHost: {HOST}:{}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{fields}\r\n",

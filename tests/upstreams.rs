@@ -596,3 +596,40 @@ async fn an_http2_upstream_that_is_gone_for_a_while_is_found_again_at_once() {
         Some(0.0)
     );
 }
+
+/// Refuses so many streams, and answers those behind; how many have come.
+async fn refusing(times: usize) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let came = Arc::<AtomicUsize>::default();
+    let counts = Arc::clone(&came);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counts = Arc::clone(&counts);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    if counts.fetch_add(1, Ordering::SeqCst) < times {
+                        respond.send_reset(h2::Reason::REFUSED_STREAM);
+                    } else {
+                        let answer = http::Response::builder().status(200).body(()).unwrap();
+                        respond.send_response(answer, true).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    (address, came)
+}
+
+#[tokio::test]
+async fn a_stream_that_an_upstream_refuses_unread_is_tried_once_more_if_nothing_of_it_is_gone() {
+    for (times, method, body, status, expected) in
+        [(1, "GET", &b""[..], 200, 2), (2, "GET", b"", 502, 2), (1, "POST", b"once", 502, 1)]
+    {
+        let (address, came) = refusing(times).await;
+        let (gate, _own) = gate(&[route("refused", &format!("h2c://{address}"), "")], Vec::new());
+        let answer = Client::connect(&gate).await.ask(method, "/refused/x", body).await.unwrap();
+        assert_eq!((answer.status, came.load(Ordering::SeqCst)), (status, expected), "{method} {times}");
+    }
+}

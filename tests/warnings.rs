@@ -151,6 +151,29 @@ fn root_is_warned_of_where_it_runs_not_where_it_checks() {
     assert_eq!(words(LOCAL, &root, Some(&Running::default())), ["root"]);
 }
 
+#[test]
+fn a_log_without_its_directory_is_warned_of_before_the_start_fails() {
+    let gone = Machine { no_log_directory: Some("/nowhere".into()), ..Machine::default() };
+    assert_eq!(words(LOCAL, &gone, None), ["log_directory_missing"]);
+    let log = format!("{LOCAL}[log]\naccess = \"/no/such/directory/access.log\"\n");
+    assert!(words(&log, &Machine::default(), None).is_empty(), "of a machine that is not looked at");
+    let text = format!("[tls]\nself_signed = true\n[[site]]\nhosts = [\"a.test\"]\n{log}");
+    let loaded = config::parse(Path::new("/etc/portcullis/portcullis.toml"), &text, NOW).unwrap();
+    let seen = Machine::look(&loaded.settings);
+    assert_eq!(seen.no_log_directory.as_deref(), Some(Path::new("/no/such/directory")));
+}
+
+#[tokio::test]
+async fn status_names_an_upstream_that_is_down_and_a_log_that_takes_nothing() {
+    let [nobody] = common::gate::free_addresses();
+    let gate = Config { site: "[log]\naccess = \"/dev/full\"".into(), ..Default::default() }.start(nobody);
+    assert!(!text(&gate, &["status"]).contains("was not reached"), "nobody has tried yet");
+    assert_eq!(gate.ask("GET /", "", b"").await.status, 502);
+    let says = |word: &str| wait_until(raw::LIMIT, || text(&gate, &["status"]).contains(word));
+    assert!(says(&format!("the upstream http://{nobody} of files.test was not reached")));
+    assert!(says("the access log cannot be written"), "{}", gate.errors());
+}
+
 fn text(gate: &Gate, arguments: &[&str]) -> String {
     let told = gate.cli(arguments.iter().copied());
     assert!(told.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&told.stderr));

@@ -80,6 +80,9 @@ pub struct Unblocked {
     pub block: Block,
     /// That is on the disk; if not, it could come back with a restart.
     pub durable: bool,
+    /// Other standing blocks that block all of the same, by number.
+    #[serde(default)]
+    pub still: Vec<u64>,
 }
 
 /// The body of `POST /v1/unblock`.

@@ -4,6 +4,7 @@ pub mod allow;
 pub mod api;
 pub mod client;
 pub mod metrics;
+pub mod probe;
 pub mod readiness;
 pub mod recent;
 mod serve;

@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::allow::AllowOrder;
 use super::api::{Ask, Command, Refusal, RefusalKind, Reply, UnblockOrder};
+use super::probe::{ProbeOrder, Prober};
 use super::recent::{Hand, Wanted};
 use super::serve;
 use super::unlock::UnlockOrder;
@@ -52,6 +53,7 @@ pub struct Socket {
 struct Side {
     commands: mpsc::Sender<Command>,
     explain: Explain,
+    prober: Prober,
 }
 
 /// The user at the other end.
@@ -75,8 +77,8 @@ impl Socket {
     }
 
     /// Answers until dropped. Each connection is a task of the control thread's runtime.
-    pub async fn serve(self, commands: mpsc::Sender<Command>, explain: Explain) {
-        let routes = routes(Side { commands, explain });
+    pub async fn serve(self, commands: mpsc::Sender<Command>, explain: Explain, prober: Prober) {
+        let routes = routes(Side { commands, explain, prober });
         let slots = Arc::new(Semaphore::new(serve::CONNECTIONS));
         let mut tasks = tokio::task::JoinSet::new();
         loop {
@@ -155,6 +157,7 @@ fn routes(side: Side) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
         .route("/v1/explain", post(explain))
+        .route("/v1/probe", post(probe))
         .route("/v1/denials", post(denials))
         .route("/v1/request", get(request))
         .route("/v1/find", post(find))
@@ -244,6 +247,13 @@ async fn reload(State(side): State<Side>, Extension(peer): Extension<Peer>) -> R
 
 async fn explain(State(side): State<Side>, Json(question): Json<Value>) -> Response {
     answer((side.explain)(question).await)
+}
+
+async fn probe(State(side): State<Side>, order: Read<ProbeOrder>) -> Response {
+    match order {
+        Ok(Json(order)) => answer((side.prober)(order).await),
+        Err(wrong) => misread(&wrong.body_text()),
+    }
 }
 
 impl Side {

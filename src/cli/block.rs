@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use http::Method;
+use zeroize::Zeroizing;
 
-use super::client::{Failure, Gateway, print_json};
-use super::exit;
+use super::client::{Failure, Gateway};
 use super::token::{bare, look};
+use super::{exit, prove};
 use crate::admin::api::{Blocked, Refusal, RefusalKind};
 use crate::admin::recent::{Found, Hand, Meant};
 use crate::clock::Clock;
@@ -35,6 +36,9 @@ pub struct BlockArgs {
     /// Why; kept with the block and in the audit log.
     #[arg(long, global = true, default_value = "")]
     pub reason: String,
+    /// Send a probe with what is blocked through the gateway's own listener, and say whether and how soon it is refused.
+    #[arg(long, global = true)]
+    pub verify: bool,
     /// A wide block is meant.
     #[arg(long, global = true)]
     pub yes: bool,
@@ -113,7 +117,7 @@ pub enum BlockWhat {
 
 /// Blocks; the exit code says whether it is confirmed and durable.
 pub fn run(args: &BlockArgs, gateway: &Gateway, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    match orders(args, gateway).and_then(|orders| give_all(&orders, args, gateway, out, err)) {
+    match orders(args, gateway).and_then(|orders| give_all(&orders, args, gateway, (out, err))) {
         Ok(code) => code,
         Err(failure) => failure.tell(gateway, "block", args.json, err),
     }
@@ -125,7 +129,21 @@ struct Given {
     said: Option<String>,
 }
 
-fn orders(args: &BlockArgs, gateway: &Gateway) -> Result<Vec<Given>, Failure> {
+/// All that one command orders.
+struct Orders {
+    all: Vec<Given>,
+    /// The token itself, where it was given.
+    token: Option<Zeroizing<String>>,
+}
+
+/// What was named on the command line.
+struct Named {
+    whats: Vec<What>,
+    expires: Option<u64>,
+    token: Option<Zeroizing<String>>,
+}
+
+fn orders(args: &BlockArgs, gateway: &Gateway) -> Result<Orders, Failure> {
     let usage = |error: &dyn ToString| Failure::Usage(error.to_string());
     let lasting = args.lasting.as_deref().map(parse_duration).transpose().map_err(|error| usage(&error))?;
     let lasting = lasting.map(|lasting: Duration| u64::try_from(lasting.as_millis()).unwrap_or(u64::MAX));
@@ -140,14 +158,14 @@ fn orders(args: &BlockArgs, gateway: &Gateway) -> Result<Vec<Given>, Failure> {
     if let Some(hand) = hand(args) {
         let found: Found = gateway.ask(Method::POST, "/v1/find", Some(&hand))?;
         let given = |meant: Meant| Given { said: Some(meant.said.clone()), order: order(meant) };
-        return Ok(found.meant.into_iter().map(given).collect());
+        return Ok(Orders { all: found.meant.into_iter().map(given).collect(), token: None });
     }
-    let (whats, expires) = whats(&args.what, gateway)?;
+    let Named { whats, expires, token } = whats(&args.what, gateway)?;
     let given = |what| {
         let meant = Meant { what, site: None, expires, said: String::new() };
         Given { order: order(meant), said: None }
     };
-    Ok(whats.into_iter().map(given).collect())
+    Ok(Orders { all: whats.into_iter().map(given).collect(), token })
 }
 
 /// What only the running gateway can say the meaning of.
@@ -162,12 +180,12 @@ fn hand(args: &BlockArgs) -> Option<Hand> {
     }
 }
 
-fn whats(what: &BlockWhat, gateway: &Gateway) -> Result<(Vec<What>, Option<u64>), Failure> {
-    let one = |what| Ok((vec![what], None));
+fn whats(what: &BlockWhat, gateway: &Gateway) -> Result<Named, Failure> {
+    let one = |what| Ok(Named { whats: vec![what], expires: None, token: None });
     match what {
         // Asked of the gateway: see `hand`.
         BlockWhat::Log { .. } | BlockWhat::Request { .. } | BlockWhat::Account { .. } => {
-            Ok((Vec::new(), None))
+            Ok(Named { whats: Vec::new(), expires: None, token: None })
         }
         BlockWhat::Token { source } => tokens(source, gateway),
         BlockWhat::Fingerprint { fingerprint } => {
@@ -200,12 +218,13 @@ fn whats(what: &BlockWhat, gateway: &Gateway) -> Result<(Vec<What>, Option<u64>)
     }
 }
 
-fn tokens(source: &str, gateway: &Gateway) -> Result<(Vec<What>, Option<u64>), Failure> {
-    let text = secret(source, "token", "Token (not shown): ")?;
+fn tokens(source: &str, gateway: &Gateway) -> Result<Named, Failure> {
+    let text = Zeroizing::new(secret(source, "token", "Token (not shown): ")?);
     let wrong = || Failure::Usage("that is no token: it is empty or has blanks inside".into());
     let pasted = look(bare(&text), &gateway.formats).ok_or_else(wrong)?;
     let whats = pasted.fingerprints.into_iter().map(|fingerprint| What::Fingerprint { fingerprint });
-    Ok((whats.collect(), pasted.expires))
+    let token = Some(Zeroizing::new(bare(&text).to_owned()));
+    Ok(Named { whats: whats.collect(), expires: pasted.expires, token })
 }
 
 /// A secret never comes as an argument.
@@ -246,23 +265,25 @@ fn unreadable(gateway: &Gateway, error: &io::Error) -> Failure {
 }
 
 fn give_all(
-    given: &[Given],
+    orders: &Orders,
     args: &BlockArgs,
     gateway: &Gateway,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
+    (out, err): (&mut dyn Write, &mut dyn Write),
 ) -> Result<u8, Failure> {
+    let clock = Clock::system();
+    let start = clock.now();
     let mut worst = exit::OK;
-    let mut several: Vec<Blocked> = Vec::new();
+    let mut blocked: Vec<Blocked> = Vec::new();
     let mut failed = None;
-    for Given { order, said } in given {
+    for Given { order, said } in &orders.all {
         let code = match gateway.ask::<Blocked>(Method::POST, "/v1/block", Some(order)) {
-            Ok(blocked) if args.json && given.len() > 1 => {
-                let code = code_of(&blocked);
-                several.push(blocked);
-                code
+            Ok(one) => {
+                if !args.json {
+                    tell(&one, said.as_deref(), out)?;
+                }
+                blocked.push(one);
+                blocked.last().map_or(exit::OK, code_of)
             }
-            Ok(blocked) => tell(&blocked, said.as_deref(), args.json, out)?,
             Err(Failure::NotReached(crate::admin::client::CallError::Down(cause))) => {
                 leave(order, args.json, gateway, &cause, err)?
             }
@@ -273,8 +294,17 @@ fn give_all(
         };
         worst = worst.max(code);
     }
-    if !several.is_empty() {
-        print_json(&serde_json::json!({ "schema": 1, "blocked": several }), out)?;
+    let proof = (args.verify && !blocked.is_empty()).then(|| {
+        let since = || clock.now().mono.saturating_sub(start.mono) / 1_000_000;
+        prove::prove(&blocked, orders.token.as_ref().map(|token| token.as_str()), gateway, &since)
+    });
+    if let Some(proof) = &proof {
+        worst = worst.max(proof.code());
+    }
+    match (args.json, &proof) {
+        (true, proof) => prove::print_all(&blocked, proof.as_ref(), out)?,
+        (false, Some(proof)) => proof.tell(out)?,
+        (false, None) => {}
     }
     failed.map_or(Ok(worst), Err)
 }
@@ -283,12 +313,7 @@ fn code_of(blocked: &Blocked) -> u8 {
     if blocked.confirmed && blocked.durable { exit::OK } else { exit::ERROR }
 }
 
-fn tell(blocked: &Blocked, said: Option<&str>, json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
-    let code = code_of(blocked);
-    if json {
-        print_json(blocked, out)?;
-        return Ok(code);
-    }
+fn tell(blocked: &Blocked, said: Option<&str>, out: &mut dyn Write) -> Result<(), Failure> {
     let block = &blocked.block;
     let word = match (blocked.confirmed, blocked.durable) {
         (true, true) => "BLOCKED",
@@ -320,7 +345,7 @@ fn tell(blocked: &Blocked, said: Option<&str>, json: bool, out: &mut dyn Write) 
     for warning in &blocked.warnings {
         writeln!(out, "  ! {}", plain(warning))?;
     }
-    Ok(code)
+    Ok(())
 }
 
 /// The gateway is down: the order waits on the disk for its next start.

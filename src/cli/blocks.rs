@@ -62,6 +62,12 @@ fn tell(lifted: Unblocked, out: &mut dyn Write) -> Result<Unblocked, Failure> {
         block.what.kind().word(),
         plain(&block.what.phrase())
     )?;
+    if !lifted.still.is_empty() {
+        let (noun, verb) = if lifted.still.len() == 1 { ("block", "covers") } else { ("blocks", "cover") };
+        let numbers: Vec<_> = lifted.still.iter().map(ToString::to_string).collect();
+        let numbers = numbers.join(", ");
+        writeln!(out, "  ! {noun} {numbers} still {verb} it (`portcullis unblock NUMBER` lifts one)")?;
+    }
     if !lifted.durable {
         writeln!(out, "  ! NOT DURABLE: the disk could not be written; the gateway goes on trying")?;
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::access::{self, User};
-use super::{exit, links, reach};
+use super::{check_tokens, exit, links, reach};
 use crate::config::class::Class;
 use crate::config::problem::{Problem, Problems, Severity};
 use crate::config::settings::{CspChoice, LoginGuard, Site};
@@ -137,6 +137,7 @@ fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
         lifetime => span(lifetime),
     };
     writeln!(out, "  tokens      live {}, refresh tokens {refresh}", span(site.token_lifetime))?;
+    check_tokens::write(site, out)?;
     let learns = learns(site);
     if let Some(learns) = &learns {
         writeln!(out, "  learns      {learns}")?;
@@ -352,6 +353,8 @@ fn site_json(site: &Site) -> Value {
         "learns_from": { "logout": site.app.teaches.logout.is_some(), "requests": actions(site).collect::<Vec<_>>() },
         "share_guard": links::json(site),
         "limits": links::bounds_json(site),
+        "verify": check_tokens::json(site.verification.as_ref()),
+        "backchannel_logout": check_tokens::json(site.backchannel.as_ref()),
         "classes": classes(site).map(|class| class_json(site, class)).collect::<Vec<_>>(),
     })
 }

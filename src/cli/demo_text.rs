@@ -120,10 +120,11 @@ A WebSocket for five seconds (curl shows its frames as they are):
 
   ask --http1.1 -N --max-time 5 --output - $U/ws -H "Authorization: Bearer $TOKEN" -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: c2FtcGxlIGFwcGxpY2F0aW8='; echo
 
-Emergency block: a download runs; block its token, and it is cut, and the token is refused from then on
+Emergency block: a download runs; block its token, and it is cut, and the token is refused from then on,
+which --verify sees by trying it at the gateway's own door
 
   ask -o /dev/null -w 'cut after %{{size_download}} bytes\n' "$U/api/assets/any/file?size=100000000&rate=200000" -H "Authorization: Bearer $TOKEN" & sleep 2
-  printf %s "$TOKEN" | portcullis block token - --reason 'trying it out'; wait
+  printf %s "$TOKEN" | portcullis block token - --reason 'trying it out' --verify; wait
   ask -w '%{{http_code}}\n' $U/api/auth/me -H "Authorization: Bearer $TOKEN"
   portcullis blocks
 

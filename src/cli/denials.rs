@@ -33,7 +33,9 @@ pub struct DenialsArgs {
 pub fn run(args: &DenialsArgs, gateway: &Gateway, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let listed = wanted(args)
         .and_then(|wanted| gateway.ask::<DenialList>(Method::POST, "/v1/denials", Some(&wanted)))
-        .and_then(|list| if args.json { print_json(&list, out) } else { print(&list.denials, out) });
+        .and_then(|list| {
+            if args.json { print_json(&list, out) } else { print(&list.denials, args.account.is_some(), out) }
+        });
     listed.map_or_else(|failure| failure.tell(gateway, "denials", args.json, err), |()| exit::OK)
 }
 
@@ -44,7 +46,7 @@ fn wanted(args: &DenialsArgs) -> Result<Wanted, Failure> {
     Ok(Wanted { client: args.client.clone(), account: args.account.clone(), since })
 }
 
-fn print(denials: &[Record], out: &mut dyn Write) -> Result<(), Failure> {
+fn print(denials: &[Record], of_account: bool, out: &mut dyn Write) -> Result<(), Failure> {
     if denials.is_empty() {
         writeln!(out, "Nothing of that is remembered: nothing was refused.")?;
         return Ok(());
@@ -60,6 +62,12 @@ fn print(denials: &[Record], out: &mut dyn Write) -> Result<(), Failure> {
     for row in &rows {
         let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    if of_account && denials.iter().any(|record| record.tokens.iter().any(|token| !token.verified)) {
+        writeln!(
+            out,
+            "\nThey are of the account by what their tokens call themselves: no key was there to verify that."
+        )?;
     }
     writeln!(out, "\n`portcullis explain --id ID` says what one means and what to do about it.")?;
     Ok(())

@@ -12,6 +12,7 @@ use super::client::{Failure, Gateway, print_json};
 use super::{exit, request};
 use crate::clock::Clock;
 use crate::gateway::explain::{Explanation, Means, Question, explain};
+use crate::guards::Reason;
 use crate::policy::{Snapshot, compile};
 use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Index;
@@ -103,7 +104,18 @@ fn by_config(config: &Path, question: &Question) -> Option<Result<Explanation, S
         sessions: &Sessions::default(),
         now: Clock::system().now(),
     };
-    Some(explain(question, means))
+    Some(explain(question, means).map(without_gateway))
+}
+
+/// What only a running gateway has must not look like a fault of the config.
+fn without_gateway(mut told: Explanation) -> Explanation {
+    if told.reason.as_deref() == Some(Reason::KeysUnavailable.word()) {
+        told.cause =
+            Some("the site's keys are fetched (jwks) by a running gateway only, and none was asked".into());
+        told.remedy =
+            Some("ask while the gateway runs; `key_file` in [site.tokens] verify works without one".into());
+    }
+    told
 }
 
 /// The headers as asked, those of standard input in the place of `@-`.

@@ -68,7 +68,8 @@ fn verdict(record: &Record) -> String {
 fn credential(token: &Token) -> String {
     let mut said = format!("{} in the access log", token.jti.as_deref().unwrap_or(&token.log));
     if let Some(subject) = &token.subject {
-        said.push_str(&format!(", subject {subject}"));
+        let word = if token.verified { "subject" } else { "calls itself subject" };
+        said.push_str(&format!(", {word} {subject}"));
     }
     if let Some(expires) = token.expires {
         said.push_str(&format!(", expires {}", timestamp(expires.saturating_mul(1000))));

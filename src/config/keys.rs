@@ -168,9 +168,14 @@ impl VerifyKey {
         Ok(Self::new(id, HMAC, DecodingKey::from_secret(secret)))
     }
 
-    /// The algorithms that a token signed with it may name.
+    /// Whether a token signed with it may name this algorithm.
     pub fn allows(&self, algorithm: Algorithm) -> bool {
         self.only.map_or_else(|| self.algorithms.contains(&algorithm), |only| only == algorithm)
+    }
+
+    /// The algorithms that a token signed with it may name.
+    pub fn algorithms(&self) -> impl Iterator<Item = Algorithm> {
+        self.algorithms.iter().copied().filter(|one| self.allows(*one))
     }
 
     /// Whether a token that asks for `id`, or for none, means this key.

@@ -11,7 +11,7 @@ const APP: &str = include_str!("../../config/app.toml");
 const CASES: &str = include_str!("../../config/cases.toml");
 
 /// What the reference config shows empty, although something may stand there.
-const FILLED: [(&str, &str); 10] = [
+const FILLED: [(&str, &str); 11] = [
     ("plain = []", "plain = [\"127.0.0.1:8080\"]"),
     ("redirect_hosts = []", "redirect_hosts = [\"www.example.com\"]"),
     ("certificates = []", "certificates = [{ cert = \"full.pem\", key = \"key.pem\" }]"),
@@ -24,6 +24,10 @@ const FILLED: [(&str, &str); 10] = [
         "verify = { jwks = \"https://id.example.com/\", ca_file = \"ca.pem\", key_file = \"jwt.pem\" }",
     ),
     ("never_lock = []", "never_lock = [\"robot\"]"),
+    (
+        "backchannel_logout = { issuer = \"https://id.example.com\", audience = \"CLIENT_ID\" }",
+        "backchannel_logout = { issuer = [\"https://id.example.com\"], audience = [\"CLIENT_ID\"], jwks = \"https://id.example.com/\", ca_file = \"ca.pem\", key_file = \"jwt.pem\" }",
+    ),
     ("issuer = []", "issuer = [\"us\"]"),
     ("audience = []", "audience = [\"files\"]"),
     ("claims = {}", "claims = { type = \"access\" }"),

@@ -219,6 +219,8 @@ pub struct Site {
     pub companion_cookie: bool,
     /// Class `preview` is for those who have that cookie or a verified token only.
     pub members_only: bool,
+    /// Whose orders to log out are obeyed.
+    pub backchannel: Option<Verification>,
 }
 
 /// `[[site.route]]`.

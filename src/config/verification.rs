@@ -1,11 +1,13 @@
 //! `[site.tokens] verify`: what makes a token of this site a true one.
 
+use std::cmp::Ordering;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::keys::VerifyKey;
+use super::upstream::UpstreamTls;
 
 /// How a site's tokens are verified.
 #[derive(Debug, Clone)]
@@ -22,18 +24,36 @@ pub struct Verification {
 #[derive(Debug, Clone)]
 pub enum KeySource {
     /// They were read from a file, which is watched.
-    File(Arc<[VerifyKey]>),
+    File(PathBuf, Arc<[VerifyKey]>),
     /// They are fetched, and fetched again.
     Address(Address),
 }
 
 /// Where a key set is fetched.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     /// `https://…`, or `http://` on this machine.
     pub url: Box<str>,
-    /// A private CA of that server, PEM.
-    pub ca_file: Option<PathBuf>,
+    /// Whom that server must prove to be; `None`: http. Another CA makes it another address.
+    pub tls: Option<Arc<UpstreamTls>>,
+}
+
+impl Address {
+    fn identity(&self) -> (&str, Option<&[u8; 32]>) {
+        (&self.url, self.tls.as_ref().map(|tls| &tls.fingerprint))
+    }
+}
+
+impl Ord for Address {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.identity().cmp(&other.identity())
+    }
+}
+
+impl PartialOrd for Address {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// What the claims of a token must say; an empty list asks for nothing.

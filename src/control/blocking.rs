@@ -70,7 +70,9 @@ impl Control {
         self.held.insert(id, Held { block: lifted.clone(), ..held });
         self.audit_unblock(&lifted, by, durable);
         self.settle();
-        Ok(Unblocked { schema: SCHEMA, block: lifted, durable })
+        let standing = self.held.values().filter(|held| !held.is_over(now) && held.block.covers(&lifted));
+        let still = standing.map(|held| held.block.id).collect();
+        Ok(Unblocked { schema: SCHEMA, block: lifted, durable, still })
     }
 
     /// Gives each order a number, or a refusal.
@@ -114,6 +116,10 @@ impl Control {
         outcome.is_ok()
     }
 
+    pub(super) fn count_cut(&self, cut: usize) {
+        self.shown.streams_cut.fetch_add(u64::try_from(cut).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     fn reply(&mut self, taken: Vec<(u64, Vec<String>, Reply<Blocked>)>, swept: Swept, durable: bool) {
         let Swept { cut, confirmed } = swept;
         self.count_cut(cut);
@@ -125,10 +131,6 @@ impl Control {
             drop(reply.send(Ok(answer)));
         }
         self.settle();
-    }
-
-    pub(super) fn count_cut(&self, streams: usize) {
-        self.shown.streams_cut.fetch_add(u64::try_from(streams).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Merges a full delta; after the answers, because it takes a while.

@@ -92,6 +92,13 @@ pub(super) fn learned(what: What, site: &str, lasting: Option<u64>, sites: &[Sit
     Block { learned: true, ..on(order, Some(site.to_owned()), "the gateway", sites, now).block }
 }
 
+/// A block that somebody else than a person orders for one site: `before` is his.
+pub(super) fn ordered(what: What, site: String, sites: &[SiteFacts], now: Now) -> Block {
+    let begun = what.clone();
+    let order = Order { what, site: None, lasting: None, expires: None, reason: String::new(), yes: true };
+    Block { what: begun, learned: true, ..on(order, Some(site), "", sites, now).block }
+}
+
 /// The block of an order that nobody can be asked about: on all sites.
 pub fn everywhere(order: Order, by: &str, now: Now) -> Block {
     on(order, None, by, &[], now).block
@@ -167,7 +174,7 @@ fn default_until(order: &Order, sites: &[&SiteFacts], now: Now) -> u64 {
                 .clamp(now.wall + HOUR, now.wall + LONGEST),
             None => now.wall + NO_EXPIRY,
         },
-        What::Subject { .. } | What::Everyone { .. } => {
+        What::Subject { .. } | What::Session { .. } | What::Everyone { .. } => {
             let longest = sites.iter().map(|site| site.token_lifetime.max(site.refresh_lifetime)).max();
             let longest = longest.filter(|longest| *longest > 0).unwrap_or(NO_EXPIRY);
             now.wall + longest.saturating_add(LEEWAY).min(LONGEST)

@@ -1,6 +1,5 @@
 //! Fetches one small document over https: no redirects, one deadline, a cap on its size.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,37 +10,35 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// Fetches `url`, at most `largest` bytes of it; `deadline` is for all of it, from the name to the last byte.
+use crate::config::upstream::UpstreamTls;
+
+/// Fetches `url` (by TLS, as `tls` says, or else in the clear), at most `largest` bytes of it; `deadline` is for all of it, from the name to the last byte.
 ///
 /// # Errors
 /// What went wrong, in words for the operator.
 pub(super) async fn get(
     url: &str,
-    ca_file: Option<&Path>,
+    tls: Option<&UpstreamTls>,
     largest: usize,
     deadline: Duration,
 ) -> Result<Bytes, String> {
     let uri: Uri = url.parse().map_err(|_| "it is no URL".to_owned())?;
     let authority = uri.authority().ok_or("it names no host")?.clone();
     let fetched = async {
-        let tls = uri.scheme_str() == Some("https");
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let port = authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
         let stream =
             TcpStream::connect((&*host, port)).await.map_err(|error| format!("no connection: {error}"))?;
-        if !tls {
+        let Some(tls) = tls else {
             return asked(stream, &uri, &authority, largest).await;
-        }
-        let name = ServerName::try_from(host).map_err(|_| "its host is no name for TLS".to_owned())?;
-        let connector = TlsConnector::from(Arc::new(client_config(ca_file)?));
-        let stream = connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
+        };
+        let connector = TlsConnector::from(Arc::clone(&tls.config));
+        let stream =
+            connector.connect(tls.name.clone(), stream).await.map_err(|error| format!("TLS: {error}"))?;
         asked(stream, &uri, &authority, largest).await
     };
     tokio::time::timeout(deadline, fetched)
@@ -78,26 +75,4 @@ async fn asked<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     // The connection ends after its answer, when nobody holds its sender any more.
     let (answer, _) = tokio::join!(answered, connection);
     answer
-}
-
-fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    match ca_file {
-        Some(path) => {
-            let unreadable = |why: String| format!("{}: {why}", path.display());
-            for certificate in
-                CertificateDer::pem_file_iter(path).map_err(|error| unreadable(error.to_string()))?
-            {
-                let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
-                roots.add(certificate).map_err(|error| unreadable(error.to_string()))?;
-            }
-        }
-        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
-    }
-    if roots.is_empty() {
-        return Err("there is no CA to trust: install ca-certificates, or name `ca_file`".into());
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    Ok(config.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth())
 }

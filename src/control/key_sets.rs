@@ -56,8 +56,8 @@ impl KeySets {
 
     /// Follows the config: of a new key set the last good copy counts at once.
     pub(super) fn follow(&mut self) {
-        let in_use: BTreeMap<_, _> = self.rings.in_use().into_iter().collect();
-        self.sets.retain(|address, _| in_use.contains_key(address));
+        let in_use = self.rings.in_use(|address| self.sets.contains_key(address));
+        self.sets.retain(|address, _| in_use.iter().any(|(known, _)| known == address));
         for (address, ring) in in_use {
             if !self.sets.contains_key(&address) {
                 self.take_last_good(&address, &ring);
@@ -74,7 +74,7 @@ impl KeySets {
             set.tried = Some(now.mono_ms());
             let (address, deadline) = (address.clone(), self.deadline);
             self.fetches.spawn(async move {
-                let fetched = fetch::get(&address.url, address.ca_file.as_deref(), MAX_SET, deadline).await;
+                let fetched = fetch::get(&address.url, address.tls.as_deref(), MAX_SET, deadline).await;
                 (address, fetched)
             });
         }

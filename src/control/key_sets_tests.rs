@@ -77,8 +77,7 @@ impl Bench {
 
     fn within(provider: &Provider, dir: TempDir) -> Self {
         let rings = Arc::<KeyRings>::default();
-        let ring =
-            rings.of(&Address { url: format!("http://{}/jwks", provider.address).into(), ca_file: None });
+        let ring = rings.of(&Address { url: format!("http://{}/jwks", provider.address).into(), tls: None });
         let heard = Arc::<Mutex<Vec<String>>>::default();
         let hears = Arc::clone(&heard);
         let say: Say = Arc::new(move |line: &str| hears.lock().unwrap().push(line.to_owned()));
@@ -191,4 +190,15 @@ async fn nobody_makes_us_hammer_the_provider() {
         bench.after(1).await;
     }
     assert_eq!(provider.asked() - before, 5, "30 s, 1, 2, 4 and 8 minutes");
+}
+
+#[tokio::test]
+async fn keys_that_no_site_asks_for_any_more_are_fetched_no_more() {
+    let provider = Provider::start(&ok(&good())).await;
+    let mut bench = Bench::new(&provider);
+    bench.after(0).await;
+    let asked = provider.asked();
+    bench.ring = Arc::default();
+    bench.after(3600).await;
+    assert_eq!((provider.asked(), bench.sets.sets.len()), (asked, 0));
 }

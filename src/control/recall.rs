@@ -167,7 +167,8 @@ fn of_request(record: &Record) -> Result<Vec<Meant>, Refusal> {
 
 fn of_token(token: &Token) -> Meant {
     let said = match (&token.subject, &token.jti) {
-        (Some(subject), _) => format!("a token of subject {subject}"),
+        (Some(subject), _) if token.verified => format!("a token of subject {subject}"),
+        (Some(subject), _) => format!("a token that calls itself subject {subject}"),
         (None, Some(jti)) => format!("the token with the jti {jti}"),
         (None, None) => format!("the token {}", token.log),
     };
@@ -228,6 +229,7 @@ mod tests {
             subject: None,
             expires: Some(9),
             guessed,
+            verified: false,
         };
         Record { id: "id".into(), client: "203.0.113.7".into(), tokens: vec![token], ..Record::default() }
     }

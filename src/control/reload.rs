@@ -25,6 +25,11 @@ pub trait Reloader: Send {
         config::load(path)
     }
 
+    /// What goes wrong now outside of the config: an upstream that is down, a log that cannot be written.
+    fn troubles(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The files to watch from now on.
     fn follow(&mut self, files: Vec<PathBuf>) {
         let _ = files;

@@ -81,7 +81,7 @@ impl Control {
         }
         let ids: Vec<u64> = taken.iter().map(|(id, _)| *id).collect();
         self.publish(&ids);
-        let swept = self.workers.sweep(SWEEP).await;
+        let swept = self.sweep(&ids).await;
         let sure = self.commit(&ids) && swept.confirmed;
         self.count_cut(swept.cut);
         self.write_down("block", &ids, sure);

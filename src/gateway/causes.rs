@@ -156,6 +156,14 @@ pub const fn denied(reason: Reason) -> Told {
             "the browser's cookies and its Authorization are more than a ticket holds (8 KiB)",
             "cookies have piled up in that browser: delete the site's cookies",
         ),
+        Reason::LogoutRefused => told(
+            "an order to log somebody out was no valid logout token of this site's identity provider, or a replayed one",
+            "the line `failure` says what was wrong with it. If it is your provider's, compare backchannel_logout of [site.tokens] with the provider's settings, and the clocks of both machines",
+        ),
+        Reason::ProbeUnknown => told(
+            "the request carries the field of the gateway's own probes (`block --verify`) and is none of them",
+            "nothing; if it came of a `block --verify`, that took too long, and may be said again",
+        ),
         Reason::AddressBlocked => told(
             "the client's network is blocked",
             "`portcullis blocks` lists the blocks, `portcullis unblock NUMBER` lifts one",

@@ -20,7 +20,7 @@ use super::view::View;
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
 use crate::guards::size::Size;
-use crate::guards::{self, Denial, Guard, Reason};
+use crate::guards::{self, Denial, Guard, Reason, verify};
 use crate::policy::Policy;
 use crate::request::body::{Body, Tail};
 use crate::request::client::Client;
@@ -65,6 +65,8 @@ pub struct Exchange {
     pub token: Option<Box<str>>,
     facts: Option<Rc<Facts>>,
     route: Option<Rc<str>>,
+    /// Its tokens were verified.
+    verified: bool,
     verdict: Verdict,
     told: Option<Told>,
     status: u16,
@@ -130,6 +132,7 @@ impl Exchange {
             token: None,
             facts: None,
             route: None,
+            verified: false,
             verdict: Verdict::Permitted,
             told: None,
             status: 0,
@@ -189,9 +192,11 @@ impl Exchange {
     }
 
     /// A guard has judged it.
-    pub fn heard(&mut self, verdict: &guards::Verdict) {
-        if let guards::Verdict::WouldDeny(denial) = verdict {
-            self.observed(denial);
+    pub fn heard(&mut self, guard: &'static str, verdict: &guards::Verdict) {
+        match verdict {
+            guards::Verdict::WouldDeny(denial) => self.observed(denial),
+            guards::Verdict::Pass => self.verified |= guard == verify::NAME,
+            guards::Verdict::Deny(_) => {}
         }
     }
 
@@ -269,6 +274,7 @@ impl Exchange {
             method: self.method.clone(),
             path: self.target.as_ref().filter(|_| !plain).map(path),
             facts: self.facts.take(),
+            verified: self.verified,
             verdict: self.verdict,
             told: self.told.or(failed),
             status: self.status,

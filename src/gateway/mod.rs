@@ -7,6 +7,7 @@
 pub mod account;
 mod answer;
 pub mod attempt;
+mod backchannel;
 pub mod causes;
 mod changes;
 mod companion;
@@ -23,6 +24,8 @@ mod learning;
 mod link;
 mod ticket;
 pub mod lesson;
+mod own;
+mod probe;
 pub mod read;
 pub mod recent;
 pub mod respond;
@@ -115,8 +118,7 @@ where
     pub async fn handle(self: Rc<Self>, from: Arrival, request: Request<Incoming>) -> Response<Body> {
         let (mut head, incoming) = request.into_parts();
         let view = self.views.current();
-        let (mut exchange, asked) = (self.begin(&view, &head, &from.kill), Asked::read(&head));
-        exchange.rpc = asked.is_rpc();
+        let (mut exchange, asked) = self.begin(&view, &head, &from.kill);
         if let Some(why) = from.link.begin() {
             return unread(why, exchange, &*from.link, &asked, &head);
         }
@@ -135,6 +137,11 @@ where
         exchange.of(&reading, self.token_name(&reading.facts));
         let dress = Dress::site(&reading, &asked);
         if let Some(answer) = download::send_on(&reading, &head, &around, &mut exchange, asked.shape) {
+            return finish(exchange, answer, dress);
+        }
+        if let Some(own) = own::asked(&reading, &head.headers) {
+            let came = own::Came { reading: &reading, headers: &head.headers, link: &*from.link };
+            let answer = Box::pin(self.answer_own(own, came, &mut exchange, incoming)).await;
             return finish(exchange, answer, dress);
         }
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
@@ -188,10 +195,10 @@ where
         exchange.follow(answer, live)
     }
 
-    fn begin(&self, view: &Rc<View>, head: &Parts, kill: &Rc<Kill>) -> Box<Exchange> {
+    fn begin(&self, view: &Rc<View>, head: &Parts, kill: &Rc<Kill>) -> (Box<Exchange>, Asked) {
         let count = self.count.get().wrapping_add(1);
         self.count.set(count);
-        Box::new(Exchange::begin(Beginning {
+        let mut exchange = Box::new(Exchange::begin(Beginning {
             lane: Rc::clone(&self.lane),
             recent: Rc::clone(&self.recent),
             clock: self.clock.clone(),
@@ -200,7 +207,10 @@ where
             id: id::request_id(self.id_base, count),
             kill: Rc::clone(kill),
             head,
-        }))
+        }));
+        let asked = Asked::read(head);
+        exchange.rpc = asked.is_rpc();
+        (exchange, asked)
     }
 
     fn client(&self, link: &dyn Link, view: &View, head: &Parts) -> Client {
@@ -270,7 +280,7 @@ where
     ) -> Result<Decision, Denial> {
         self.admit(exchange, link)?;
         let index = self.blocks.current();
-        let on = &mut |_, verdict: &Verdict| exchange.heard(verdict);
+        let on = &mut |guard, verdict: &Verdict| exchange.heard(guard, verdict);
         decide(reading.found.route, &index, &reading.facts, &reading.presented, on)
     }
 

@@ -45,6 +45,8 @@ pub struct Entry {
     pub method: Option<Method>,
     /// What is known of it, once it was read.
     pub facts: Option<Rc<Facts>>,
+    /// Its tokens were verified, but for cookies where a bad one is only stripped.
+    pub verified: bool,
     /// What was decided.
     pub verdict: Verdict,
     /// In the operator's words.
@@ -96,7 +98,7 @@ impl Recents {
                     self.records(|entry| entry.facts.as_ref().is_some_and(|facts| self.has(facts, hash)));
                 streams.each(|facts| {
                     if self.has(facts, hash) {
-                        found.push(self.of_facts(facts));
+                        found.push(self.of_facts(facts, false));
                     }
                 });
                 found
@@ -150,7 +152,8 @@ impl Recents {
             Verdict::Malformed(reason) => ("malformed", None, Some(reason)),
         };
         let text = |word: &str| word.to_owned();
-        let facts = entry.facts.as_deref().map(|facts| self.of_facts(facts)).unwrap_or_default();
+        let facts =
+            entry.facts.as_deref().map(|facts| self.of_facts(facts, entry.verified)).unwrap_or_default();
         Record {
             id: entry.id.to_string(),
             time: entry.wall,
@@ -171,14 +174,19 @@ impl Recents {
         }
     }
 
-    fn of_facts(&self, facts: &Facts) -> Record {
+    fn of_facts(&self, facts: &Facts, verified: bool) -> Record {
+        let stripped = matches!(facts.class, Class::Page | Class::Login);
+        let of = |one: &Credential| Token {
+            verified: verified && one.claims.is_some() && !(stripped && one.in_cookie),
+            ..self.token(one)
+        };
         Record {
             time: facts.now.wall,
             client: facts.client.to_string(),
             class: Some(facts.class.word().to_owned()),
             method: facts.method.to_string(),
             verdict: PERMIT.to_owned(),
-            tokens: facts.credentials.iter().map(|one| self.token(one)).collect(),
+            tokens: facts.credentials.iter().map(of).collect(),
             share: facts.share,
             ..Record::default()
         }
@@ -194,6 +202,7 @@ impl Recents {
             subject: claims.and_then(|claims| text(&claims.subject_text)),
             expires: claims.and_then(|claims| claims.expires),
             guessed: credential.guessed && claims.is_none(),
+            verified: false,
         }
     }
 }

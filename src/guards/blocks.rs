@@ -43,8 +43,12 @@ pub fn check(index: &Index, cx: &Facts) -> Judged {
         return Judged { verdict: Verdict::Pass, strip_cookies: true };
     }
     let reason = match hit.kind {
-        Kind::Fingerprint | Kind::Jti | Kind::Subject | Kind::Everyone if hit.learned => Reason::SessionEnded,
-        Kind::Fingerprint | Kind::Jti | Kind::Subject | Kind::Everyone => Reason::TokenBlocked,
+        Kind::Fingerprint | Kind::Jti | Kind::Subject | Kind::Session | Kind::Everyone if hit.learned => {
+            Reason::SessionEnded
+        }
+        Kind::Fingerprint | Kind::Jti | Kind::Subject | Kind::Session | Kind::Everyone => {
+            Reason::TokenBlocked
+        }
         Kind::Share => Reason::ShareBlocked,
         Kind::Address => Reason::AddressBlocked,
     };

@@ -1,6 +1,7 @@
 //! Guards: each is one struct with a pure check. They judge [`Facts`] and nothing else.
 
 pub mod allowlist;
+pub mod backchannel;
 pub mod blocks;
 pub mod browser;
 pub mod counters;
@@ -76,6 +77,10 @@ pub enum Reason {
     NoTicket,
     /// The request was sent with more than a ticket can hold.
     TicketTooLarge,
+    /// A logout token is forged, stale, replayed, or not for this site.
+    LogoutRefused,
+    /// It says to be a probe of the gateway's own, and is none.
+    ProbeUnknown,
     /// The client's network is blocked.
     AddressBlocked,
     /// The share link is blocked.
@@ -126,6 +131,8 @@ impl Reason {
             Self::NotMember => "not_member",
             Self::NoTicket => "no_ticket",
             Self::TicketTooLarge => "ticket_too_large",
+            Self::LogoutRefused => "logout_refused",
+            Self::ProbeUnknown => "probe_unknown",
             Self::AddressBlocked => "address_blocked",
             Self::ShareBlocked => "share_blocked",
             Self::CrossOrigin => "cross_origin",
@@ -170,7 +177,9 @@ impl Reason {
             | Self::SetupBusy
             | Self::LinksLocked
             | Self::LinkBusy => StatusCode::TOO_MANY_REQUESTS,
-            Self::LoginUnreadable | Self::ValueNotAllowed => StatusCode::BAD_REQUEST,
+            Self::LoginUnreadable | Self::ValueNotAllowed | Self::LogoutRefused | Self::ProbeUnknown => {
+                StatusCode::BAD_REQUEST
+            }
             Self::LoginSlow => StatusCode::REQUEST_TIMEOUT,
             Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }

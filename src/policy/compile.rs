@@ -17,6 +17,7 @@ use crate::config::settings::{self, ClassMap, Observed, Settings};
 use crate::config::values::{HostPattern, Networks, Rate as RateValue};
 use crate::config::verification::{KeySource, Verification};
 use crate::guards::allowlist::Allowlist;
+use crate::guards::backchannel::Backchannel;
 use crate::guards::browser::Browser;
 use crate::guards::counters::Counters;
 use crate::guards::headers::{HeaderSet, Ingredients};
@@ -119,6 +120,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         login: site.app.login.clone(),
         devices: site.login_guard.devices,
         learning: learning_of(site),
+        backchannel: backchannel_of(site, kept),
         token_lifetime: site.token_lifetime,
         hosts: site.hosts.iter().map(|host| compile_host(settings, site, host)).collect(),
         download: site.download_host.as_ref().map(|host| download_host(settings, site, host)),
@@ -147,17 +149,27 @@ const FAILURES: RateValue =
 
 fn verify_of(site: &settings::Site, kept: &Kept) -> Option<Arc<Verify>> {
     let Verification { source, wanted, cut_at_expiry } = site.verification.as_ref()?;
-    let ring = match source {
-        KeySource::File(keys) => {
+    let ring = ring_of(source, kept);
+    let failures = Rate::new(&kept.limits, &format!("{}/bad tokens", site.name()), FAILURES);
+    let verify = Verify::new(ring, site.app.tokens.format, wanted.clone(), failures);
+    Some(Arc::new(verify.cutting_at_expiry(*cut_at_expiry)))
+}
+
+fn ring_of(source: &KeySource, kept: &Kept) -> Arc<KeyRing> {
+    match source {
+        KeySource::File(_, keys) => {
             let ring = Arc::<KeyRing>::default();
             ring.publish(Arc::clone(keys));
             ring
         }
         KeySource::Address(address) => kept.rings.of(address),
-    };
-    let failures = Rate::new(&kept.limits, &format!("{}/bad tokens", site.name()), FAILURES);
-    let verify = Verify::new(ring, site.app.tokens.format, wanted.clone(), failures);
-    Some(Arc::new(verify.cutting_at_expiry(*cut_at_expiry)))
+    }
+}
+
+fn backchannel_of(site: &settings::Site, kept: &Kept) -> Option<Backchannel> {
+    let Verification { source, wanted, cut_at_expiry: _ } = site.backchannel.as_ref()?;
+    let failures = Rate::new(&kept.limits, &format!("{}/bad logout tokens", site.name()), FAILURES);
+    Some(Backchannel::new(ring_of(source, kept), wanted.clone(), failures))
 }
 
 fn guards_of(

@@ -25,6 +25,7 @@ use crate::config::path_pattern::PathPattern;
 use crate::config::settings::{ClassMap, Observed, Settings};
 use crate::config::values::{HostPattern, Networks};
 use crate::guards::allowlist::Allowlist;
+use crate::guards::backchannel::Backchannel;
 use crate::guards::browser::Browser;
 use crate::guards::headers::HeaderSet;
 use crate::guards::members::Members;
@@ -80,6 +81,8 @@ pub struct Site {
     pub devices: bool,
     /// What else its answers teach.
     pub learning: Learning,
+    /// Judges its identity provider's orders to log out, if it takes them.
+    pub backchannel: Option<Backchannel>,
     /// How long its access tokens live.
     pub token_lifetime: Duration,
     /// Its hosts with their origins and headers.

@@ -75,6 +75,8 @@ pub struct Claims {
     pub issuer: Option<Key>,
     /// Not said by the token, but remembered from the answer that handed it out: these are true.
     pub remembered: bool,
+    /// Key of the token's `sid`: see [`session_key`].
+    pub session: Option<Key>,
 }
 
 /// Examines the text of one token.
@@ -175,6 +177,11 @@ pub fn issuer_key(issuer: &str) -> Key {
     named_key("issuer", issuer.as_bytes())
 }
 
+/// The key of an identity provider's session. `1` and `"1"` are the same.
+pub fn session_key(session: &str) -> Key {
+    named_key("session", session.as_bytes())
+}
+
 /// The key of a token id. `1` and `"1"` are the same.
 pub fn jti_key(jti: &str) -> Key {
     named_key("jti", jti.as_bytes())
@@ -261,6 +268,8 @@ struct RawClaims<'a> {
     iat: Scalar<'a>,
     #[serde(default, borrow)]
     exp: Scalar<'a>,
+    #[serde(default, borrow)]
+    sid: Scalar<'a>,
 }
 
 /// A claim as applications write it: text or number; anything else is nothing.
@@ -279,7 +288,7 @@ impl Claims {
         if !json.trim_ascii_start().starts_with(b"{") {
             return None;
         }
-        let RawClaims { jti, sub, iss, iat, exp } = serde_json::from_slice(json).ok()?;
+        let RawClaims { jti, sub, iss, iat, exp, sid } = serde_json::from_slice(json).ok()?;
         let (jti, subject) = (jti.into_text(), sub.into_text());
         let expires = exp.seconds();
         let issued = iat.seconds().or_else(|| expires.map(|at| at.saturating_sub(lifetime.as_secs())));
@@ -287,6 +296,7 @@ impl Claims {
             jti: jti.as_deref().map(jti_key),
             subject: subject.as_deref().map(subject_key),
             issuer: iss.into_text().as_deref().map(issuer_key),
+            session: sid.into_text().as_deref().map(session_key),
             jti_text: jti.and_then(printable),
             subject_text: subject.and_then(printable),
             issued,

@@ -5,6 +5,7 @@ pub mod carriers;
 pub mod client;
 pub mod credential;
 pub mod facts;
+pub mod logout_token;
 pub mod path;
 pub mod share_key;
 pub mod target;

@@ -45,10 +45,35 @@ pub enum Invalid {
     /// It never ends, or its times are no numbers.
     #[error("its times are missing or no numbers")]
     Time,
+    /// It is a logout token (OpenID Connect Back-Channel Logout), which opens nothing.
+    #[error("it is a logout token, which opens nothing")]
+    Purpose,
     /// Issuer, audience or another claim is not the one asked for.
     #[error("its issuer, audience or another claim is not what this site asks for")]
     Claim,
 }
+
+/// What a token says, and its signature is one of the keys'.
+#[derive(Debug)]
+pub struct Signed {
+    /// The header's `typ`, in lower case and without `application/`.
+    pub purpose: Option<String>,
+    /// The claims.
+    pub claims: Map<String, Value>,
+}
+
+impl Signed {
+    /// It says that it orders a logout, by its type or its event.
+    pub fn is_logout(&self) -> bool {
+        let event = self.claims.get("events").and_then(|events| events.get(LOGOUT_EVENT));
+        event.is_some() || self.purpose.as_deref() == Some(LOGOUT_TYPE)
+    }
+}
+
+/// The type of a logout token (OpenID Connect Back-Channel Logout 1.0, 2.4).
+pub const LOGOUT_TYPE: &str = "logout+jwt";
+/// The event that it must name.
+pub const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
 /// Verifies a token's signature and all its claims but the time.
 ///
@@ -60,6 +85,21 @@ pub fn verify(
     keys: &[VerifyKey],
     wanted: &Wanted,
 ) -> Result<Times, Invalid> {
+    let signed = signed(text, format, keys)?;
+    if signed.is_logout() {
+        return Err(Invalid::Purpose);
+    }
+    if !wanted.holds(&signed.claims) {
+        return Err(Invalid::Claim);
+    }
+    times(&signed.claims)
+}
+
+/// Verifies the signature alone.
+///
+/// # Errors
+/// [`Invalid`], likewise.
+pub fn signed(text: &[u8], format: TokenFormat, keys: &[VerifyKey]) -> Result<Signed, Invalid> {
     let (header, claims, signature) = segments(text, format)?;
     let header = header.map_or(Ok(Header::pair()), Header::read)?;
     let named = || keys.iter().filter(|key| key.is_called(header.kid.as_deref()));
@@ -68,15 +108,10 @@ pub fn verify(
     }
     let mut fitting = named().filter(|key| key.allows(header.algorithm)).peekable();
     fitting.peek().ok_or(Invalid::Algorithm)?;
-    let signed = signed_part(text);
-    if !fitting.any(|key| key.verify(header.algorithm, signed, signature)) {
+    if !fitting.any(|key| key.verify(header.algorithm, signed_part(text), signature)) {
         return Err(Invalid::Signature);
     }
-    let claims: Map<String, Value> = decoded(claims)?;
-    if !wanted.holds(&claims) {
-        return Err(Invalid::Claim);
-    }
-    times(&claims)
+    Ok(Signed { purpose: header.purpose, claims: decoded(claims)? })
 }
 
 /// Header, claims and signature; a pair has no header.
@@ -106,7 +141,7 @@ fn times(claims: &Map<String, Value>) -> Result<Times, Invalid> {
 }
 
 /// Unix seconds, rounded down; the standard allows fractions.
-fn seconds(claim: &Value) -> Option<u64> {
+pub(super) fn seconds(claim: &Value) -> Option<u64> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
     claim.as_u64().or_else(|| claim.as_f64().filter(|at| (0.0..1e15).contains(at)).map(|at| at as u64))
 }
@@ -115,12 +150,14 @@ fn seconds(claim: &Value) -> Option<u64> {
 struct Header {
     algorithm: Algorithm,
     kid: Option<String>,
+    purpose: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct RawHeader {
     alg: String,
     kid: Option<String>,
+    typ: Option<String>,
     crit: Option<IgnoredAny>,
     zip: Option<IgnoredAny>,
     enc: Option<IgnoredAny>,
@@ -135,12 +172,14 @@ impl Header {
             return Err(Invalid::Header);
         }
         let algorithm = raw.alg.parse().map_err(|_| Invalid::Algorithm)?;
-        Ok(Self { algorithm, kid: raw.kid })
+        let purpose = raw.typ.map(|typ| typ.to_ascii_lowercase());
+        let purpose = purpose.map(|typ| typ.strip_prefix("application/").unwrap_or(&typ).to_owned());
+        Ok(Self { algorithm, kid: raw.kid, purpose })
     }
 
     /// Keepstack's pairs are HMAC-SHA256 by custom.
     const fn pair() -> Self {
-        Self { algorithm: Algorithm::HS256, kid: None }
+        Self { algorithm: Algorithm::HS256, kid: None, purpose: None }
     }
 }
 

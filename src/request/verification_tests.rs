@@ -252,3 +252,19 @@ proptest::proptest! {
         let _ = read_file(&bytes);
     }
 }
+
+#[test]
+fn a_logout_token_is_no_token_to_come_in_with() {
+    let logout = |typ: &str, events: Value| {
+        let mut claims = claims();
+        claims["events"] = events;
+        checked(&token(&json!({ "alg": "HS256", "typ": typ }), &claims, hs256), &shared())
+    };
+    let event = json!({ LOGOUT_EVENT: {} });
+    assert!(logout("JWT", json!({ "other": {} })).is_ok());
+    for (typ, events) in
+        [("JWT", event.clone()), ("LOGOUT+jwt", json!({})), ("application/logout+jwt", event)]
+    {
+        assert_eq!(logout(typ, events), Err(Invalid::Purpose), "{typ}");
+    }
+}

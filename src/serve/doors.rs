@@ -5,12 +5,14 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin::api::Command;
 use crate::admin::metrics::{Shown, serve as serve_metrics};
+use crate::admin::probe::Prober;
 use crate::admin::socket::{Explain, Socket};
 use crate::control::handover::Outside;
 
@@ -26,6 +28,8 @@ pub(super) struct Doors {
     pub commands: mpsc::Sender<Command>,
     /// Answers `explain`.
     pub explain: Explain,
+    /// Sends probes of blocks.
+    pub prober: Prober,
     /// What the listener of metrics shows.
     pub shown: Shown,
     /// Begins the drain.
@@ -50,7 +54,7 @@ impl Outside for Doors {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
             self.tasks.spawn(serve_metrics(listener, self.shown.clone()));
         }
-        self.tasks.spawn(admin.serve(self.commands.clone(), self.explain.clone()));
+        self.tasks.spawn(admin.serve(self.commands.clone(), self.explain.clone(), Arc::clone(&self.prober)));
         self.tasks.spawn(handover.hand_over(self.commands.clone()));
         Ok(())
     }

@@ -21,6 +21,7 @@ use crate::listener::tls::{Certificates, Resolver, Wanted};
 use crate::policy::{PolicyCell, compile};
 use crate::stores::kept::Kept;
 use crate::telemetry::access_log::{self, Prepared};
+use crate::upstream::health::Health;
 use crate::worker::Workers;
 
 /// What a reload swaps.
@@ -50,6 +51,8 @@ pub struct Means {
     pub log: access_log::Control,
     /// Sockets that a supervisor has bound.
     pub passed: Arc<Passed>,
+    /// Which upstreams were reached last.
+    pub health: Arc<Health>,
 }
 
 /// What others read or give while the gateway runs.
@@ -167,6 +170,21 @@ impl Reloader for Live {
         let applied = self.take_over(loaded);
         notify::reloaded(applied.is_ok());
         applied
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        let down = self.settings.sites.iter().flat_map(|site| {
+            let down = site.upstreams().into_iter().filter(|one| self.means.health.get(one) == Some(false));
+            down.map(|one| {
+                let name = site.name();
+                format!("the upstream {one} of {name} was not reached when it was tried last: its clients get 502; is the application running, and does it listen there?")
+            })
+        });
+        let log = self.means.log.is_failing().then(|| {
+            "the access log cannot be written: lines that find no room are dropped and counted; the process log says why"
+                .to_owned()
+        });
+        down.chain(log).collect()
     }
 
     fn follow(&mut self, files: Vec<PathBuf>) {

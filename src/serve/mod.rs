@@ -4,6 +4,7 @@ mod doors;
 mod live;
 mod notify;
 mod passed;
+mod probe;
 mod shows;
 mod sockets;
 mod stops;
@@ -123,6 +124,7 @@ impl Parted {
         say_panics(Arc::clone(&say));
         let log = AccessLog::start(Prepared::open(&settings.log)?, Arc::clone(&say))?;
         let shared = live::Shared::new(&settings);
+        let health = Arc::<Health>::default();
         let live = Live::new(
             live::Means {
                 clock: clock.clone(),
@@ -133,6 +135,7 @@ impl Parted {
                 watch: Arc::clone(&watch),
                 log: log.control(),
                 passed: Arc::clone(&passed),
+                health: Arc::clone(&health),
             },
             seen,
             &settings,
@@ -159,7 +162,7 @@ impl Parted {
             share_key,
             resolver,
             control,
-            health: Arc::default(),
+            health,
             shared,
             log,
             said,
@@ -197,6 +200,7 @@ impl Parted {
             metrics: self.settings.admin.metrics,
             commands,
             explain: shows::explain(&self),
+            prober: probe::prober(&self),
             shown: Shown { scrape: shows::scrape(&self), readiness, only_from },
             drain: Box::new(move || give_way.try_send(()).unwrap_or_default()),
             tasks: tokio::task::JoinSet::new(),

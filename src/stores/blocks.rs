@@ -38,6 +38,8 @@ pub enum Kind {
     Jti,
     /// All sessions of a subject begun at or before a time.
     Subject,
+    /// One session of an identity provider.
+    Session,
     /// All sessions begun at or before a time.
     Everyone,
     /// A share link.
@@ -48,8 +50,15 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Fingerprint, Self::Jti, Self::Subject, Self::Everyone, Self::Share, Self::Address];
+    pub const ALL: [Self; 7] = [
+        Self::Fingerprint,
+        Self::Jti,
+        Self::Subject,
+        Self::Session,
+        Self::Everyone,
+        Self::Share,
+        Self::Address,
+    ];
 
     /// The word in metrics, logs and JSON.
     pub const fn word(self) -> &'static str {
@@ -57,6 +66,7 @@ impl Kind {
             Self::Fingerprint => "fingerprint",
             Self::Jti => "jti",
             Self::Subject => "subject",
+            Self::Session => "session",
             Self::Everyone => "everyone",
             Self::Share => "share",
             Self::Address => "address",

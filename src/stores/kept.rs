@@ -8,7 +8,9 @@ use super::attempts::Attempts;
 use super::keys::KeyRings;
 use super::limits::Limits;
 use super::logins::Logins;
+use super::logouts::Logouts;
 use super::marks::Marks;
+use super::probes::Probes;
 use super::seal::Seal;
 use super::sessions::Sessions;
 use super::shares::Shares;
@@ -37,6 +39,10 @@ pub struct Kept {
     pub seal: Arc<Seal>,
     /// Share links: alive, tried, being downloaded.
     pub shares: Arc<Shares>,
+    /// Orders of identity providers.
+    pub logouts: Arc<Logouts>,
+    /// Probes of blocks that are under way.
+    pub probes: Arc<Probes>,
 }
 
 impl Kept {
@@ -55,6 +61,8 @@ impl Kept {
             lessons: Arc::default(),
             seal: Arc::new(Seal::new(&[])),
             shares: Arc::default(),
+            logouts: Arc::default(),
+            probes: Arc::default(),
         }
     }
 }

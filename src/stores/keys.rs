@@ -66,13 +66,25 @@ impl KeyRings {
     /// The ring of an address; an empty one at first.
     pub fn of(&self, address: &Address) -> Arc<KeyRing> {
         let mut rings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(rings.entry(address.clone()).or_default())
+        if let Some(known) = rings.get(address) {
+            return Arc::clone(known);
+        }
+        let ring = Arc::<KeyRing>::default();
+        // With another CA it is another address; its keys count until they are fetched by that.
+        let before = rings.iter().find(|(known, _)| known.url == address.url);
+        if let Some(keys) =
+            before.and_then(|(_, before)| before.current().as_ref().map(|keys| Arc::clone(&keys.list)))
+        {
+            ring.publish(keys);
+        }
+        rings.insert(address.clone(), Arc::clone(&ring));
+        ring
     }
 
-    /// The rings that some policy uses; the others are forgotten.
-    pub fn in_use(&self) -> Vec<(Address, Arc<KeyRing>)> {
+    /// The rings that some policy uses; the others are forgotten. `tended`: the caller holds this one himself.
+    pub fn in_use(&self, tended: impl Fn(&Address) -> bool) -> Vec<(Address, Arc<KeyRing>)> {
         let mut rings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        rings.retain(|_, ring| Arc::strong_count(ring) > 1);
+        rings.retain(|address, ring| Arc::strong_count(ring) > 1 + usize::from(tended(address)));
         rings.iter().map(|(address, ring)| (address.clone(), Arc::clone(ring))).collect()
     }
 }

@@ -18,6 +18,8 @@ const BLOCKED: &str = "cut by a block";
 #[derive(Debug, Default)]
 pub struct Streams {
     live: RefCell<Slab<Live>>,
+    /// How many of them end with their token.
+    ending: Cell<usize>,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub struct Kill {
 impl Streams {
     /// Registers a stream for as long as the registration lives.
     pub fn register(self: &Rc<Self>, facts: Rc<Facts>, kill: Rc<Kill>) -> Registration {
+        self.ending.set(self.ending.get() + usize::from(facts.ends.is_some()));
         let place = self.live.borrow_mut().insert(Live { facts, kill });
         Registration { streams: Rc::clone(self), place }
     }
@@ -61,6 +64,11 @@ impl Streams {
         self.live.borrow().iter().for_each(|(_, live)| show(&live.facts));
     }
 
+    /// Whether any of them ends with its token.
+    pub fn any_ends(&self) -> bool {
+        self.ending.get() > 0
+    }
+
     /// How many are live.
     pub fn len(&self) -> usize {
         self.live.borrow().len()
@@ -74,7 +82,9 @@ impl Streams {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.streams.live.borrow_mut().try_remove(self.place);
+        let gone = self.streams.live.borrow_mut().try_remove(self.place);
+        let ended = gone.is_some_and(|live| live.facts.ends.is_some());
+        self.streams.ending.set(self.streams.ending.get() - usize::from(ended));
     }
 }
 
@@ -152,5 +162,26 @@ impl<F: Future> Future for Killable<F> {
         }
         this.kill.wait(cx.waker());
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_that_end_with_their_token_are_looked_for_only_while_there_are_some() {
+        let streams = Rc::<Streams>::default();
+        let register = |ends| {
+            let facts = Rc::new(Facts { ends, ..Facts::example() });
+            streams.register(facts, Rc::default())
+        };
+        let endless = register(None);
+        assert!(!streams.any_ends());
+        let (one, other) = (register(Some(1)), register(Some(2)));
+        drop(one);
+        assert!(streams.any_ends());
+        drop((other, endless));
+        assert!(!streams.any_ends() && streams.is_empty());
     }
 }

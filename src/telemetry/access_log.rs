@@ -128,6 +128,11 @@ impl Control {
         self.0.order(Order::Switch(to.0));
     }
 
+    /// Whether the last try to write has failed.
+    pub fn is_failing(&self) -> bool {
+        self.0.is_failing()
+    }
+
     /// Lines that were dropped since the start.
     pub fn dropped(&self) -> u64 {
         self.0.dropped()
@@ -164,6 +169,7 @@ mod tests {
     use std::sync::MutexGuard;
 
     use super::*;
+    use crate::clock::Clock;
     use crate::telemetry::lanes::LANE;
     use crate::telemetry::line::Verdict;
     use crate::telemetry::mask::Mask;
@@ -351,9 +357,14 @@ mod tests {
     fn the_end_waits_for_no_target_that_takes_nothing() {
         let gate = Arc::new(Mutex::new(()));
         let held = gate.lock().unwrap();
-        let (log, _) = stuck(false, &gate);
+        let (log, taken) = stuck(false, &gate);
         write(&log.lane(), "x");
+        let clock = Clock::system();
+        let start = clock.now().mono;
         log.close();
+        let took = Duration::from_nanos(clock.now().mono - start);
+        assert!((LAST_LINES..5 * LAST_LINES).contains(&took), "{took:?}");
+        assert!(locked(&taken).is_empty());
         drop(held);
     }
 
@@ -364,6 +375,7 @@ mod tests {
         let lane = log.lane();
         assert!(!lane.is_on());
         write(&lane, "x");
+        assert!(locked(&lane.buffer).form.is_none());
         assert_eq!(log.control().dropped(), 0);
     }
 }

@@ -3,7 +3,7 @@
 //! A worker never waits: a lane that is full drops lines and counts them, and the log itself says at that place how many.
 //! A target that fails is tried again; lines wait in their lanes meanwhile, and none is left in halves.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     wake: Condvar,
     dropped: AtomicU64,
+    /// The target takes nothing.
+    failing: AtomicBool,
     /// The form of lines, as [`word_of`] writes it: what a lane reads without a lock.
     form: AtomicU8,
 }
@@ -72,6 +74,11 @@ impl Shared {
     /// The form in which lines are wanted; the lane's own buffer has the last word.
     pub(super) fn form(&self) -> Option<Form> {
         form_of(self.form.load(Ordering::Relaxed))
+    }
+
+    /// Whether the last try to write has failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// Lines that were dropped since the start.
@@ -192,6 +199,7 @@ impl Writer {
             for order in turn.orders {
                 self.obey(order, &turn.lanes);
             }
+            self.shared.failing.store(self.failing, Ordering::Relaxed);
             if turn.closed {
                 return self.give_up();
             }

@@ -94,7 +94,7 @@ async fn question(
     let connections = upstreams.connections(upstream);
     let status = if matches!(upstream.speaks, Speaks::H2c) {
         let mut lease = connections.shared.lease(connect).await?;
-        let answer = http2::exchange(&mut lease, request).await?;
+        let answer = http2::exchange(&mut lease, request).await.map_err(|failed| failed.error)?;
         answer::check(&answer)?;
         answer.status()
     } else {

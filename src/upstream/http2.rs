@@ -1,8 +1,9 @@
 //! One connection of HTTP/2 that carries many streams, and one exchange on it. By the `h2` crate itself: a stream must be
 //! reset at once when its client is cut, also while it waits for room to send, and that is what hyper's client hides.
 //!
-//! Nothing is sent twice. A stream that the upstream refuses, or that ends with its connection, is the client's to try again:
-//! only it knows whether that does harm.
+//! Nothing is done twice. A stream that the upstream refuses before it has looked at it (RFC 9113, 8.7) is tried once more, if
+//! there is no body that would be gone; what ends with its connection is the client's to try again: only it knows whether that
+//! does harm.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -134,6 +135,39 @@ fn no_http2(error: &::h2::Error, secure: bool) -> ForwardError {
     ForwardError::Protocol(format!("it speaks no HTTP/2: {error}"))
 }
 
+/// What became of a stream that got no answer.
+#[derive(Debug)]
+pub struct Failed {
+    /// For the client.
+    pub error: ForwardError,
+    /// The upstream has not looked at it: it may be sent again.
+    pub refused: bool,
+}
+
+impl From<ForwardError> for Failed {
+    fn from(error: ForwardError) -> Self {
+        Self { error, refused: false }
+    }
+}
+
+impl From<::h2::Error> for Failed {
+    fn from(error: ::h2::Error) -> Self {
+        let refused = error.is_remote() && error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+        Self { error: forward_error(&error), refused }
+    }
+}
+
+/// The same request once more, where it is all at hand.
+pub fn spare(request: &Request<Body>) -> Option<Request<Body>> {
+    request.body().is_end_stream().then(|| {
+        let mut spare = Request::new(Body::Empty);
+        *spare.method_mut() = request.method().clone();
+        *spare.uri_mut() = request.uri().clone();
+        *spare.headers_mut() = request.headers().clone();
+        spare
+    })
+}
+
 /// Sends a request as a stream of its own, its body beside the answer, and waits for the answer's head.
 ///
 /// # Errors
@@ -141,16 +175,16 @@ fn no_http2(error: &::h2::Error, secure: bool) -> ForwardError {
 pub async fn exchange(
     lease: &mut StreamLease,
     request: Request<Body>,
-) -> Result<Response<RecvStream>, ForwardError> {
+) -> Result<Response<RecvStream>, Failed> {
     let (head, body) = request.into_parts();
     let head = stream_head(head, &lease.carrier().scheme)?;
     let ends = body.is_end_stream();
     let mut send = lease.carrier().send.clone();
-    let (answer, up) = send.send_request(head, ends).map_err(|error| forward_error(&error))?;
+    let (answer, up) = send.send_request(head, ends)?;
     if !ends {
         lease.sends(tokio::task::spawn_local(pipe(body, up)).abort_handle());
     }
-    answer.await.map_err(|error| forward_error(&error))
+    Ok(answer.await?)
 }
 
 /// Whether the connection takes another stream; only then may a request be taken apart for it.

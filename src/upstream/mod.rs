@@ -1,4 +1,4 @@
-//! A permitted request goes out: over a pool of our own for each worker, streamed both ways, never sent twice.
+//! A permitted request goes out: over a pool of our own for each worker, streamed both ways, never done twice.
 
 mod answer;
 pub mod check;
@@ -162,11 +162,20 @@ impl Upstreams {
         manner: &Manner,
     ) -> Result<Response<Body>, Unanswered> {
         let request = std::mem::take(&mut forward.request);
+        let spare = http2::spare(&request);
         let mut lease = match connections.shared.lease(manner.connect_timeout).await {
             Ok(lease) => lease,
             Err(error) => return Err(Unanswered { error, unsent: Some(Box::new(request)) }),
         };
-        let answer = http2::exchange(&mut lease, request).await?;
+        let answer = match (http2::exchange(&mut lease, request).await, spare) {
+            (Ok(answer), _) => answer,
+            // It has said that it has done nothing with it (RFC 9113, 8.7).
+            (Err(failed), Some(spare)) if failed.refused => {
+                lease = connections.shared.lease(manner.connect_timeout).await?;
+                http2::exchange(&mut lease, spare).await.map_err(|failed| failed.error)?
+            }
+            (Err(failed), _) => return Err(failed.error.into()),
+        };
         answer::check(&answer)?;
         let stall = (!forward.unpaced).then_some(manner.progress_timeout);
         Ok(self.stream_answer(answer, lease, stall))

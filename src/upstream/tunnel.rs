@@ -64,31 +64,34 @@ pub fn open(tunnel: Tunnel, upstream: OnUpgrade, lease: Lease) {
 }
 
 /// Copies both ways. When one side has ended, the other is told so and gets a moment for its goodbye: a tunnel has no
-/// deadline, and a client must not hold one whose upstream is gone. Answers whether both sides said theirs.
+/// deadline, and a client must not hold one whose upstream is gone. A side that breaks off says none, and none is waited for.
+/// Answers whether both sides said theirs.
 async fn pump(client: impl AsyncRead + AsyncWrite, upstream: impl AsyncRead + AsyncWrite, log: &Log) -> bool {
     let (client_read, client_write) = tokio::io::split(client);
     let (upstream_read, upstream_write) = tokio::io::split(upstream);
     let up = std::pin::pin!(copy(client_read, upstream_write, &log.up));
     let down = std::pin::pin!(copy(upstream_read, client_write, &log.down));
-    let rest = select(up, down).await.factor_first().1;
-    tokio::time::timeout(GOODBYE, rest).await.is_ok()
+    let (ended, rest) = select(up, down).await.factor_first();
+    ended && tokio::time::timeout(GOODBYE, rest).await == Ok(true)
 }
 
-/// Copies what comes as it comes, counted, and passes the end on.
-async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, count: &Cell<u64>) {
+/// Copies what comes as it comes, counted, and passes the end on; `false`: it was broken off, by a reset or the like.
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, count: &Cell<u64>) -> bool {
     let mut buffer = vec![0; BUFFER];
     while let Ok(length) = from.read(&mut buffer).await {
         let piece = buffer.get(..length).unwrap_or_default();
         if piece.is_empty() {
             // The other side may be gone already.
             let _ = to.shutdown().await;
-            return;
+            return true;
         }
         if to.write_all(piece).await.is_err() || to.flush().await.is_err() {
-            return;
+            // What it has still said is on its way in the other direction.
+            return true;
         }
         count.set(count.get() + length as u64);
     }
+    false
 }
 
 /// What the access log hears when the tunnel has ended, however that came.

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use crate::config::settings::Settings;
+use crate::config::settings::{LogTarget, Settings};
 
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
@@ -19,6 +19,8 @@ pub struct Machine {
     pub listening: Vec<(IpAddr, u16)>,
     /// What the state directory is on, if that does not outlive a restart.
     pub volatile: Option<&'static str>,
+    /// The directory of `log.access`, which is not there.
+    pub no_log_directory: Option<PathBuf>,
     /// This process is root's.
     pub root: bool,
 }
@@ -34,6 +36,7 @@ impl Machine {
                 .flat_map(|path| listening(&read(path)))
                 .collect(),
             volatile: volatile(&read("/proc/self/mountinfo"), &existing(&settings.state_dir)),
+            no_log_directory: no_log_directory(settings),
             root: rustix::process::geteuid().is_root(),
         }
     }
@@ -45,6 +48,11 @@ impl Machine {
         };
         on(IpAddr::is_unspecified) && !on(IpAddr::is_loopback)
     }
+}
+
+fn no_log_directory(settings: &Settings) -> Option<PathBuf> {
+    let LogTarget::File(path) = &settings.log.access else { return None };
+    path.parent().filter(|parent| !parent.is_dir()).map(Path::to_owned)
 }
 
 /// The listening sockets of one of the kernel's tables.

@@ -9,6 +9,7 @@ mod download_host;
 mod gateway;
 mod headers;
 mod hosts;
+mod key_source;
 mod listen;
 mod learn;
 mod login;

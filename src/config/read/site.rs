@@ -62,6 +62,7 @@ pub(super) fn site(
     let app = app?;
     let verification = tokens.verification(&app, doc);
     tokens.check_companion(&app, doc);
+    let backchannel = tokens.backchannel(&app, doc);
     let host = hosts.first().map(ToString::to_string).unwrap_or_default();
     let upstream = asking.of_site(&upstream?, &app, &host);
     for (port, upstream) in app
@@ -102,6 +103,7 @@ pub(super) fn site(
         verification,
         companion_cookie: tokens.companion_cookie,
         members_only: tokens.members_only,
+        backchannel,
     })
 }
 

@@ -1,16 +1,14 @@
 //! `[site.tokens]`: lifetimes, and how tokens are verified.
 
-use std::path::Path;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::certificates::permissions;
-use super::{Keys, Table, Value, read_file};
+use super::key_source::{self, Asks};
+use super::{Keys, Table, Value};
 use crate::config::app::{App, TokenFormat};
-use crate::config::keys;
 use crate::config::values::{ValueError, parse_duration};
-use crate::config::verification::{Address, KeySource, Verification, Wanted};
+use crate::config::verification::{Verification, Wanted};
 
 /// What `[site.tokens]` says.
 pub(super) struct Tokens {
@@ -25,6 +23,9 @@ pub(super) struct Tokens {
     pub members_only: bool,
     companion_at: Option<super::Span>,
     previews_at: Option<super::Span>,
+    backchannel: Option<Verification>,
+    /// Where `backchannel_logout` stands, likewise.
+    ordered_at: Option<super::Span>,
 }
 
 /// Reads the section.
@@ -42,7 +43,11 @@ pub(super) fn tokens(mut table: Table<'_>) -> Tokens {
     let members_only = table.choice("previews", &[("open", false), ("members", true)]).unwrap_or(false);
     let previews_at = table.get("previews").map(|value| value.span);
     let at = table.get("verify").map(|value| value.span);
-    let source = table.table("verify").and_then(source);
+    let source = table.table("verify").and_then(|mut table| {
+        let source = key_source::read(&mut table, Asks::OfItself);
+        table.finish();
+        source
+    });
     if at.is_none() {
         for key in ["issuer", "audience", "claims", "cut_at_expiry"] {
             if let Some(value) = table.get(key) {
@@ -53,8 +58,11 @@ pub(super) fn tokens(mut table: Table<'_>) -> Tokens {
             }
         }
     }
-    table.finish();
     let verification = source.map(|source| Verification { source, wanted, cut_at_expiry });
+    let ordered_at = table.get("backchannel_logout").map(|value| value.span);
+    let backchannel =
+        table.table("backchannel_logout").and_then(|table| backchannel(table, verification.as_ref()));
+    table.finish();
     Tokens {
         lifetime,
         refresh_lifetime,
@@ -64,7 +72,30 @@ pub(super) fn tokens(mut table: Table<'_>) -> Tokens {
         members_only,
         companion_at,
         previews_at,
+        backchannel,
+        ordered_at,
     }
+}
+
+/// Whose orders to log out are obeyed. The keys are those of `verify`, unless others are named; an order without a named
+/// issuer and audience could be for anybody.
+fn backchannel(mut table: Table<'_>, verified: Option<&Verification>) -> Option<Verification> {
+    let count = table.doc.count();
+    let source = key_source::read(&mut table, Asks::Others(verified.map(|known| &known.source)));
+    let mut issuers = words(&mut table, "issuer");
+    if issuers.is_empty() {
+        issuers.extend(verified.into_iter().flat_map(|known| known.wanted.issuers.clone()));
+    }
+    let audiences = words(&mut table, "audience");
+    for (key, missing) in [("issuer", issuers.is_empty()), ("audience", audiences.is_empty())] {
+        if missing && table.doc.count() == count {
+            let help = "write backchannel_logout = { issuer = \"https://id.example.com\", audience = \"CLIENT_ID\", … }";
+            table.doc.missing(table.span.clone(), format!("`backchannel_logout` names no `{key}`"), help);
+        }
+    }
+    table.finish();
+    let wanted = Wanted { issuers, audiences, claims: Vec::new() };
+    Some(Verification { source: source?, wanted, cut_at_expiry: false })
 }
 
 impl Tokens {
@@ -101,73 +132,16 @@ impl Tokens {
             doc.problem(at.clone(), message, "add companion_cookie = true, or `verify`");
         }
     }
-}
 
-fn source(mut table: Table<'_>) -> Option<KeySource> {
-    // Both are asked what they are, so that each is told its own mistake.
-    let _texts = (table.text("key_file"), table.text("jwks"));
-    let (file, address) = (table.get("key_file"), table.get("jwks"));
-    let ca_file = table.text("ca_file").map(|path| table.doc.named_file(path));
-    let source = match (file, address) {
-        (Some(file), None) => from_file(&file),
-        (None, Some(address)) => {
-            address.parse(checked_url).map(|url| KeySource::Address(Address { url, ca_file }))
+    /// Whose orders to log out are obeyed.
+    pub fn backchannel(&self, app: &App, doc: &super::Doc) -> Option<Verification> {
+        let found = self.backchannel.clone()?;
+        if app.tokens.format == TokenFormat::Opaque {
+            let message = format!("tokens of `{}` are opaque: they do not say whose they are", app.name);
+            doc.problem(self.ordered_at.clone().unwrap_or_default(), message, "remove `backchannel_logout`");
+            return None;
         }
-        _ => {
-            let help = "write { key_file = \"jwt-public.pem\" } or { jwks = \"https://…\" }";
-            table.doc.problem(table.span.clone(), "`verify` wants one of `key_file` and `jwks`", help);
-            None
-        }
-    };
-    table.finish();
-    source
-}
-
-fn from_file(value: &Value<'_>) -> Option<KeySource> {
-    let path = value.doc.named_file(value.text()?);
-    let unreadable = |why| ValueError {
-        message: format!("{} cannot be read: {why}", path.display()),
-        help: "name a file that exists and that this user may read".into(),
-    };
-    let bytes = read_file(&path).map_err(|why| value.wrong(unreadable(why))).ok()?;
-    if is_secret(&bytes) {
-        permissions(value, &path);
-    }
-    match keys::read_file(&bytes) {
-        Ok(keys) => Some(KeySource::File(keys.into())),
-        Err(error) => {
-            value.wrong(ValueError { message: in_file(&path, &error.message), help: error.help.into() });
-            None
-        }
-    }
-}
-
-fn in_file(path: &Path, message: &str) -> String {
-    format!("{}: {message}", path.display())
-}
-
-/// All but public keys in PEM may hold a shared secret.
-fn is_secret(bytes: &[u8]) -> bool {
-    !bytes.trim_ascii_start().starts_with(b"-----BEGIN")
-}
-
-/// https, so that nobody on the way gives us keys of his own; http on this machine only.
-fn checked_url(text: &str) -> Result<Box<str>, ValueError> {
-    let wrong = |message: &str, help: &str| ValueError { message: message.into(), help: help.into() };
-    let uri: http::Uri = text
-        .parse()
-        .map_err(|_| wrong("it is no address", "write e.g. \"https://id.example.com/jwks.json\""))?;
-    let host = uri.host().unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let here =
-        bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    match uri.scheme_str() {
-        _ if host.is_empty() || text.contains('@') => {
-            Err(wrong("it names no host, or a user", "write e.g. \"https://id.example.com/jwks.json\""))
-        }
-        Some("https") => Ok(text.into()),
-        Some("http") if here => Ok(text.into()),
-        _ => Err(wrong("keys fetched without TLS could be anybody's", "write https://")),
+        Some(found)
     }
 }
 

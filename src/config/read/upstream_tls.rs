@@ -76,6 +76,21 @@ impl<'d> Trust<'d> {
     }
 }
 
+/// For a server of keys: by the CA of this file, or the system's.
+pub(super) fn of_server(at: &Value<'_>, ca_file: Option<&Value<'_>>, host: &str) -> Option<Arc<UpstreamTls>> {
+    let roots = match ca_file {
+        Some(value) => Some(roots(value)?),
+        None => None,
+    };
+    let name = told(at, server_name(host))?;
+    let built = build(&Parts { roots, ..Parts::default() }).map_err(|error| ValueError {
+        help: "name its CA in `ca_file`, or install ca-certificates".into(),
+        ..error
+    });
+    let Built { config, fingerprint } = told(at, built)?;
+    Some(Arc::new(UpstreamTls { name, config, fingerprint }))
+}
+
 fn parts(mut table: Table<'_>) -> Option<Parts> {
     let before = table.doc.count();
     let roots = table.get("ca_file").and_then(|value| roots(&value));
@@ -101,7 +116,7 @@ fn roots(value: &Value<'_>) -> Option<Vec<CertificateDer<'static>>> {
         if store.add(root.clone()).is_err() {
             value.wrong(ValueError {
                 message: format!("{} holds something that is no certificate of a CA", path.display()),
-                help: "name the PEM file of the CA that has signed the upstream's certificate".into(),
+                help: "name the PEM file of the CA that has signed the server's certificate".into(),
             });
             return None;
         }
@@ -133,7 +148,7 @@ fn build(parts: &Parts) -> Result<Built, ValueError> {
     };
     if roots.is_empty() {
         return Err(ValueError {
-            message: "this system has no CA certificates to know an upstream by".into(),
+            message: "this system has no CA certificates to know another server by".into(),
             help: "name the upstream's CA in upstream_tls.ca_file, or install ca-certificates".into(),
         });
     }

@@ -369,5 +369,5 @@ fn settle(
     said: Result<Passed, Denial>,
     exchange: &mut Exchange,
 ) -> Result<(Permit, Passed), Denial> {
-    withheld.settle(said, &mut |_, verdict: &Verdict| exchange.heard(verdict))
+    withheld.settle(said, &mut |guard, verdict: &Verdict| exchange.heard(guard, verdict))
 }

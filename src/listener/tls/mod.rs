@@ -1,6 +1,7 @@
 //! TLS of the public side: one `ServerConfig` for the life of the process, certificates by name, replaced hot.
 
 mod certificates;
+pub mod own;
 mod self_signed;
 
 use std::sync::Arc;

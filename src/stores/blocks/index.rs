@@ -142,7 +142,12 @@ impl Index {
         if let Some(subject) = claims.and_then(|claims| claims.subject.as_ref())
             && let Some(entry) = self.first(facts, |table| table.by_subject(subject).filter(means))
         {
-            return Some((entry, Kind::Subject));
+            return Some((entry, entry.kind_by_subject()));
+        }
+        if let Some(session) = claims.and_then(|claims| claims.session.as_ref())
+            && let Some(entry) = self.first(facts, |table| table.by_session(session).filter(means))
+        {
+            return Some((entry, Kind::Session));
         }
         let entry = self.first(facts, |table| table.everyone().filter(means))?;
         Some((entry, Kind::Everyone))

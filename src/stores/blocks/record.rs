@@ -66,6 +66,19 @@ pub enum What {
         #[serde(default)]
         and_logins: bool,
     },
+    /// One session of an identity provider.
+    Session {
+        /// The `sid` claim.
+        session: String,
+        /// Whose it is: a token of this subject that names no session may be of this one.
+        #[serde(default)]
+        subject: Option<String>,
+        /// Only tokens of this issuer; `None`: of any.
+        #[serde(default)]
+        issuer: Option<String>,
+        /// Of tokens that name no session, those begun at or before this Unix second.
+        before: u64,
+    },
     /// The sessions of everyone.
     Everyone {
         /// Sessions begun at or before this Unix second.
@@ -105,9 +118,40 @@ impl What {
             Self::Fingerprint { .. } => Kind::Fingerprint,
             Self::Jti { .. } => Kind::Jti,
             Self::Subject { .. } => Kind::Subject,
+            Self::Session { .. } => Kind::Session,
             Self::Everyone { .. } => Kind::Everyone,
             Self::Share { .. } => Kind::Share,
             Self::Address { .. } => Kind::Address,
+        }
+    }
+
+    /// Whether it blocks all that the other does.
+    fn covers(&self, other: &Self) -> bool {
+        let issuers = |own: &Option<String>, of: &Option<String>| own.is_none() || own == of;
+        match (self, other) {
+            (
+                Self::Subject { subject, issuer, before, and_logins },
+                Self::Subject { subject: one, issuer: of, before: until, and_logins: logins },
+            ) => subject == one && issuers(issuer, of) && (*and_logins || (!logins && before >= until)),
+            (
+                Self::Session { session, subject, issuer, before },
+                Self::Session { session: one, subject: whose, issuer: of, before: until },
+            ) => {
+                session == one
+                    && issuers(issuer, of)
+                    && (whose.is_none() || (subject == whose && before >= until))
+            }
+            (
+                Self::Everyone { before, and_logins },
+                Self::Everyone { before: until, and_logins: logins }
+                | Self::Subject { before: until, and_logins: logins, .. },
+            ) => *and_logins || (!logins && before >= until),
+            (
+                Self::Everyone { and_logins: true, .. },
+                Self::Fingerprint { .. } | Self::Jti { .. } | Self::Session { .. },
+            ) => true,
+            (Self::Address { network }, Self::Address { network: inner }) => network.contains(inner),
+            (one, other) => one == other,
         }
     }
 
@@ -121,6 +165,12 @@ impl What {
                 let issuer = issuer.as_ref().map(|issuer| format!(" of {issuer}")).unwrap_or_default();
                 format!("{subject}{issuer}{}", and(*and_logins))
             }
+            Self::Session { session, subject, issuer, .. } => {
+                let subject =
+                    subject.as_ref().map(|subject| format!(", subject {subject}")).unwrap_or_default();
+                let issuer = issuer.as_ref().map(|issuer| format!(" of {issuer}")).unwrap_or_default();
+                format!("{session}{subject}{issuer}")
+            }
             Self::Everyone { and_logins, .. } => format!("all sessions{}", and(*and_logins)),
             Self::Share { share } => format!("{share:?}"),
             Self::Address { network } => network.to_string(),
@@ -131,6 +181,12 @@ impl What {
 // === impl Block ===
 
 impl Block {
+    /// Whether all that the other blocks is blocked by this one too, for as long as both stand: the same thing, or the network
+    /// around it, or everyone.
+    pub fn covers(&self, other: &Self) -> bool {
+        (self.site.is_none() || self.site == other.site) && self.what.covers(&other.what)
+    }
+
     /// Puts the block into memory: what the wall clock leaves of it must also pass on the monotonic clock.
     ///
     /// A wall clock that stands before the order (a board without a battery) must not lengthen that.

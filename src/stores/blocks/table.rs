@@ -6,9 +6,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::Kind;
 use super::record::{Held, What};
 use crate::clock::Now;
-use crate::request::credential::{Credential, Key, issuer_key, jti_key, subject_key};
+use crate::request::credential::{Credential, Key, issuer_key, jti_key, session_key, subject_key};
 use crate::request::facts::{Facts, scope_of};
 
 /// One layer of the index.
@@ -17,6 +18,7 @@ pub(super) struct Table {
     fingerprints: Map<Key>,
     jtis: Map<Key>,
     subjects: Map<Key>,
+    sessions: Map<Key>,
     everyone: Vec<Entry>,
     shares: Map<Key>,
     v4: Vec<(u8, Map<u32>)>,
@@ -35,6 +37,8 @@ pub(super) struct Entry {
     /// A token that is not meant.
     spares: Option<Key>,
     pub(super) learned: bool,
+    /// Only credentials that name no session.
+    sessionless: bool,
 }
 
 type Map<K> = HashMap<K, Entries, BuildHasherDefault<Mixer>>;
@@ -53,6 +57,13 @@ impl Table {
             What::Fingerprint { fingerprint } => put(&mut self.fingerprints, fingerprint.key(), entry),
             What::Jti { jti } => put(&mut self.jtis, jti_key(jti), entry),
             What::Subject { subject, .. } => put(&mut self.subjects, subject_key(subject), entry),
+            What::Session { session, subject, before, .. } => {
+                if let Some(subject) = subject {
+                    let entry = Entry { before: Some(*before), sessionless: true, ..entry.clone() };
+                    put(&mut self.subjects, subject_key(subject), entry);
+                }
+                put(&mut self.sessions, session_key(session), entry);
+            }
             What::Everyone { .. } => self.everyone.push(entry),
             What::Share { share } => put(&mut self.shares, *share, entry),
             What::Address { network } => self.insert_network(*network, entry),
@@ -97,6 +108,10 @@ impl Table {
         self.everyone.iter().chain(self.subjects.values().flat_map(Entries::iter))
     }
 
+    pub(super) fn by_session(&self, key: &Key) -> impl Iterator<Item = &Entry> {
+        self.sessions.get(key).into_iter().flat_map(Entries::iter)
+    }
+
     pub(super) fn everyone(&self) -> impl Iterator<Item = &Entry> {
         self.everyone.iter()
     }
@@ -113,6 +128,7 @@ impl Entry {
             What::Subject { before, and_logins, issuer, .. } => {
                 ((!and_logins).then_some(*before), issuer.as_deref().map(issuer_key))
             }
+            What::Session { issuer, .. } => (None, issuer.as_deref().map(issuer_key)),
             What::Everyone { before, and_logins } => ((!and_logins).then_some(*before), None),
             _ => (None, None),
         };
@@ -124,6 +140,7 @@ impl Entry {
             issuer,
             spares: block.spares.map(|fingerprint| fingerprint.key()),
             learned: block.learned,
+            sessionless: false,
         }
     }
 
@@ -131,6 +148,11 @@ impl Entry {
     pub(super) fn stands(&self, facts: &Facts) -> bool {
         let over = facts.now.wall >= self.until.wall && facts.now.mono >= self.until.mono;
         !over && self.scope.is_none_or(|scope| facts.scopes.contains(&scope))
+    }
+
+    /// What it blocks, when it was found by a subject.
+    pub(super) fn kind_by_subject(&self) -> Kind {
+        if self.sessionless { Kind::Session } else { Kind::Subject }
     }
 
     /// Whether it means the session of this credential. What cannot be known counts as meant.
@@ -146,6 +168,9 @@ impl Entry {
         if let (Some(meant), Some(issuer)) = (self.issuer, issuer)
             && meant != issuer
         {
+            return false;
+        }
+        if self.sessionless && claims.is_some_and(|claims| claims.session.is_some()) {
             return false;
         }
         let Some(before) = self.before else { return true };

@@ -63,6 +63,9 @@ pub struct Token {
     pub expires: Option<u64>,
     /// Perhaps a word that is no token at all: not to be blocked by itself.
     pub guessed: bool,
+    /// What it says of itself was verified; else it is only what it says, and anybody can make one that says it.
+    #[serde(default)]
+    pub verified: bool,
 }
 
 /// What is asked of the memory.

@@ -60,7 +60,7 @@ fn verdict(out: &mut String, verdict: Verdict) {
     let (said, guard, reason) = match verdict {
         Verdict::Permitted => ("permit", None, None),
         Verdict::Denied { guard, reason } => ("deny", Some(guard), Some(reason)),
-        Verdict::Observed { guard, reason } => ("observed", Some(guard), Some(reason)),
+        Verdict::Observed { guard, reason } => ("would_deny", Some(guard), Some(reason)),
         Verdict::Malformed(reason) => ("malformed", None, Some(reason)),
     };
     word(out, ",\"verdict\":\"", said);
