@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 # What the tests call, as "program:Debian package".
-TEST_PROGRAMS := bash:bash curl:curl openssl:openssl promtool:prometheus prometheus:prometheus python3:python3 \
+TEST_PROGRAMS := bash:bash curl:curl openssl:openssl promtool:prometheus prometheus:prometheus python3:python3 chromium:chromium \
   groff:groff-base goaccess:goaccess fail2ban-regex:fail2ban script:bsdutils systemd-analyze:systemd \
   systemd-socket-activate:systemd logrotate:logrotate strace:strace
 # What they import in Debian's own Python, as "module:Debian package".
