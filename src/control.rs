@@ -6,6 +6,7 @@ mod advice;
 mod allow;
 mod block_file;
 pub mod blocking;
+mod csp;
 pub mod defaults;
 mod fetch;
 mod key_sets;
@@ -257,6 +258,7 @@ impl Control {
             Ask::Request(id, reply) => drop(reply.send(self.request(id).await)),
             Ask::Find(hand, reply) => drop(reply.send(self.find(hand).await)),
             Ask::Allow(order, reply) => drop(reply.send(self.allow(order, by).await)),
+            Ask::Csp(site, reply) => drop(reply.send(self.csp(site.as_deref()))),
         }
     }
 

@@ -18,6 +18,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::clock::Clock;
 use crate::config::class::Class;
+use crate::gateway::collector::Collector;
 use crate::gateway::recent::Recents;
 use crate::gateway::view::Views;
 use crate::gateway::{Arrival, Gateway, Link};
@@ -118,6 +119,7 @@ impl Worker {
             streams: Rc::clone(&streams),
             lane: Rc::new(setup.lane),
             recent: Rc::new(Recents::new(setup.share_key.clone())),
+            collector: Collector::new(Arc::clone(&setup.kept.reports)),
             kept: setup.kept,
             in_flight: setup.in_flight,
             clock: setup.clock.clone(),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::allow::{AllowOrder, Allowed, HoleShown};
+use super::csp::CspAnswer;
 use super::recent::{DenialList, Found, Hand, RequestAnswer, Wanted};
 use crate::stores::blocks::{Block, Order};
 
@@ -43,6 +44,8 @@ pub enum Ask {
     Find(Hand, Reply<Found>),
     /// `POST /v1/allow`.
     Allow(AllowOrder, Reply<Allowed>),
+    /// `GET /v1/csp?site=`.
+    Csp(Option<String>, Reply<CspAnswer>),
 }
 
 /// Where one answer goes.

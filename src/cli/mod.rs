@@ -11,6 +11,7 @@ mod cases;
 pub mod check;
 pub mod client;
 mod config_verbs;
+mod csp;
 mod demo;
 mod demo_text;
 pub mod denials;
@@ -78,6 +79,8 @@ enum Verb {
     Unblock(Asking<blocks::UnblockArgs>),
     /// List what was refused lately, or would have been.
     Denials(Asking<denials::DenialsArgs>),
+    /// Show what browsers report of a site's Content-Security-Policy, and propose a policy.
+    Csp(Asking<csp::CspArgs>),
     /// Let one network reach class `setup` for a while.
     Allow(Asking<allow::AllowArgs>),
     /// Show how the running gateway is.
@@ -140,6 +143,7 @@ pub fn run() -> ExitCode {
         Verb::Blocks(asking) => asking.ask(blocks::list),
         Verb::Unblock(asking) => asking.ask(blocks::unblock),
         Verb::Denials(asking) => asking.ask(denials::run),
+        Verb::Csp(asking) => asking.ask(csp::run),
         Verb::Allow(asking) => asking.ask(allow::run),
         Verb::Status(asking) => asking.ask(status::run),
         Verb::Healthcheck(asking) => asking.ask(healthcheck::run),

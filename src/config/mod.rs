@@ -3,7 +3,9 @@
 pub mod app;
 pub mod cases;
 pub mod class;
+pub mod csp;
 pub mod defaults;
+mod header_settings;
 pub mod keys;
 pub mod path_pattern;
 pub mod problem;

@@ -13,13 +13,13 @@ use super::read::{Reading, Refusal};
 use super::respond::Shape;
 use super::upload::Upload;
 use super::view::View;
-use super::{ForwardError, Link, hops, respond, rpc};
+use super::{ForwardError, Link, collector, hops, nonce, respond, rpc};
 use crate::config::app::Carrier;
 use crate::config::settings::ClassMap;
 use crate::guards::headers::HeaderSet;
 use crate::guards::size::Size;
 use crate::guards::{Denial, Guard, Reason};
-use crate::policy::Site;
+use crate::policy::{Endpoint, Site};
 use crate::request::body::Body;
 use crate::request::carriers::is_called;
 use crate::request::facts::Origin;
@@ -82,6 +82,8 @@ impl<'a> Dress<'a> {
     pub fn put_on(&self, mut answer: Response<Body>, exchange: &mut Exchange) -> Response<Body> {
         let headers = answer.headers_mut();
         self.headers.apply(headers, self.origin, self.own_origin);
+        answer = nonce::put_in(answer, self.headers, exchange);
+        let headers = answer.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&exchange.id) {
             headers.insert(hops::X_REQUEST_ID, id);
         }
@@ -103,6 +105,14 @@ pub fn refused(refusal: Refusal, exchange: &mut Exchange, asked: &Asked) -> Resp
             respond::denied(&denial, None, asked.shape)
         }
         Refusal::Redirect(location) => respond::redirect(&location),
+    }
+}
+
+/// An answer to what a guard has refused.
+pub fn denied(denial: &Denial, reading: &Reading<'_>, asked: &Asked) -> Response<Body> {
+    match reading.found.route.endpoint {
+        Some(Endpoint::CspReports) if collector::hides(denial) => collector::nothing(),
+        _ => respond::denied(denial, Some(reading.site), asked.shape),
     }
 }
 

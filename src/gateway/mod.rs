@@ -7,6 +7,7 @@
 pub mod account;
 mod answer;
 pub mod causes;
+pub mod collector;
 mod decide;
 pub mod exchange;
 pub mod explain;
@@ -15,6 +16,7 @@ pub mod hops;
 mod id;
 mod link;
 pub mod lesson;
+mod nonce;
 pub mod read;
 pub mod recent;
 pub mod respond;
@@ -37,6 +39,7 @@ use hyper::upgrade::OnUpgrade;
 use tower::{Service, ServiceExt};
 
 use self::answer::{Asked, Dress};
+use self::collector::Collector;
 pub use self::decide::{Permit, decide};
 use self::exchange::{Beginning, Exchange};
 pub use self::forward::{Forward, ForwardError, Within};
@@ -51,6 +54,7 @@ use self::view::{View, Views};
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
 use crate::guards::{Denial, Reason, Verdict};
+use crate::policy::Endpoint;
 use crate::request::body::Body;
 use crate::request::client::Client;
 use crate::request::facts::Facts;
@@ -82,6 +86,8 @@ pub struct Gateway<U> {
     pub in_flight: Arc<Places>,
     /// The time.
     pub clock: Clock,
+    /// Takes reports of violations of policies.
+    pub collector: Collector,
     /// Hashes share tokens.
     pub share_key: ShareKey,
     /// First half of each request's id; the second one counts.
@@ -130,9 +136,12 @@ where
             Err(denial) => {
                 exchange.denied(&denial);
                 upload::drain(incoming, asked.first || asked.is_rpc()).await;
-                return finish(exchange, respond::denied(&denial, Some(reading.site), asked.shape), dress);
+                return finish(exchange, answer::denied(&denial, &reading, &asked), dress);
             }
         };
+        if reading.found.route.endpoint == Some(Endpoint::CspReports) {
+            return Box::pin(self.collector.take(&reading, (&head, incoming), exchange, dress)).await;
+        }
         exchange.measure(&reading);
         let strips = permit.strips_cookies();
         let facts = if strips { Rc::new(facts.without_cookies()) } else { facts };
@@ -156,8 +165,7 @@ where
         };
         let forward = self.forward(permit, head, incoming, way);
         exchange.handed = self.clock.now();
-        let answered = self.upstream.clone().oneshot(forward).await;
-        let answer = match answered {
+        let answer = match self.upstream.clone().oneshot(forward).await {
             Ok(answer) => answer::permitted(answer, &reading, &mut exchange, &asked, lesson),
             Err(error) => answer::failed(&error, &upload, &*from.link, &mut exchange, &asked),
         };
@@ -244,6 +252,9 @@ where
             Some(time) => Within::Time(time),
             None => Within::Ever,
         };
+        if reading.host.headers.get(reading.facts.class).nonce_word().is_some() {
+            nonce::ask_for_the_whole_page(&mut head.headers);
+        }
         if permit.strips_cookies() {
             answer::strip_cookies(&mut head.headers, reading.site);
         }

@@ -8,11 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::routes::RouteIndex;
-use super::{AppDenial, HostPlace, Policy, Route, RouteGuards, Site, SiteHost};
+use super::{AppDenial, Endpoint, HostPlace, Policy, Route, RouteGuards, Site, SiteHost};
 use crate::config::class::Class;
+use crate::config::csp::COLLECTOR;
 use crate::config::path_pattern::PathPattern;
 use crate::config::settings::{self, ClassMap, Observed, Settings};
-use crate::config::values::{HostPattern, Networks, Rate as RateValue};
+use crate::config::values::{ByteSize, HostPattern, Networks, Rate as RateValue};
 use crate::config::verification::{KeySource, Verification};
 use crate::guards::allowlist::Allowlist;
 use crate::guards::browser::Browser;
@@ -57,6 +58,8 @@ fn nowhere(settings: &Settings) -> HeaderSet {
     let headers = settings::Headers {
         csp: settings::CspChoice::App,
         csp_observe: false,
+        csp_report: false,
+        nonce: None,
         hsts: settings.sites.first().and_then(|site| site.headers.hsts.clone()),
         set: Vec::new(),
     };
@@ -72,8 +75,8 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
     let limits = &kept.limits;
     let verify = verify_of(site, kept);
     let guards = ClassMap::from_fn(|class| guards_of(site, class, limits, verify.as_ref()));
-    let mut routes: Vec<Route> =
-        site.routes.iter().map(|route| own_route(site, route, &guards, limits)).collect();
+    let mut routes = vec![collector(site, &guards, limits)];
+    routes.extend(site.routes.iter().map(|route| own_route(site, route, &guards, limits)));
     routes.extend(site.app.routes.iter().map(|route| Route {
         method: route.method.clone(),
         pattern: route.pattern.clone(),
@@ -84,6 +87,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         keep_encoded_slash: false,
         guards: guards.get(route.class).clone(),
         observe: Observed::of(site, route.class, None),
+        endpoint: None,
     }));
     routes.push(default_route(site, &guards));
     let denials = site.app.denials.iter().map(|denial| {
@@ -99,6 +103,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         hosts: site.hosts.iter().map(|host| compile_host(settings, site, host)).collect(),
         denials: denials.collect(),
         replace: site.app.replace.clone(),
+        takes_reports: site.takes_reports(),
         index: RouteIndex::new(&routes),
         routes,
     }
@@ -165,8 +170,39 @@ fn own_route(
         keep_encoded_slash: route.keep_encoded_slash,
         guards,
         observe: Observed::of(site, route.class, Some(route)),
+        endpoint: None,
     }
 }
+
+/// Where browsers send reports of violations: for whoever may see the pages.
+fn collector(site: &settings::Site, guards: &ClassMap<RouteGuards>, limits: &Arc<Limits>) -> Route {
+    let pattern = PathPattern::literal(COLLECTOR);
+    let rate = Rate::new(limits, &format!("{}/csp reports", site.name()), REPORTS);
+    Route {
+        method: None,
+        folded: pattern.clone(),
+        pattern,
+        own: true,
+        class: Class::Api,
+        upstream: site.upstream.clone(),
+        keep_encoded_slash: false,
+        guards: RouteGuards {
+            allowlist: guards.get(Class::Page).allowlist.clone(),
+            verify: None,
+            browser: Browser::of(Class::Api),
+            size: Size::new(ByteSize(REPORT_BODY)),
+            rate: Some(Arc::new(rate)),
+        },
+        observe: Observed::default(),
+        endpoint: Some(Endpoint::CspReports),
+    }
+}
+
+/// A page may break its policy in a hundred places, and say each by itself.
+const REPORTS: RateValue =
+    RateValue { refill: Duration::from_secs(1), burst: NonZeroU32::MIN.saturating_add(99) };
+/// Largest body of reports.
+const REPORT_BODY: u64 = 64 << 10;
 
 fn default_route(site: &settings::Site, guards: &ClassMap<RouteGuards>) -> Route {
     let everything = PathPattern::everything();
@@ -180,6 +216,7 @@ fn default_route(site: &settings::Site, guards: &ClassMap<RouteGuards>) -> Route
         keep_encoded_slash: false,
         guards: guards.get(site.app.default_class).clone(),
         observe: Observed::of(site, site.app.default_class, None),
+        endpoint: None,
     }
 }
 

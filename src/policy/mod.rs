@@ -1,6 +1,7 @@
 //! Settings become an immutable snapshot that requests are judged by; reload swaps it, requests never see two.
 
 mod compile;
+pub mod proposal;
 mod routes;
 
 use std::cell::RefCell;
@@ -75,7 +76,9 @@ pub struct Site {
     pub denials: HashMap<StatusCode, AppDenial>,
     /// Answers of the application that are replaced, by class and status.
     pub replace: Vec<(Class, StatusCode)>,
-    /// Its routes; the last one matches everything.
+    /// Its policies name the collector of reports.
+    pub takes_reports: bool,
+    /// Its routes; the first is the collector of reports, the last one matches everything.
     pub routes: Vec<Route>,
     index: routes::RouteIndex,
 }
@@ -128,6 +131,15 @@ pub struct Route {
     pub guards: RouteGuards,
     /// Which of them only observe.
     pub observe: Observed,
+    /// The gateway answers it itself; nothing of it goes upstream.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// What the gateway answers itself, below `/.well-known/portcullis/` of every site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Takes reports of violations of the Content-Security-Policy.
+    CspReports,
 }
 
 /// The guards of a route; their order is in `gateway::decide`. (Blocks outlive policies and are not among them.)

@@ -6,6 +6,7 @@ pub mod client;
 pub mod credential;
 pub mod facts;
 pub mod path;
+pub mod report;
 pub mod share_key;
 pub mod target;
 pub mod verification;

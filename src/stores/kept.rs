@@ -8,6 +8,7 @@ use super::attempts::Attempts;
 use super::keys::KeyRings;
 use super::limits::Limits;
 use super::marks::Marks;
+use super::reports::Reports;
 use super::seal::Seal;
 
 /// The stores that guards and the request's way share.
@@ -25,6 +26,8 @@ pub struct Kept {
     pub accounts: Arc<Accounts>,
     /// Seals what browsers keep for us.
     pub seal: Arc<Seal>,
+    /// Reported violations of policies.
+    pub reports: Arc<Reports>,
 }
 
 impl Kept {
@@ -38,6 +41,7 @@ impl Kept {
             marks: Arc::new(Marks::new(keys)),
             accounts: Arc::default(),
             seal: Arc::new(Seal::new(&[])),
+            reports: Arc::default(),
         }
     }
 }

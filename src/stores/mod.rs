@@ -13,6 +13,7 @@ pub mod limits;
 pub mod marks;
 pub mod places;
 pub mod recent;
+pub mod reports;
 pub mod seal;
 pub mod streams;
 pub mod verified;

@@ -27,6 +27,7 @@ pub struct Metrics {
     denials: IntCounterVec,
     would_deny: IntCounterVec,
     malformed: IntCounterVec,
+    csp_reports: IntCounterVec,
     request_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
     connections: IntGaugeVec,
@@ -84,6 +85,12 @@ impl Metrics {
                 &DENIAL_LABELS,
             )?,
             malformed: counters(r, "malformed_total", "Requests refused as malformed.", &["reason"])?,
+            csp_reports: counters(
+                r,
+                "csp_reports_total",
+                "Reported violations of a Content-Security-Policy, by the page's class, as anybody may claim them.",
+                &["site", "class", "kind"],
+            )?,
             request_seconds: histograms(
                 r,
                 "request_duration_seconds",
@@ -221,6 +228,11 @@ impl SiteMetrics {
     /// A guard that only observes would have refused a request.
     pub fn would_deny(&self, class: Option<Class>, guard: &'static str, reason: &'static str) {
         count(&self.metrics.would_deny, &[&*self.site, word(class), guard, reason]);
+    }
+
+    /// A violation of a policy was reported; `kind` is a word of a closed list.
+    pub fn csp_report(&self, class: Option<Class>, kind: &'static str) {
+        count(&self.metrics.csp_reports, &[&*self.site, word(class), kind]);
     }
 
     /// The counters of the worker that this site's belong to.

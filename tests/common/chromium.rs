@@ -176,6 +176,12 @@ impl Chromium {
         self.events.iter().filter(ours).filter_map(violation).collect()
     }
 
+    /// The same, only of pages: each once, `directive: address` or `directive: inline or eval`.
+    pub fn issues(&self, tab: &Tab) -> Vec<String> {
+        let ours = self.events.iter().filter(|event| event.session == tab.session);
+        ours.filter_map(issue).collect()
+    }
+
     /// What pages of a tab and the browser have written to the console, one line each.
     pub fn lines(&self, tab: &Tab) -> Vec<String> {
         let workers = self.workers(tab);
@@ -203,7 +209,13 @@ impl Chromium {
     ///
     /// # Panics
     /// When none comes in time.
-    pub async fn wait(&mut self, tab: &Tab, from: usize, method: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub async fn wait(
+        &mut self,
+        tab: &Tab,
+        from: usize,
+        method: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
         let end = tokio::time::Instant::now() + LIMIT;
         let mut seen = from;
         loop {
@@ -253,7 +265,9 @@ impl Chromium {
     async fn read(&mut self) -> Option<Value> {
         let message = self.socket.next().await.expect("DevTools goes on").expect("DevTools speaks");
         let value: Value = serde_json::from_str(message.to_text().unwrap_or("null")).unwrap_or_default();
-        let Some(method) = value["method"].as_str() else { return value.get("id").is_some().then_some(value) };
+        let Some(method) = value["method"].as_str() else {
+            return value.get("id").is_some().then_some(value);
+        };
         if method == "Target.attachedToTarget" {
             self.listen_to(&value["params"]).await;
         }
@@ -345,10 +359,14 @@ fn end(child: &mut Child) {
 }
 
 fn violation(event: &Event) -> Option<String> {
+    // What a worker breaks is only written to the log.
+    issue(event).or_else(|| line(event).filter(|line| line.contains("Content Security Policy")))
+}
+
+fn issue(event: &Event) -> Option<String> {
     let issue = &event.params["issue"];
     if event.method != "Audits.issueAdded" || issue["code"] != json!("ContentSecurityPolicyIssue") {
-        // What a worker breaks is only written to the log.
-        return line(event).filter(|line| line.contains("Content Security Policy"));
+        return None;
     }
     let details = &issue["details"]["contentSecurityPolicyIssueDetails"];
     let blocked = details["blockedURL"].as_str().unwrap_or("inline or eval");

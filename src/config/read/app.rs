@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 use super::site::{class_of, class_of_key, rate_entry};
 use super::{Doc, Keys, Sketch, Table, Value, headers, login, read_file, route, suggestion};
 use crate::clock::Now;
-use crate::config::app::{App, AppRoute, Carrier, DenialBody, TokenFormat, Tokens};
+use crate::config::app::{App, AppRoute, Carrier, DenialBody, Harmless, TokenFormat, Tokens};
 use crate::config::class::Class;
 use crate::config::defaults;
 use crate::config::settings::ClassMap;
@@ -118,6 +118,7 @@ fn app(mut root: Table<'_>) -> Option<App> {
         routes: routes(&root.section("routes")),
         login: login::read(&mut root, tokens.account_claim.is_some()),
         tokens,
+        csp_harmless: harmless(&root.section("csp_harmless")),
         csp_variants: variants(&root.section("csp_variants"), &csp),
         csp,
         denials,
@@ -263,6 +264,18 @@ fn by_class<'d>(entries: impl Iterator<Item = (&'d str, Value<'d>)>, policies: &
             *policies.get_mut(class) = policy;
         }
     }
+}
+
+/// `CLASS = ["DIRECTIVE WHAT", …]`.
+fn harmless(table: &Table<'_>) -> Vec<(Class, Harmless)> {
+    let mut all = Vec::new();
+    for (word, value) in table.entries(Keys::Classes) {
+        let class = class_of_key(word, &value);
+        for item in value.list().unwrap_or_default() {
+            all.extend(class.zip(item.parse(headers::harmless)));
+        }
+    }
+    all
 }
 
 /// Each variant names the classes in which it differs from `[csp]`.

@@ -10,6 +10,7 @@ mod headers;
 mod hosts;
 mod listen;
 mod login;
+mod nonce;
 mod route;
 mod site;
 mod sketch;

@@ -7,7 +7,7 @@ use super::gateway::Bodies;
 use super::hosts::Hosts;
 use super::listen::Public;
 use super::upstream_tls::Trust;
-use super::{Keys, Table, Value, app, headers, nearest, route, tokens, upstream};
+use super::{Keys, Table, Value, app, headers, nearest, nonce, route, tokens, upstream};
 use crate::config::app::App;
 use crate::config::class::Class;
 use crate::config::defaults;
@@ -44,6 +44,7 @@ pub(super) fn site(
     let tokens = tokens::tokens(table.section("tokens"));
     if let Some(app) = &app {
         headers::check_variant(table.section("headers"), &headers.csp, app);
+        nonce::check(table.section("headers"), &headers, app);
     }
     let routes = routes(&mut table, &only_from, &trust, seen);
     trust.finish();
