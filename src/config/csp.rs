@@ -61,6 +61,12 @@ impl Csp {
         }
     }
 
+    /// Whether it takes a page its origin.
+    pub fn sandboxes(&self) -> bool {
+        let sandbox = self.0.iter().find(|(name, _)| name == "sandbox");
+        sandbox.is_some_and(|(_, words)| words.iter().all(|word| word != "allow-same-origin"))
+    }
+
     /// Whether it says itself where reports go.
     pub fn reports_elsewhere(&self) -> bool {
         self.0.iter().any(|(name, _)| name == "report-uri" || name == "report-to")

@@ -66,8 +66,7 @@ impl Collector {
             exchange.received.set(body.as_ref().map_or(0, |body| body.len() as u64));
             self.note(reading, form.zip(body), &exchange);
         }
-        let mut answer = dress.put_on(nothing(), &mut exchange);
-        let_sandboxed_pages_send(answer.headers_mut(), &head.headers);
+        let answer = dress.put_on(nothing(), &mut exchange);
         exchange.follow(answer, None)
     }
 
@@ -121,15 +120,6 @@ pub(super) fn hides(denial: &Denial) -> bool {
     matches!(denial.reason, Reason::RateLimited | Reason::BodyTooLarge)
 }
 
-/// A sandboxed page is nobody's, so that its browser asks first whether it may send; others are not let in.
-fn let_sandboxed_pages_send(headers: &mut HeaderMap, asked: &HeaderMap) {
-    if asked.get(header::ORIGIN).is_some_and(|origin| origin == "null") {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("null"));
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"));
-    }
-}
-
 /// The answer.
 pub(super) fn nothing() -> Response<Body> {
     let mut answer = Response::new(Body::Empty);
@@ -138,7 +128,7 @@ pub(super) fn nothing() -> Response<Body> {
     answer
 }
 
-/// Other sites' pages may make their visitors' browsers say something; it is not listened to.
+/// Other sites' pages may make their visitors' browsers say something; it is not listened to. A sandboxed page is nobody's.
 fn from_the_site(headers: &HeaderMap, reading: &Reading<'_>) -> bool {
     let null = headers.get(header::ORIGIN).is_some_and(|origin| origin == "null");
     null || reading.facts.origin != Origin::Foreign

@@ -45,8 +45,9 @@ struct Nonce {
 const REPORTING_ENDPOINTS: HeaderName = HeaderName::from_static("reporting-endpoints");
 /// The Reporting API's name for the collector, and where it is.
 const ENDPOINTS: HeaderValue = HeaderValue::from_static("portcullis=\"/.well-known/portcullis/csp\"");
-/// Browsers that know `report-to` pass `report-uri` over.
-const REPORT: &str = "; report-uri /.well-known/portcullis/csp; report-to portcullis";
+const REPORT_URI: &str = "; report-uri /.well-known/portcullis/csp";
+/// Browsers that know it pass `report-uri` over.
+const REPORT_TO: &str = "; report-to portcullis";
 
 /// What a set is built from.
 #[derive(Debug, Clone, Copy)]
@@ -149,7 +150,9 @@ fn filled(csp: &str, from: &Ingredients<'_>) -> (HeaderName, String) {
         policy = policy.replace("'nonce-{nonce}'", "");
     }
     if from.headers.csp_report && !Csp::read(&policy).reports_elsewhere() {
-        policy = policy.trim_end_matches([' ', ';']).to_owned() + REPORT;
+        // The Reporting API keeps no endpoints for a page that is sandboxed: its origin is nobody's.
+        let to = if Csp::read(&policy).sandboxes() { "" } else { REPORT_TO };
+        policy = policy.trim_end_matches([' ', ';']).to_owned() + REPORT_URI + to;
     }
     (name, policy)
 }

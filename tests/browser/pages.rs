@@ -19,7 +19,8 @@ impl Page {
     pub fn bytes(self) -> Vec<u8> {
         let Self { kind, body, headers } = self;
         let length = body.len();
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{headers}\r\n");
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{headers}\r\n");
         [head.into_bytes(), body].concat()
     }
 }
