@@ -231,8 +231,10 @@ fn write_policies(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()>
         443 => format!("https://{}", site.name()),
         _ => format!("https://{}:{port}", site.name()),
     };
-    let suffix = if site.headers.csp_observe { ", report only" } else { "" };
-    writeln!(out, "\n  Content-Security-Policy{suffix}")?;
+    let observed = if site.headers.csp_observe { ", report only" } else { "" };
+    let reported = if site.takes_reports() { ", reported to the gateway (`portcullis csp`)" } else { "" };
+    let nonce = if site.headers.nonce.is_some() { ", a nonce for each page" } else { "" };
+    writeln!(out, "\n  Content-Security-Policy{observed}{reported}{nonce}")?;
     match &site.headers.csp {
         CspChoice::Off => return writeln!(out, "    off: the application's own stays"),
         CspChoice::Own(policy) => return writeln!(out, "    all classes: {policy}"),
@@ -279,6 +281,9 @@ fn site_json(site: &Site) -> Value {
         "app": &*site.app.name,
         "upstream": site.upstream.to_string(),
         "mode": if site.observe { "observe" } else { "enforce" },
+        "csp_mode": if site.headers.csp_observe { "observe" } else { "enforce" },
+        "csp_report": site.takes_reports(),
+        "csp_nonce": site.headers.nonce.is_some(),
         "token_lifetime_seconds": site.token_lifetime.as_secs(),
         "refresh_lifetime_seconds": site.refresh_lifetime.as_secs(),
         "classes": classes(site).map(|class| class_json(site, class)).collect::<Vec<_>>(),
