@@ -99,9 +99,9 @@ async fn each_app_files_policy_lets_pages_like_its_applications_work_without_a_v
     let gate =
         gate_of(&sites.each_ref().map(|(host, app, headers)| (*host, *app, headers.as_str())), &upstream);
     let mut browser = Chromium::start().await;
-    let port = gate.https.port();
+    let (port, tab) = (gate.https.port(), browser.tab().await);
     for (host, app, _) in &sites {
-        let tab = browser.tab().await;
+        browser.forget();
         assert_eq!(browser.open(&tab, &format!("https://{host}:{port}/")).await, Opened::Loaded, "{host}");
         if *app == "archipy" {
             assert_eq!(browser.run(&tab, "document.body.innerText.includes('Not Found')").await, json!(true));
@@ -133,7 +133,6 @@ async fn each_app_files_policy_lets_pages_like_its_applications_work_without_a_v
         expected.sort_unstable();
         let shown = found.iter().zip(&expected).all(|(found, expected)| found.starts_with(expected));
         assert!(shown && found.len() == expected.len(), "{host}: {found:#?}; {:#?}", browser.lines(&tab));
-        browser.close(tab).await;
     }
     // What a service worker breaks only the collector hears of. zod's question has come by now, so the others have too.
     let heard = wait_until_async(Duration::from_secs(10), async || {
@@ -193,6 +192,7 @@ async fn a_stored_script_of_a_share_page_or_an_upload_runs_without_the_gateway_a
     let straight = format!("http://127.0.0.1:{}", upstream.address.port());
     let behind = format!("https://{HOST}:{}", gate.https.port());
     let mut browser = Chromium::start().await;
+    let tab = browser.tab().await;
     let all = ["alt", "description", "file", "title"];
     for (path, title, runs) in [
         ("/s/T1", "x", &all[..]),
@@ -201,7 +201,7 @@ async fn a_stored_script_of_a_share_page_or_an_upload_runs_without_the_gateway_a
         ("/api/assets/0d9b4a52-6f3e-4b0e-9a55-0c2f1c1f7f10/preview", "up", &["upload"]),
     ] {
         for (origin, runs) in [(&straight, runs), (&behind, &[])] {
-            let tab = browser.tab().await;
+            browser.forget();
             assert_eq!(
                 browser.open(&tab, &format!("{origin}{path}")).await,
                 Opened::Loaded,
@@ -211,10 +211,9 @@ async fn a_stored_script_of_a_share_page_or_an_upload_runs_without_the_gateway_a
                 assert_eq!(browser.run(&tab, "document.title").await, json!(title), "the page is there");
             }
             assert_eq!(ran(&browser, &tab), runs, "{origin}{path}");
-            browser.close(tab).await;
         }
     }
-    let tab = browser.tab().await;
+    browser.forget();
     for path in ["/s/T5/file", "/s/T2/file"] {
         let opened = browser.open(&tab, &format!("{behind}{path}")).await;
         assert!(matches!(opened, Opened::Nothing(_)), "{path} is a download, not a page: {opened:?}");
@@ -305,8 +304,7 @@ async fn what_the_browser_reports_arrives_in_both_forms_and_portcullis_csp_shows
         ("sniffold.test", "application/csp-report", Form::One),
         ("sniffnew.test", "application/reports+json", Form::List),
     ] {
-        let of_host =
-            |request: &Request| request.header("host").is_some_and(|known| known.starts_with(host));
+        let of_host = |request: &Request| request.header("host").is_some_and(|known| known.starts_with(host));
         let sent = || -> usize {
             let reports = sniffed().into_iter().filter(of_host).map(|sent| {
                 assert_eq!(sent.header("content-type"), Some(kind));
