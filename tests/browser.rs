@@ -240,31 +240,29 @@ fn breaking(request: &Request) -> Vec<u8> {
     }
 }
 
+/// Sites that only observe: two that report to the gateway, two to the application.
+const OBSERVING: [(&str, &str, &str); 4] = [
+    ("new.test", "keepstack", "csp_mode = \"observe\""),
+    (
+        "old.test",
+        "keepstack",
+        "csp_mode = \"observe\"\ncsp = \"default-src 'self'; report-uri /.well-known/portcullis/csp\"",
+    ),
+    ("sniffold.test", "generic", "csp_mode = \"observe\"\ncsp = \"default-src 'self'; report-uri /sniff\""),
+    (
+        "sniffnew.test",
+        "generic",
+        "csp_mode = \"observe\"\ncsp = \"default-src 'self'; report-to x\"\nset = { Reporting-Endpoints = 'x=\"/sniff\"' }",
+    ),
+];
+
 #[tokio::test]
 async fn what_the_browser_reports_arrives_in_both_forms_and_portcullis_csp_shows_it() {
     let upstream = Upstream::by_request(breaking);
-    let sites = [
-        ("new.test", "keepstack", "csp_mode = \"observe\""),
-        (
-            "old.test",
-            "keepstack",
-            "csp_mode = \"observe\"\ncsp = \"default-src 'self'; report-uri /.well-known/portcullis/csp\"",
-        ),
-        (
-            "sniffold.test",
-            "generic",
-            "csp_mode = \"observe\"\ncsp = \"default-src 'self'; report-uri /sniff\"",
-        ),
-        (
-            "sniffnew.test",
-            "generic",
-            "csp_mode = \"observe\"\ncsp = \"default-src 'self'; report-to x\"\nset = { Reporting-Endpoints = 'x=\"/sniff\"' }",
-        ),
-    ];
-    let gate = gate_of(&sites, &upstream);
+    let gate = gate_of(&OBSERVING, &upstream);
     let mut browser = Chromium::start().await;
     let tab = browser.tab().await;
-    for (host, ..) in &sites {
+    for (host, ..) in &OBSERVING {
         let url = format!("https://{host}:{}/", gate.https.port());
         assert_eq!(browser.open(&tab, &url).await, Opened::Loaded, "{host}");
         assert_eq!(browser.run(&tab, "window.ran").await, json!(1), "{host} only observes");
