@@ -6,6 +6,7 @@ mod advice;
 mod allow;
 mod block_file;
 pub mod blocking;
+mod csp;
 pub mod defaults;
 mod fetch;
 pub mod handover;
@@ -295,6 +296,7 @@ impl Control {
             Ask::Allow(order, reply) => drop(reply.send(self.allow(order, by).await)),
             Ask::HandOver(stream) => self.hand_over(stream).await,
             Ask::Unlock(order, reply) => drop(reply.send(self.unlock(&order, by))),
+            Ask::Csp(site, reply) => drop(reply.send(self.csp(site.as_deref()))),
         }
     }
 

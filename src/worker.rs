@@ -15,6 +15,7 @@ use tokio::task::{JoinSet, LocalSet};
 use self::service::Service;
 use crate::clock::Clock;
 use crate::gateway::Gateway;
+use crate::gateway::collector::Collector;
 use crate::gateway::recent::Recents;
 use crate::gateway::view::Views;
 use crate::listener::Kind;
@@ -127,6 +128,7 @@ impl Worker {
             streams: Rc::clone(&streams),
             lane: Rc::new(setup.lane),
             recent: Rc::new(Recents::new(setup.share_key.clone())),
+            collector: Collector::new(Arc::clone(&setup.kept.reports)),
             kept: setup.kept,
             in_flight: setup.in_flight,
             clock: setup.clock.clone(),

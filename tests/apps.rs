@@ -395,7 +395,7 @@ fn each_mistake_of_an_app_file_is_told_at_its_place_in_that_file() {
         (format!("{MINE}[tokens]\nformat = \"jtw\"\n"), "`jtw` is not known", (5, 10)),
         (format!("{MINE}[tokens]\ncarriers = [\"cookie\"]\n"), "`cookie` is no place of tokens", (5, 13)),
         (format!("{MINE}[csp]\npage = \"script 'self'\"\n"), "`script` is no directive", (5, 8)),
-        (format!("{MINE}[csp]\npage = \"img-src {{orgin}}\"\n"), "only placeholder is", (5, 8)),
+        (format!("{MINE}[csp]\npage = \"img-src {{orgin}}\"\n"), "only placeholders are", (5, 8)),
         (format!("{MINE}[denials.200]\nbody = \"\"\n"), "`200` is no status of a denial", (4, 10)),
         (
             format!("{MINE}[denials.401]\ntext = \"\"\nbody = \"\"\n"),
@@ -526,7 +526,8 @@ fn policy(config: &str) -> Policy {
 
 fn csp(policy: &Policy, host: usize, class: Class) -> String {
     let headers = policy.sites[0].hosts[host].headers.get(class).iter();
-    let found = headers.filter(|(name, _)| name == "content-security-policy").map(|(_, value)| value);
+    let found =
+        headers.filter(|(name, _)| name.as_str() == "content-security-policy").map(|(_, value)| value);
     found.map(|value| value.to_str().unwrap().to_owned()).collect()
 }
 

@@ -166,7 +166,7 @@ async fn strict_transport_security_comes_with_a_real_certificate_and_never_with_
 #[tokio::test]
 async fn ones_own_headers_are_sent_and_an_observed_policy_leaves_the_applications_own_in_force() {
     let upstream = Upstream::answering(LOOSE);
-    let site = "[site.headers]\ncsp = \"default-src 'self'\"\ncsp_mode = \"observe\"\nset = { X-Robots-Tag = \"noindex\" }";
+    let site = "[site.headers]\ncsp = \"default-src 'self'\"\ncsp_mode = \"observe\"\ncsp_report = false\nset = { X-Robots-Tag = \"noindex\" }";
     let gate = Gate::start(site, upstream.address);
     for path in ["/", "/api/assets", "/s/abc"] {
         let answer = gate.ask(&format!("GET {path}"), "", b"").await;

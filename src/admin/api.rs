@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::allow::{AllowOrder, Allowed, HoleShown};
+use super::csp::CspAnswer;
 use super::recent::{DenialList, Found, Hand, RequestAnswer, Wanted};
 use super::unlock::{UnlockOrder, Unlocked};
 use crate::stores::blocks::{Block, Order};
@@ -49,6 +50,8 @@ pub enum Ask {
     HandOver(UnixStream),
     /// `POST /v1/unlock`.
     Unlock(UnlockOrder, Reply<Unlocked>),
+    /// `GET /v1/csp?site=`.
+    Csp(Option<String>, Reply<CspAnswer>),
 }
 
 /// Where one answer goes.

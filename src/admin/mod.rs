@@ -3,6 +3,7 @@
 pub mod allow;
 pub mod api;
 pub mod client;
+pub mod csp;
 pub mod metrics;
 pub mod probe;
 pub mod readiness;

@@ -163,6 +163,7 @@ fn routes(side: Side) -> Router {
         .route("/v1/find", post(find))
         .route("/v1/allow", post(allow))
         .route("/v1/unlock", post(unlock))
+        .route("/v1/csp", get(csp))
         .layer(DefaultBodyLimit::max(BODY))
         .with_state(side)
 }
@@ -235,6 +236,19 @@ async fn blocks(
     Query(query): Query<ListQuery>,
 ) -> Response {
     side.ask(peer, |reply| Ask::List(query.all, reply)).await
+}
+
+#[derive(Debug, Deserialize)]
+struct CspQuery {
+    site: Option<String>,
+}
+
+async fn csp(
+    State(side): State<Side>,
+    Extension(peer): Extension<Peer>,
+    Query(query): Query<CspQuery>,
+) -> Response {
+    side.ask(peer, |reply| Ask::Csp(query.site, reply)).await
 }
 
 async fn status(State(side): State<Side>, Extension(peer): Extension<Peer>) -> Response {

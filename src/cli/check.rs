@@ -291,8 +291,10 @@ fn write_policies(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()>
         443 => format!("https://{}", site.name()),
         _ => format!("https://{}:{port}", site.name()),
     };
-    let suffix = if site.headers.csp_observe { ", report only" } else { "" };
-    writeln!(out, "\n  Content-Security-Policy{suffix}")?;
+    let observed = if site.headers.csp_observe { ", report only" } else { "" };
+    let reported = if site.takes_reports() { ", reported to the gateway (`portcullis csp`)" } else { "" };
+    let nonce = if site.headers.nonce.is_some() { ", a nonce for each page" } else { "" };
+    writeln!(out, "\n  Content-Security-Policy{observed}{reported}{nonce}")?;
     if let Some(host) = &site.download_host {
         writeln!(out, "    all of {host}, always enforced:\n      {}", config::defaults::DOWNLOAD_CSP)?;
     }
@@ -347,6 +349,9 @@ fn site_json(site: &Site) -> Value {
         "upstreams": upstreams::json(&site.upstream),
         "mode": if site.observe { "observe" } else { "enforce" },
         "login_guard": login_guard_json(&site.login_guard),
+        "csp_mode": if site.headers.csp_observe { "observe" } else { "enforce" },
+        "csp_report": site.takes_reports(),
+        "csp_nonce": site.headers.nonce.is_some(),
         "token_lifetime_seconds": site.token_lifetime.as_secs(),
         "refresh_lifetime_seconds": site.refresh_lifetime.as_secs(),
         "learn": site.learn && !site.observe,

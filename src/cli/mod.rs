@@ -12,6 +12,7 @@ pub mod check;
 mod check_tokens;
 pub mod client;
 mod config_verbs;
+mod csp;
 mod demo;
 mod demo_text;
 pub mod denials;
@@ -84,6 +85,8 @@ enum Verb {
     Denials(Asking<denials::DenialsArgs>),
     /// End lockouts of the login guard before their time.
     Unlock(Asking<unlock::UnlockArgs>),
+    /// Show what browsers report of a site's Content-Security-Policy, and propose a policy.
+    Csp(Asking<csp::CspArgs>),
     /// Let one network reach class `setup` for a while.
     Allow(Asking<allow::AllowArgs>),
     /// Show how the running gateway is.
@@ -147,6 +150,7 @@ pub fn run() -> ExitCode {
         Verb::Unblock(asking) => asking.ask(blocks::unblock),
         Verb::Denials(asking) => asking.ask(denials::run),
         Verb::Unlock(asking) => asking.ask(unlock::run),
+        Verb::Csp(asking) => asking.ask(csp::run),
         Verb::Allow(asking) => asking.ask(allow::run),
         Verb::Status(asking) => asking.ask(status::run),
         Verb::Healthcheck(asking) => asking.ask(healthcheck::run),

@@ -35,6 +35,8 @@ pub struct App {
     pub csp: ClassMap<Box<str>>,
     /// Other sets of policies, by the word in `csp = "app:strict"`; each is whole.
     pub csp_variants: Vec<(Box<str>, ClassMap<Box<str>>)>,
+    /// Reports of violations that mean nothing: known, and no reason to change a policy.
+    pub csp_harmless: Vec<(Class, Harmless)>,
     /// Bodies of denials in the application's own shape, by status; others get problem+json or a page.
     pub denials: Vec<DenialBody>,
     /// Statuses whose answers are replaced by a denial's body: the application's own says too much.
@@ -47,6 +49,15 @@ pub struct App {
     pub share: AppShare,
     /// Values of requests of which only some pass.
     pub bounds: Vec<Bound>,
+}
+
+/// A report of a violation that means nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Harmless {
+    /// The directive that was broken.
+    pub directive: Box<str>,
+    /// What it did not allow: `inline`, `eval`, `wasm-eval`, `data`, `blob`, or an origin.
+    pub what: Box<str>,
 }
 
 /// One route of an app file.

@@ -94,6 +94,12 @@ impl PathPattern {
         Self { text: "/*".into(), segments: Vec::new(), tail: Tail::Below }
     }
 
+    /// Just this path, of plain text.
+    pub fn literal(path: &str) -> Self {
+        let segments = path.split('/').skip(1).map(|segment| Segment::Literal(segment.into()));
+        Self { text: path.into(), segments: segments.collect(), tail: Tail::End }
+    }
+
     /// The same pattern for paths in lower case.
     #[must_use]
     pub fn to_lowercase(&self) -> Self {

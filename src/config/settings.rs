@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method};
+use http::Method;
 
 use super::app::{self, App};
 use super::class::Class;
 pub use super::class_map::ClassMap;
 use super::cluster::Cluster;
+use super::csp::COLLECTOR;
 pub use super::file_block::{FileBlock, FileWhat};
+pub use super::header_settings::{CspChoice, Headers, NonceWord};
 pub use super::login_guard::LoginGuard;
 use super::path_pattern::PathPattern;
 use super::share::ShareRules;
@@ -264,32 +266,6 @@ pub struct Observed {
     pub share: bool,
 }
 
-/// `[site.headers]`.
-#[derive(Debug, Clone)]
-pub struct Headers {
-    /// The Content-Security-Policy.
-    pub csp: CspChoice,
-    /// Report only.
-    pub csp_observe: bool,
-    /// Strict-Transport-Security; `None` is `off`, and with `self_signed`.
-    pub hsts: Option<HeaderValue>,
-    /// Headers of the operator's own.
-    pub set: Vec<(HeaderName, HeaderValue)>,
-}
-
-/// `site.headers.csp`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CspChoice {
-    /// The app file's, by class.
-    App,
-    /// Another one of the app file's sets, by class.
-    Variant(Box<str>),
-    /// None.
-    Off,
-    /// This one, for every class.
-    Own(Box<str>),
-}
-
 impl Observed {
     /// What only observes on a route of this class: all that may under `mode = "observe"`, else what the route names.
     pub fn of(site: &Site, class: Class, route: Option<&SiteRoute>) -> Self {
@@ -317,6 +293,16 @@ impl Site {
             _ => None,
         };
         variant.unwrap_or(&self.app.csp).get(class)
+    }
+
+    /// Browsers are asked to report to the gateway, by the config or by a policy that names its collector.
+    pub fn takes_reports(&self) -> bool {
+        let named = match &self.headers.csp {
+            CspChoice::Own(policy) => policy.contains(COLLECTOR),
+            CspChoice::Off => return false,
+            _ => Class::ALL.iter().any(|class| self.app_csp(*class).contains(COLLECTOR)),
+        };
+        self.headers.csp_report || named
     }
 
     /// Who may reach a class; `None`: everybody.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::blocking::SWEEP;
 use super::defaults::{one_site, ordered};
 use super::{Control, QUEUE};
 use crate::clock::Now;

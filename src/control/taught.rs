@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Control;
-use super::blocking::SWEEP;
 use super::defaults::learned;
 use crate::clock::Now;
 use crate::request::credential::Key;

@@ -13,7 +13,7 @@ use super::read::{Reading, Refusal};
 use super::respond::Shape;
 use super::upload::Upload;
 use super::view::View;
-use super::{ForwardError, Link, download, hops, respond, rpc};
+use super::{ForwardError, Link, download, hops, nonce, respond, rpc};
 use crate::config::app::Carrier;
 use crate::config::settings::ClassMap;
 use crate::guards::headers::HeaderSet;
@@ -84,6 +84,7 @@ impl<'a> Dress<'a> {
         if answer.extensions_mut().remove::<respond::OwnPage>().is_some() {
             answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, respond::OWN_PAGE_CSP);
         }
+        answer = nonce::put_in(answer, self.headers, exchange);
         let headers = answer.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&exchange.id) {
             headers.insert(hops::X_REQUEST_ID, id);

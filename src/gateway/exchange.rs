@@ -222,6 +222,11 @@ impl Exchange {
         self.measure = unknown.then(|| route.guards.size.limit());
     }
 
+    /// It has reported a violation of a policy, or something that is none.
+    pub fn reported(&self, class: Option<Class>, kind: &'static str) {
+        self.view.site(self.site).metrics.csp_report(class, kind);
+    }
+
     /// It was no request that one can judge.
     pub fn malformed(&mut self, why: Malformed) {
         self.verdict = Verdict::Malformed(why.word());

@@ -243,7 +243,7 @@ impl Explanation {
 
     fn wear(&mut self, headers: &HeaderSet) {
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        self.headers = headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        self.headers = headers.iter().map(|(name, value)| (name.to_string(), text(&value))).collect();
     }
 
     fn denied(&mut self, denial: &Denial) {

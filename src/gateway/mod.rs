@@ -10,6 +10,7 @@ pub mod attempt;
 mod backchannel;
 pub mod causes;
 mod changes;
+pub mod collector;
 mod companion;
 mod decide;
 mod download;
@@ -20,10 +21,12 @@ mod handed;
 mod held;
 pub mod hops;
 mod id;
+mod judge;
 mod learning;
 mod link;
 mod ticket;
 pub mod lesson;
+mod nonce;
 mod own;
 mod probe;
 pub mod read;
@@ -39,7 +42,6 @@ pub mod view;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap};
 use http::request::Parts;
@@ -51,6 +53,7 @@ use tower::Service;
 
 use self::answer::{Asked, Dress};
 use self::attempt::{Attempt, Means, Refused, device};
+use self::collector::Collector;
 pub use self::decide::{Decision, Permit, Withheld, decide};
 use self::exchange::{Beginning, Exchange};
 pub use self::forward::{Forward, ForwardError, NO_CONNECTION, NO_CONNECTION_LATELY, Within};
@@ -66,7 +69,6 @@ use self::upload::Upload;
 use self::view::{View, Views};
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
-use crate::guards::{Denial, Reason, Verdict};
 use crate::request::body::Body;
 use crate::request::client::Client;
 use crate::request::facts::{Facts, Malformed};
@@ -76,9 +78,6 @@ use crate::stores::kept::Kept;
 use crate::stores::places::Places;
 use crate::stores::streams::{Kill, Registration, Streams};
 use crate::telemetry::access_log::Lane;
-
-/// When a client that has too much in flight may come again: as soon as something of it has ended.
-const SOON: Duration = Duration::from_secs(1);
 
 /// What all requests of one worker share.
 pub struct Gateway<U> {
@@ -98,6 +97,8 @@ pub struct Gateway<U> {
     pub in_flight: Arc<Places>,
     /// The time.
     pub clock: Clock,
+    /// Takes reports of violations of policies.
+    pub collector: Collector,
     /// Hashes share tokens.
     pub share_key: ShareKey,
     /// First half of each request's id; the second one counts.
@@ -140,7 +141,12 @@ where
             return finish(exchange, answer, dress);
         }
         if let Some(own) = own::asked(&reading, &head.headers) {
-            let came = own::Came { reading: &reading, headers: &head.headers, link: &*from.link };
+            let came = own::Came {
+                reading: &reading,
+                headers: &head.headers,
+                link: &*from.link,
+                shape: asked.shape,
+            };
             let answer = Box::pin(self.answer_own(own, came, &mut exchange, incoming)).await;
             return finish(exchange, answer, dress);
         }
@@ -271,36 +277,6 @@ where
         }
     }
 
-    /// Whether the request may go on: the gateway's own cap, then the guards.
-    fn judge(
-        &self,
-        exchange: &mut Exchange,
-        link: &dyn Link,
-        reading: &Reading<'_>,
-    ) -> Result<Decision, Denial> {
-        self.admit(exchange, link)?;
-        let index = self.blocks.current();
-        let on = &mut |guard, verdict: &Verdict| exchange.heard(guard, verdict);
-        decide(reading.found.route, &index, &reading.facts, &reading.presented, on)
-    }
-
-    /// A trusted proxy's connections are not capped per client: its clients' requests in flight are. Not a guard, since it
-    /// is no fact of the request, and what is explained or rehearsed is not in flight.
-    fn admit(&self, exchange: &mut Exchange, link: &dyn Link) -> Result<(), Denial> {
-        let policy = exchange.policy();
-        if !policy.trusted_proxies.contains(link.peer().to_canonical()) {
-            return Ok(());
-        }
-        let most = policy.settings.limits.connections_per_client;
-        let place = self.in_flight.take(exchange.client, most);
-        exchange.place = Some(place.ok_or(Denial {
-            guard: "listener",
-            reason: Reason::ClientFull,
-            retry_after: Some(SOON),
-        })?);
-        Ok(())
-    }
-
     fn around<'v>(&'v self, view: &'v View, now: Now) -> Surroundings<'v> {
         Surroundings {
             snapshot: &view.snapshot,
@@ -337,6 +313,9 @@ where
         device::strip(&mut head.headers);
         if let Some(bearer) = companion::bearer(reading) {
             head.headers.insert(AUTHORIZATION, bearer);
+        }
+        if reading.host.headers.get(reading.facts.class).nonce_word().is_some() {
+            nonce::ask_for_the_whole_page(&mut head.headers);
         }
         if permit.strips_cookies() {
             answer::strip_cookies(&mut head.headers, reading.site);

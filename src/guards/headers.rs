@@ -5,13 +5,16 @@
 //! 3. The application's own copies are replaced, on denials too. With `csp = "off"` or only observed, its own policy
 //!    stays: the gateway must not make an answer weaker than it came. Its own HSTS never stays.
 //! 4. CORS fields that let a foreign origin in are taken out; `Secure` is put on cookies; token answers get `no-store`.
+//! 5. Where the site wants reports the policy names the gateway's own collector, and where it wants a nonce each answer's
+//!    policy has one of its own.
 //!
 //! Caveat: a policy is kept by the browser; other clients never see it.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::class::Class;
-use crate::config::settings::{CspChoice, Headers};
+use crate::config::csp::{Csp, NONCE};
+use crate::config::settings::{CspChoice, Headers, NonceWord};
 
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 const COOP: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
@@ -28,7 +31,23 @@ pub struct HeaderSet {
     no_store: bool,
     /// A policy is among them that is more than observed.
     enforces: bool,
+    nonce: Option<Nonce>,
 }
+
+/// A policy with a place for the nonce of each answer.
+#[derive(Debug, Clone)]
+struct Nonce {
+    name: HeaderName,
+    policy: Box<str>,
+    word: NonceWord,
+}
+
+const REPORTING_ENDPOINTS: HeaderName = HeaderName::from_static("reporting-endpoints");
+/// The Reporting API's name for the collector, and where it is.
+const ENDPOINTS: HeaderValue = HeaderValue::from_static("portcullis=\"/.well-known/portcullis/csp\"");
+const REPORT_URI: &str = "; report-uri /.well-known/portcullis/csp";
+/// Browsers that know it pass `report-uri` over.
+const REPORT_TO: &str = "; report-to portcullis";
 
 /// What a set is built from.
 #[derive(Debug, Clone, Copy)]
@@ -60,21 +79,36 @@ impl HeaderSet {
             CspChoice::Own(policy) => Some(&**policy),
             CspChoice::Off => None,
         };
-        if let Some(csp) = csp {
-            let name = if from.headers.csp_observe {
-                header::CONTENT_SECURITY_POLICY_REPORT_ONLY
-            } else {
-                header::CONTENT_SECURITY_POLICY
-            };
-            let value = HeaderValue::from_str(&csp.replace("{origin}", from.origin));
-            set.push((name, value.unwrap_or(HeaderValue::from_static("default-src 'none'"))));
+        let csp = csp.map(|csp| filled(csp, &from));
+        let nonce =
+            csp.clone().zip(from.headers.nonce.clone()).filter(|((_, policy), _)| policy.contains(NONCE));
+        let nonce = nonce.map(|((name, policy), word)| Nonce { name, policy: policy.into(), word });
+        if let Some((name, policy)) = csp.filter(|_| nonce.is_none()) {
+            set.push((name, value(&policy)));
+        }
+        if from.headers.csp_report && !matches!(from.headers.csp, CspChoice::Off) {
+            set.push((REPORTING_ENDPOINTS, ENDPOINTS));
         }
         if let Some(hsts) = &from.headers.hsts {
             set.push((header::STRICT_TRANSPORT_SECURITY, hsts.clone()));
         }
         set.extend(from.headers.set.iter().cloned());
-        let enforces = set.iter().any(|(name, _)| name == header::CONTENT_SECURITY_POLICY);
-        Self { set, no_store: matches!(class, Class::Login | Class::Refresh | Class::Oidc), enforces }
+        let mut names = set.iter().map(|(name, _)| name).chain(nonce.iter().map(|nonce| &nonce.name));
+        let enforces = names.any(|name| name == header::CONTENT_SECURITY_POLICY);
+        let no_store = matches!(class, Class::Login | Class::Refresh | Class::Oidc);
+        Self { set, no_store, enforces, nonce }
+    }
+
+    /// What pages carry in place of a nonce; `None`: answers have none.
+    pub fn nonce_word(&self) -> Option<&str> {
+        self.nonce.as_ref().map(|nonce| &*nonce.word.0)
+    }
+
+    /// Puts the policy of one answer on, after [`HeaderSet::apply`]. Without a nonce no script of it runs.
+    pub fn apply_nonce(&self, headers: &mut HeaderMap, nonce: Option<&str>) {
+        let Some(Nonce { name, policy, .. }) = &self.nonce else { return };
+        let source = nonce.map(|nonce| format!("'nonce-{nonce}'")).unwrap_or_default();
+        headers.insert(name.clone(), value(&policy.replace("'nonce-{nonce}'", &source)));
     }
 
     /// Puts the set on an answer.
@@ -96,10 +130,40 @@ impl HeaderSet {
         }
     }
 
-    /// The names and values, for `check` and `explain`.
-    pub fn iter(&self) -> impl Iterator<Item = &(HeaderName, HeaderValue)> {
-        self.set.iter()
+    /// The names and values, for `check` and `explain`; of a policy with a nonce its place.
+    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, HeaderValue)> {
+        let fixed = self.set.iter().map(|(name, value)| (name, value.clone()));
+        fixed.chain(self.nonce.iter().map(|nonce| (&nonce.name, value(&nonce.policy))))
     }
+}
+
+/// The policy as it is sent, but for the nonce.
+fn filled(csp: &str, from: &Ingredients<'_>) -> (HeaderName, String) {
+    let name = if from.headers.csp_observe {
+        header::CONTENT_SECURITY_POLICY_REPORT_ONLY
+    } else {
+        header::CONTENT_SECURITY_POLICY
+    };
+    let mut policy = csp.replace("{origin}", from.origin);
+    if from.headers.nonce.is_none() || !takes_nonce(from.class) {
+        // Nobody can name one: what it would have let run does not.
+        policy = policy.replace("'nonce-{nonce}'", "");
+    }
+    if from.headers.csp_report && !Csp::read(&policy).reports_elsewhere() {
+        // The Reporting API keeps no endpoints for a page that is sandboxed: its origin is nobody's.
+        let to = if Csp::read(&policy).sandboxes() { "" } else { REPORT_TO };
+        policy = policy.trim_end_matches([' ', ';']).to_owned() + REPORT_URI + to;
+    }
+    (name, policy)
+}
+
+fn value(policy: &str) -> HeaderValue {
+    HeaderValue::from_str(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+}
+
+/// Classes whose answers are pages of the application; never those that serve what users have uploaded.
+fn takes_nonce(class: Class) -> bool {
+    matches!(class, Class::Page | Class::Login | Class::Setup | Class::Share | Class::Docs | Class::Admin)
 }
 
 /// Share links are secrets in the path: nothing of it goes to others.
@@ -161,6 +225,8 @@ mod tests {
         let headers = Headers {
             csp: CspChoice::App,
             csp_observe: false,
+            csp_report: false,
+            nonce: None,
             hsts: Some(HeaderValue::from_static("max-age=31536000")),
             set: vec![],
         };

@@ -9,12 +9,15 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, REFERRER_POLICY};
 
 use super::routes::RouteIndex;
-use super::{AppDenial, HostPlace, Learn, Learning, Policy, Route, RouteGuards, Site, SiteHost, Turning};
+use super::{
+    AppDenial, Endpoint, HostPlace, Learn, Learning, Policy, Route, RouteGuards, Site, SiteHost, Turning,
+};
 use crate::config::class::Class;
+use crate::config::csp::COLLECTOR;
 use crate::config::defaults;
 use crate::config::path_pattern::PathPattern;
 use crate::config::settings::{self, ClassMap, Observed, Settings};
-use crate::config::values::{HostPattern, Networks, Rate as RateValue};
+use crate::config::values::{ByteSize, HostPattern, Networks, Rate as RateValue};
 use crate::config::verification::{KeySource, Verification};
 use crate::guards::allowlist::Allowlist;
 use crate::guards::backchannel::Backchannel;
@@ -68,6 +71,8 @@ fn nowhere(settings: &Settings) -> HeaderSet {
     let headers = settings::Headers {
         csp: settings::CspChoice::App,
         csp_observe: false,
+        csp_report: false,
+        nonce: None,
         hsts: settings.sites.first().and_then(|site| site.headers.hsts.clone()),
         set: Vec::new(),
     };
@@ -89,8 +94,8 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         share: matches!(class, Class::Share | Class::ShareDownload).then(|| Arc::clone(&share)),
         ..guards_of(site, class, limits, verify.as_ref())
     });
-    let mut routes: Vec<Route> =
-        site.routes.iter().map(|route| own_route(site, route, &guards, limits)).collect();
+    let mut routes = vec![collector(site, &guards, limits)];
+    routes.extend(site.routes.iter().map(|route| own_route(site, route, &guards, limits)));
     routes.extend(site.app.routes.iter().map(|route| Route {
         method: route.method.clone(),
         pattern: route.pattern.clone(),
@@ -102,6 +107,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         turns: turning(site, &route.pattern),
         guards: with_rate(guards.get(route.class), site, &route.pattern, limits),
         observe: Observed::of(site, route.class, None),
+        endpoint: None,
     }));
     routes.push(default_route(site, &guards));
     let denials = site.app.denials.iter().map(|denial| {
@@ -129,6 +135,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         replace: site.app.replace.clone(),
         maintenance: site.maintenance.clone(),
         bounds: site.app.bounds.iter().map(|bound| [bound.clone(), bound.to_lowercase()]).collect(),
+        takes_reports: site.takes_reports(),
         index: RouteIndex::new(&routes),
         routes,
     }
@@ -274,8 +281,44 @@ fn own_route(
         turns: turning(site, &route.pattern),
         guards,
         observe: Observed::of(site, route.class, Some(route)),
+        endpoint: None,
     }
 }
+
+/// Where browsers send reports of violations: for whoever may see the pages.
+fn collector(site: &settings::Site, guards: &ClassMap<RouteGuards>, limits: &Arc<Limits>) -> Route {
+    let pattern = PathPattern::literal(COLLECTOR);
+    let rate = Rate::new(limits, &format!("{}/csp reports", site.name()), REPORTS);
+    Route {
+        method: None,
+        folded: pattern.clone(),
+        pattern,
+        own: true,
+        class: Class::Api,
+        upstream: site.upstream.clone(),
+        keep_encoded_slash: false,
+        turns: None,
+        guards: RouteGuards {
+            allowlist: guards.get(Class::Page).allowlist.clone(),
+            verify: None,
+            members: None,
+            browser: Browser::of(Class::Api),
+            size: Size::new(ByteSize(REPORT_BODY)),
+            values: Values,
+            rate: Some(Arc::new(rate)),
+            share: None,
+            tries: None,
+        },
+        observe: Observed::default(),
+        endpoint: Some(Endpoint::CspReports),
+    }
+}
+
+/// A page may break its policy in a hundred places, and say each by itself.
+const REPORTS: RateValue =
+    RateValue { refill: Duration::from_secs(1), burst: NonZeroU32::MIN.saturating_add(99) };
+/// Largest body of reports.
+const REPORT_BODY: u64 = 64 << 10;
 
 fn default_route(site: &settings::Site, guards: &ClassMap<RouteGuards>) -> Route {
     let everything = PathPattern::everything();
@@ -290,6 +333,7 @@ fn default_route(site: &settings::Site, guards: &ClassMap<RouteGuards>) -> Route
         turns: None,
         guards: guards.get(site.app.default_class).clone(),
         observe: Observed::of(site, site.app.default_class, None),
+        endpoint: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Settings become an immutable snapshot that requests are judged by; reload swaps it, requests never see two.
 
 mod compile;
+pub mod proposal;
 mod routes;
 
 use std::cell::RefCell;
@@ -99,7 +100,9 @@ pub struct Site {
     pub maintenance: Option<Bytes>,
     /// Which values pass, and the same for folded paths.
     pub bounds: Vec<[Bound; 2]>,
-    /// Its routes; the last one matches everything.
+    /// Its policies name the collector of reports.
+    pub takes_reports: bool,
+    /// Its routes; the first is the collector of reports, the last one matches everything.
     pub routes: Vec<Route>,
     index: routes::RouteIndex,
 }
@@ -198,6 +201,15 @@ pub struct Route {
     pub guards: RouteGuards,
     /// Which of them only observe.
     pub observe: Observed,
+    /// The gateway answers it itself; nothing of it goes upstream.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// What the gateway answers itself, below `/.well-known/portcullis/` of every site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Takes reports of violations of the Content-Security-Policy.
+    CspReports,
 }
 
 /// How requests for one link take turns.

@@ -7,6 +7,7 @@ use http::Method;
 
 use super::{Route, Site};
 use crate::config::app::{precedence, takes};
+use crate::config::csp::COLLECTOR;
 use crate::config::path_pattern::PathPattern;
 use crate::request::path::PathViews;
 
@@ -57,6 +58,10 @@ impl RouteIndex {
 impl Site {
     /// The route of a request; `None` only for a site without routes, which `compile` does not make.
     pub fn route(&self, method: &Method, path: &PathViews) -> Option<Found<'_>> {
+        if path.folded() == COLLECTOR {
+            // However it is spelled, and whatever else matches: the application never hears of it.
+            return self.routes.first().map(|route| Found { place: 0, route });
+        }
         let raw = self.route_of_view(method, path.raw(), false);
         let normal =
             if path.normal() == path.raw() { raw } else { self.route_of_view(method, path.normal(), false) };

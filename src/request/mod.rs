@@ -7,6 +7,7 @@ pub mod credential;
 pub mod facts;
 pub mod logout_token;
 pub mod path;
+pub mod report;
 pub mod share_key;
 pub mod target;
 pub mod tokens_in;

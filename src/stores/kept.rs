@@ -11,6 +11,7 @@ use super::logins::Logins;
 use super::logouts::Logouts;
 use super::marks::Marks;
 use super::probes::Probes;
+use super::reports::Reports;
 use super::seal::Seal;
 use super::sessions::Sessions;
 use super::shares::Shares;
@@ -43,6 +44,8 @@ pub struct Kept {
     pub logouts: Arc<Logouts>,
     /// Probes of blocks that are under way.
     pub probes: Arc<Probes>,
+    /// Reported violations of policies.
+    pub reports: Arc<Reports>,
 }
 
 impl Kept {
@@ -63,6 +66,7 @@ impl Kept {
             shares: Arc::default(),
             logouts: Arc::default(),
             probes: Arc::default(),
+            reports: Arc::default(),
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod marks;
 pub mod places;
 pub mod probes;
 pub mod recent;
+pub mod reports;
 pub mod seal;
 pub mod sessions;
 pub mod shares;

@@ -28,6 +28,7 @@ pub struct Metrics {
     would_deny: IntCounterVec,
     learned: IntCounterVec,
     malformed: IntCounterVec,
+    csp_reports: IntCounterVec,
     request_seconds: HistogramVec,
     upstream_seconds: HistogramVec,
     connections: IntGaugeVec,
@@ -92,6 +93,12 @@ impl Metrics {
                 &["site", "lesson", "outcome"],
             )?,
             malformed: counters(r, "malformed_total", "Requests refused as malformed.", &["reason"])?,
+            csp_reports: counters(
+                r,
+                "csp_reports_total",
+                "Reported violations of a Content-Security-Policy, by the page's class, as anybody may claim them.",
+                &["site", "class", "kind"],
+            )?,
             request_seconds: histograms(
                 r,
                 "request_duration_seconds",
@@ -245,6 +252,11 @@ impl SiteMetrics {
     /// An answer has taught something; both are words of closed lists.
     pub fn learned(&self, lesson: &'static str, outcome: &'static str) {
         count(&self.metrics.learned, &[&*self.site, lesson, outcome]);
+    }
+
+    /// A violation of a policy was reported; `kind` is a word of a closed list.
+    pub fn csp_report(&self, class: Option<Class>, kind: &'static str) {
+        count(&self.metrics.csp_reports, &[&*self.site, word(class), kind]);
     }
 
     /// The counters of the worker that this site's belong to.

@@ -10,7 +10,7 @@ use super::{
     Doc, Keys, Sketch, Table, Value, headers, learn, login, read_file, route, share, suggestion, upstreams,
 };
 use crate::clock::Now;
-use crate::config::app::{App, AppRoute, Carrier, DenialBody, TokenFormat, Tokens};
+use crate::config::app::{App, AppRoute, Carrier, DenialBody, Harmless, TokenFormat, Tokens};
 use crate::config::class::Class;
 use crate::config::defaults;
 use crate::config::settings::ClassMap;
@@ -125,6 +125,7 @@ fn app(mut root: Table<'_>) -> Option<App> {
         login: login::read(&mut root, tokens.account_claim.is_some()),
         teaches: learn::read(&mut root, &tokens),
         tokens,
+        csp_harmless: harmless(&root.section("csp_harmless")),
         csp_variants: variants(&root.section("csp_variants"), &csp),
         csp,
         denials,
@@ -272,6 +273,18 @@ fn by_class<'d>(entries: impl Iterator<Item = (&'d str, Value<'d>)>, policies: &
             *policies.get_mut(class) = policy;
         }
     }
+}
+
+/// `CLASS = ["DIRECTIVE WHAT", …]`.
+fn harmless(table: &Table<'_>) -> Vec<(Class, Harmless)> {
+    let mut all = Vec::new();
+    for (word, value) in table.entries(Keys::Classes) {
+        let class = class_of_key(word, &value);
+        for item in value.list().unwrap_or_default() {
+            all.extend(class.zip(item.parse(headers::harmless)));
+        }
+    }
+    all
 }
 
 /// Each variant names the classes in which it differs from `[csp]`.

@@ -2,8 +2,9 @@
 
 use http::{HeaderName, HeaderValue, header};
 
-use super::{Keys, Table, nearest, suggestion};
-use crate::config::app::App;
+use super::{Keys, Table, nearest, nonce, suggestion};
+use crate::config::app::{App, Harmless};
+use crate::config::csp::Csp;
 use crate::config::defaults;
 use crate::config::settings::{CspChoice, Headers};
 use crate::config::values::ValueError;
@@ -42,6 +43,10 @@ pub(super) fn headers(mut table: Table<'_>, self_signed: bool) -> Headers {
     let csp = table.parse("csp", csp_choice).unwrap_or(CspChoice::App);
     let modes = [("enforce", false), ("observe", true)];
     let csp_observe = table.choice("csp_mode", &modes).unwrap_or(false);
+    let elsewhere = matches!(&csp, CspChoice::Own(policy) if Csp::read(policy).reports_elsewhere());
+    let csp_report = table.flag("csp_report").unwrap_or(csp_observe && !elsewhere);
+    check_report(&mut table, &csp);
+    let nonce = nonce::read(&mut table);
     let hsts = table.parse("hsts", hsts);
     let hsts = hsts.unwrap_or_else(|| Some(HeaderValue::from_static(defaults::HSTS)));
     let set = table
@@ -51,7 +56,7 @@ pub(super) fn headers(mut table: Table<'_>, self_signed: bool) -> Headers {
         .collect();
     table.finish();
     // A browser that remembers HSTS of a throw-away certificate would lock its owner out.
-    Headers { csp, csp_observe, hsts: hsts.filter(|_| !self_signed), set }
+    Headers { csp, csp_observe, csp_report, nonce, hsts: hsts.filter(|_| !self_signed), set }
 }
 
 fn csp_choice(text: &str) -> Result<CspChoice, ValueError> {
@@ -62,6 +67,20 @@ fn csp_choice(text: &str) -> Result<CspChoice, ValueError> {
             Some(variant) => Ok(CspChoice::Variant(variant.into())),
             None => csp(text).map(CspChoice::Own),
         },
+    }
+}
+
+/// To ask for reports of no policy, or of one that sends them elsewhere, would be asked in vain.
+fn check_report(table: &mut Table<'_>, csp: &CspChoice) {
+    let message = match csp {
+        CspChoice::Off => "there is no policy that could be reported on: `csp` is \"off\"",
+        CspChoice::Own(policy) if Csp::read(policy).reports_elsewhere() => {
+            "the policy in `csp` says itself where reports go"
+        }
+        _ => return,
+    };
+    if let Some(value) = table.get("csp_report").filter(|value| value.flag() == Some(true)) {
+        value.wrong(ValueError { message: message.into(), help: "remove one of them".into() });
     }
 }
 
@@ -87,9 +106,10 @@ pub(super) fn check_variant(mut table: Table<'_>, choice: &CspChoice, app: &App)
 /// Parses a policy: a misspelt directive is one that no browser obeys.
 pub(super) fn csp(text: &str) -> Result<Box<str>, ValueError> {
     let wrong = |message: String, help: &str| ValueError { message, help: help.into() };
-    let filled = text.replace("{origin}", "https://example.com");
+    let filled = text.replace("{origin}", "https://example.com").replace("'nonce-{nonce}'", "'nonce-x'");
     if filled.contains(['{', '}']) {
-        return Err(wrong("the only placeholder is `{origin}`".into(), "remove the other braces"));
+        let message = "the only placeholders are `{origin}` and `'nonce-{nonce}'`".into();
+        return Err(wrong(message, "remove the other braces"));
     }
     if HeaderValue::from_str(&filled).is_err() || !filled.is_ascii() {
         return Err(wrong("a policy is one line of ASCII".into(), "remove line ends and other characters"));
@@ -105,6 +125,28 @@ pub(super) fn csp(text: &str) -> Result<Box<str>, ValueError> {
         }
     }
     Ok(text.into())
+}
+
+/// Parses a report that means nothing: a directive, and what it did not allow.
+pub(super) fn harmless(text: &str) -> Result<Harmless, ValueError> {
+    const WORDS: [&str; 5] = ["inline", "eval", "wasm-eval", "data", "blob"];
+    let wrong = |message: String| {
+        let help = "write a directive and what is reported of it, e.g. \"script-src eval\" or \"font-src https://fonts.gstatic.com\"";
+        ValueError { message, help: help.into() }
+    };
+    let Some((directive, what)) = text.split_once(' ') else {
+        return Err(wrong(format!("`{text}` is not two words")));
+    };
+    if !DIRECTIVES.contains(&directive) {
+        return Err(wrong(format!("`{directive}` is no directive of a policy")));
+    }
+    let of_host = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:".contains(&byte);
+    let host =
+        what.strip_prefix("https://").is_some_and(|host| !host.is_empty() && host.bytes().all(of_host));
+    if !WORDS.contains(&what) && !host {
+        return Err(wrong(format!("`{what}` is neither {} nor an origin", WORDS.join(", "))));
+    }
+    Ok(Harmless { directive: directive.into(), what: what.into() })
 }
 
 fn hsts(text: &str) -> Result<Option<HeaderValue>, ValueError> {

@@ -14,6 +14,7 @@ mod listen;
 mod learn;
 mod login;
 mod login_guard;
+mod nonce;
 mod route;
 mod share;
 mod site;

@@ -9,7 +9,7 @@ use super::hosts::Hosts;
 use super::listen::Public;
 use super::upstream_tls::Trust;
 use super::{
-    Keys, Table, Value, app, headers, login_guard, nearest, route, share, tokens, upstream, upstreams,
+    Keys, Table, Value, app, headers, login_guard, nearest, nonce, route, share, tokens, upstream, upstreams,
 };
 use crate::config::app::App;
 use crate::config::class::Class;
@@ -53,6 +53,7 @@ pub(super) fn site(
     let login_guard = login_guard::login_guard(table.section("login_guard"));
     if let Some(app) = &app {
         headers::check_variant(table.section("headers"), &headers.csp, app);
+        nonce::check(table.section("headers"), &headers, app);
     }
     let routes = routes(&mut table, &only_from, (&trust, &asking), seen);
     trust.finish();

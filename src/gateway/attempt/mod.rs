@@ -162,7 +162,7 @@ impl<U> Gateway<U> {
         let mut holding = held.map_err(|_| Refused::Body)?;
         let (said, who) = match holding.unread {
             Some(reason) => {
-                let retry_after = (reason == Reason::LoginsFull).then_some(super::SOON);
+                let retry_after = (reason == Reason::LoginsFull).then_some(super::judge::SOON);
                 (Err(Denial { guard: login::NAME, reason, retry_after }), Who::default())
             }
             None => self.judge_login(&tries, &holding, means),
@@ -208,7 +208,7 @@ impl<U> Gateway<U> {
         let Some(basic) = basic::read(means.headers) else { return denied(Reason::LoginUnreadable, None) };
         let place = tries.counters().logins.basic.take(facts.client, BASIC);
         if place.is_none() {
-            return denied(Reason::LoginsFull, Some(super::SOON));
+            return denied(Reason::LoginsFull, Some(super::judge::SOON));
         }
         let index = self.blocks.current();
         let who = Who::of(basic.account, None, tries, facts);
