@@ -2,6 +2,7 @@
 //!
 //! It answers the admin socket one command after the other; READ [`blocking`] for the promise of an emergency block.
 
+mod acme;
 mod advice;
 mod allow;
 mod block_file;
@@ -38,6 +39,7 @@ use crate::stores::kept::Kept;
 use crate::telemetry::audit::{Audit, Say};
 use crate::warnings::Machine;
 use crate::worker::Workers;
+use acme::Authority;
 use defaults::SiteFacts;
 use key_sets::KeySets;
 use reload::Reloader;
@@ -80,6 +82,7 @@ pub struct Control {
     /// What was seen of the machine, and when, in nanoseconds of the monotonic clock.
     machine: (u64, Machine),
     key_sets: KeySets,
+    authority: Authority,
 }
 
 /// What the control thread is made of.
@@ -151,6 +154,7 @@ impl Control {
             unwritten: BTreeSet::new(),
             store: opened.store,
             workers: Workers::default(),
+            authority: Authority::new(Arc::clone(&kept.challenges), Arc::clone(&say)),
             key_sets: KeySets::new(Arc::clone(&kept.rings), state.clone(), Arc::clone(&say)),
             audit: Audit::new(state.audit_log(), Arc::clone(&say)),
             state,
@@ -178,6 +182,7 @@ impl Control {
         control.take_in_accounts();
         control.warn();
         control.key_sets.follow();
+        control.authority.follow(&control.settings, now);
         control.take_in_spool()?;
         control.take_in_file();
         control.rebuild();
@@ -205,6 +210,7 @@ impl Control {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut batch = Vec::new();
+        self.authority.tend(self.clock.now());
         loop {
             tokio::select! {
                 biased;
@@ -220,6 +226,11 @@ impl Control {
                 }
                 (address, fetched) = self.key_sets.fetched() => {
                     self.key_sets.take(&address, fetched, self.clock.now());
+                }
+                done = self.authority.done() => {
+                    let now = self.clock.now();
+                    self.authority.take(done, &mut *self.reloader, now);
+                    self.authority.tend(now);
                 }
                 _ = tick.tick() => self.tend().await,
             }
@@ -287,6 +298,7 @@ impl Control {
             draining: self.readiness.as_ref().is_some_and(|of| of.state() == State::Draining),
             blocks,
             holes: self.open_holes(now),
+            certificates: self.authority.shown(self.reloader.certificates(), now),
             reload: self.last.clone(),
             warnings: self.warnings(now).await,
         };
@@ -301,6 +313,7 @@ impl Control {
         let mut warnings = self.orphans(now);
         warnings.extend(self.advice().await.iter().map(ToString::to_string));
         warnings.extend(self.key_sets.warnings(now));
+        warnings.extend(acme::warnings(&self.authority.shown(self.reloader.certificates(), now)));
         if !self.unwritten.is_empty() {
             warnings.push(format!(
                 "{} is not written: blocks hold until a restart; make room on the disk, it is tried again each {} s",

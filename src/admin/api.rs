@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::allow::{AllowOrder, Allowed, HoleShown};
+use super::certificates::CertificateShown;
 use super::recent::{DenialList, Found, Hand, RequestAnswer, Wanted};
 use crate::stores::blocks::{Block, Order};
 
@@ -131,6 +132,9 @@ pub struct Status {
     /// Holes in allowlists that are open now.
     #[serde(default)]
     pub holes: Vec<HoleShown>,
+    /// Each host's certificate, where TLS is served.
+    #[serde(default)]
+    pub certificates: Vec<CertificateShown>,
     /// The last reload.
     pub reload: LastReload,
     /// What is wrong now, and what to do.

@@ -2,6 +2,7 @@
 
 pub mod allow;
 pub mod api;
+pub mod certificates;
 pub mod client;
 pub mod metrics;
 pub mod readiness;

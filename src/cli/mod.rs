@@ -9,6 +9,7 @@ pub mod block;
 pub mod blocks;
 mod cases;
 pub mod check;
+mod check_certificates;
 pub mod client;
 mod config_verbs;
 mod demo;

@@ -80,7 +80,11 @@ async fn asked<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     answer
 }
 
-fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
+/// TLS that trusts the CAs of a file, or those of this machine.
+///
+/// # Errors
+/// When there is no CA to trust, in words.
+pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     match ca_file {
         Some(path) => {

@@ -6,7 +6,9 @@ use super::Control;
 use super::defaults::SiteFacts;
 use crate::admin::api::{Refusal, RefusalKind, Reloaded, SCHEMA, Summary};
 use crate::config::problem::{Problem, Problems};
+use crate::config::values::HostPattern;
 use crate::config::{self, Loaded};
+use crate::listener::tls::{Expiry, Leaf};
 use crate::telemetry::audit::{Entry, plain};
 
 /// Takes a config into service: compiles the policy, swaps it, and replaces certificates, listeners and limits.
@@ -23,6 +25,16 @@ pub trait Reloader: Send {
     /// Every problem of every file.
     fn load(&mut self, path: &std::path::Path) -> Result<Loaded, Problems> {
         config::load(path)
+    }
+
+    /// Takes a certificate into service that an authority has given; connections that are open notice nothing.
+    fn take_certificate(&mut self, host: &HostPattern, leaf: &Leaf) {
+        let _ = (host, leaf);
+    }
+
+    /// Every host with a certificate, and when that ends.
+    fn certificates(&self) -> Vec<Expiry> {
+        Vec::new()
     }
 
     /// The files to watch from now on.
@@ -75,6 +87,8 @@ impl Control {
         self.settings = settings;
         self.reloader.follow(files);
         self.key_sets.tend(self.clock.now());
+        self.authority.follow(&self.settings, self.clock.now());
+        self.authority.tend(self.clock.now());
         self.sites = sites;
         self.file = file;
         Ok(warnings)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::accounts::Accounts;
 use super::attempts::Attempts;
+use super::challenges::Challenges;
 use super::keys::KeyRings;
 use super::limits::Limits;
 use super::marks::Marks;
@@ -25,6 +26,8 @@ pub struct Kept {
     pub accounts: Arc<Accounts>,
     /// Seals what browsers keep for us.
     pub seal: Arc<Seal>,
+    /// What an authority that tries whether hosts are ours is answered.
+    pub challenges: Arc<Challenges>,
 }
 
 impl Kept {
@@ -38,6 +41,7 @@ impl Kept {
             marks: Arc::new(Marks::new(keys)),
             accounts: Arc::default(),
             seal: Arc::new(Seal::new(&[])),
+            challenges: Arc::default(),
         }
     }
 }
