@@ -87,8 +87,10 @@ impl Control {
         self.settings = settings;
         self.reloader.follow(files);
         self.key_sets.tend(self.clock.now());
-        self.authority.follow(&self.settings, self.clock.now());
-        self.authority.tend(self.clock.now());
+        let now = self.clock.now();
+        self.authority.follow(&self.settings, now);
+        self.authority.forgive(now);
+        self.authority.tend(now);
         self.sites = sites;
         self.file = file;
         Ok(warnings)

@@ -2,7 +2,6 @@
 //! answer.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -36,8 +35,12 @@ pub(super) struct Client {
 
 /// What went wrong between us and the authority, in words.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Unreachable(String);
+#[error("{why}")]
+pub(super) struct Broken {
+    why: String,
+    /// It has not even answered.
+    pub silent: bool,
+}
 
 impl Client {
     pub fn new(tls: ClientConfig) -> Self {
@@ -49,36 +52,38 @@ impl Client {
         Some(self.wait.swap(0, Relaxed)).filter(|seconds| *seconds > 0)
     }
 
-    async fn exchange(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Unreachable> {
+    async fn exchange(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Broken> {
         let url = request.uri().to_string();
         let answered = tokio::time::timeout(self.deadline, self.asked(request)).await;
-        let answer = answered.unwrap_or_else(|_| Err(format!("no whole answer within {:?}", self.deadline)));
-        answer.map_err(|why| Unreachable(format!("{url}: {why}")))
+        let late = || Broken::silent(format!("no whole answer within {:?}", self.deadline));
+        let answer = answered.unwrap_or_else(|_| Err(late()));
+        answer.map_err(|Broken { why, silent }| Broken { why: format!("{url}: {why}"), silent })
     }
 
-    async fn asked(&self, mut request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, String> {
+    async fn asked(&self, mut request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Broken> {
         let uri = request.uri().clone();
         if uri.scheme_str() != Some("https") {
-            return Err("the authority leads to an address without TLS".into());
+            return Err(Broken::answer("the authority leads to an address without TLS".into()));
         }
-        let authority = uri.authority().ok_or("it names no host")?;
+        let authority = uri.authority().ok_or_else(|| Broken::answer("it names no host".into()))?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = authority.port_u16().unwrap_or(443);
-        let named = HeaderValue::from_str(authority.as_str()).map_err(|error| error.to_string())?;
+        let named = HeaderValue::from_str(authority.as_str()).map_err(|error| Broken::answer(error.to_string()))?;
         request.headers_mut().insert(HOST, named);
-        *request.uri_mut() = path_of(&uri)?;
-        let stream = TcpStream::connect((&*host, port)).await.map_err(|error| told(&error))?;
-        let name = ServerName::try_from(host).map_err(|_| "its host is no name for TLS".to_owned())?;
+        *request.uri_mut() = path_of(&uri).map_err(Broken::answer)?;
+        let stream = TcpStream::connect((&*host, port)).await.map_err(|error| Broken::silent(format!("no connection: {error}")))?;
+        let name = ServerName::try_from(host).map_err(|_| Broken::answer("its host is no name for TLS".into()))?;
         let connector = TlsConnector::from(Arc::clone(&self.tls));
-        let stream = connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
-        let said = |error: hyper::Error| format!("broken answer: {error}");
+        let stream = connector.connect(name, stream).await.map_err(|error| Broken::silent(format!("TLS: {error}")))?;
+        let said = |error: hyper::Error| Broken::silent(format!("broken answer: {error}"));
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(said)?;
         let answered = async move {
             let answer = sender.send_request(request).await.map_err(said)?;
             let (parts, body) = answer.into_parts();
             let body = Limited::new(body, LARGEST).collect().await;
-            let body = body.map_err(|error| format!("broken or larger than {} KiB: {error}", LARGEST >> 10))?;
-            Ok::<_, String>((parts, body.to_bytes()))
+            let why = |error| format!("an answer broken or larger than {} KiB: {error}", LARGEST >> 10);
+            let body = body.map_err(|error| Broken::answer(why(error)))?;
+            Ok::<_, Broken>((parts, body.to_bytes()))
         };
         // The connection ends after its answer, when nobody holds its sender any more.
         let (answer, _) = tokio::join!(answered, connection);
@@ -111,6 +116,39 @@ fn path_of(uri: &Uri) -> Result<Uri, String> {
     path.parse().map_err(|_| "its path is none".to_owned())
 }
 
-fn told(error: &io::Error) -> String {
-    format!("no connection: {error}")
+impl Broken {
+    fn silent(why: String) -> Self {
+        Self { why, silent: true }
+    }
+
+    fn answer(why: String) -> Self {
+        Self { why, silent: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ask(url: &str) -> Broken {
+        let roots = rustls::RootCertStore::empty();
+        let provider = Arc::new(crate::listener::tls::provider());
+        let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let client = Client {
+            deadline: Duration::from_millis(200),
+            ..Client::new(tls.with_root_certificates(roots).with_no_client_auth())
+        };
+        let request = Request::get(url).body(BodyWrapper::default()).unwrap();
+        client.exchange(request).await.err().unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_that_stalls_is_given_up_and_one_without_tls_is_not_asked() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let late = ask(&format!("https://localhost:{port}/dir")).await;
+        assert!(late.silent && late.why.contains("no whole answer within 200ms"), "{late}");
+        let clear = ask(&format!("http://localhost:{port}/dir")).await;
+        assert!(!clear.silent && clear.why.contains("without TLS"), "{clear}");
+    }
 }

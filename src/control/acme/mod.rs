@@ -78,6 +78,10 @@ impl Authority {
         let Some(desk) = &self.desk else { return };
         let (store, say) = (desk.store.clone(), Arc::clone(&self.say));
         self.plan.follow(&hosts(settings), |host| load(&store, &say, host, now));
+    }
+
+    /// An operator has mended something: what waits is tried at once.
+    pub fn forgive(&mut self, now: Now) {
         self.plan.forgive(now);
     }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use instant_acme::{
     Account, AuthorizationHandle, AuthorizationStatus, CertificateIdentifier, ChallengeHandle, ChallengeType,
-    Error, Identifier, KeyAuthorization, NewOrder, Order, OrderStatus, RetryPolicy,
+    Error, Identifier, KeyAuthorization, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::client::Unreachable;
+use super::client::Broken;
 use super::hook::{Hook, Record};
 use crate::config::acme::Challenge as Way;
 use crate::config::values::HostPattern;
@@ -169,8 +169,9 @@ fn certificate(host: &str, authorization: &KeyAuthorization) -> Result<Certified
     let key = KeyPair::generate().map_err(|error| error.to_string())?;
     let certificate = params.self_signed(&key).map_err(|error| error.to_string())?;
     let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    CertifiedKey::from_der(vec![certificate.der().clone()], der, &provider())
-        .map_err(|error| error.to_string())
+    let signing = provider().key_provider.load_private_key(der).map_err(|error| error.to_string())?;
+    // Not by what looks whether key and certificate belong together: it takes no critical extension that it does not know.
+    Ok(CertifiedKey::new(vec![certificate.der().clone()], signing))
 }
 
 async fn settle(order: &mut Order) -> Result<(), Failure> {
@@ -251,17 +252,26 @@ impl From<Error> for Failure {
                 }
                 _ => Blame::Host,
             },
-            Error::Other(inner) if inner.is::<Unreachable>() => Blame::Authority,
-            Error::Json(_) | Error::Http(_) | Error::InvalidUri(_) | Error::KeyRejected => Blame::Authority,
+            Error::Other(inner) if inner.downcast_ref::<Broken>().is_some_and(|broken| broken.silent) => {
+                Blame::Authority
+            }
             _ => Blame::Host,
         };
         let why = match &error {
+            Error::Api(problem) if blame == Blame::Authority && of_kind(problem, "externalAccountRequired") => {
+                format!("the authority wants an account that it knows: name acme.eab_kid and eab_key_file ({problem})")
+            }
+            Error::Api(problem) => problem.to_string(),
             Error::Json(error) => format!("the authority's answer makes no sense: {error}"),
             Error::Timeout(_) => "the authority has not come to an end in time".into(),
             error => error.to_string(),
         };
         Self { why: short(&why), blame }
     }
+}
+
+fn of_kind(problem: &Problem, kind: &str) -> bool {
+    problem.r#type.as_deref().and_then(|known| known.rsplit(':').next()) == Some(kind)
 }
 
 fn short(text: &str) -> String {

@@ -162,13 +162,21 @@ impl Certificates {
 
     /// The certificate for a name (lower case); `None` ends the handshake.
     pub fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let served = match name {
-            Some(name) => self.named(name),
-            None => Some(self.nameless.as_slice()),
-        };
         let fits = |served: &&Served| served.key.key.choose_scheme(schemes).is_some();
-        let found = served.unwrap_or_default().iter().find(fits).map(|served| Arc::clone(&served.key));
+        let found = self.of(name).iter().find(fits).map(|served| Arc::clone(&served.key));
         found.or_else(|| self.stranger.clone())
+    }
+
+    /// The first certificate for a name, whatever the client can.
+    pub fn any(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        self.of(name).first().map(|served| Arc::clone(&served.key))
+    }
+
+    fn of(&self, name: Option<&str>) -> &[Served] {
+        match name {
+            Some(name) => self.named(name).unwrap_or_default(),
+            None => &self.nameless,
+        }
     }
 
     fn named(&self, name: &str) -> Option<&[Served]> {
@@ -293,6 +301,7 @@ fn read(pair: &CertificateFiles) -> Result<Leaf, Problem> {
         problem(&pair.key, format!("no private key in PEM: {error}"), "PKCS#8, SEC1 or PKCS#1")
     })?;
     Leaf::new(chain, key).map_err(|why| {
-        problem(&pair.cert, why, "name the leaf first, then the chain, and the key of this very certificate")
+        let message = format!("{why} (the key is {})", pair.key.display());
+        problem(&pair.cert, message, "name the leaf first, then the chain, and the key of this very certificate")
     })
 }

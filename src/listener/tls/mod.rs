@@ -58,7 +58,9 @@ impl ResolvesServerCert for Resolver {
         if is_challenge(&hello) {
             return self.challenges.certificate(&name?);
         }
-        self.current.load().choose(name.as_deref(), hello.signature_schemes())
+        let current = self.current.load();
+        // One that does not fit lets rustls say what is wrong: without any it would say that access is denied.
+        current.choose(name.as_deref(), hello.signature_schemes()).or_else(|| current.any(name.as_deref()))
     }
 }
 

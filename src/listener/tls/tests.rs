@@ -96,7 +96,7 @@ fn every_problem_is_told_at_once() {
     let problems = Certificates::build(&wanted, NOW, None).unwrap_err().0;
     let messages: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
     assert_eq!(problems.len(), 4, "{messages:?}");
-    assert!(messages[0].contains("does not go with"), "{messages:?}");
+    assert!(messages[0].contains("do not go together"), "{messages:?}");
     assert!(messages[1].contains("no certificate in it"), "{messages:?}");
     assert!(messages[2].contains("no private key"), "{messages:?}");
     assert!(messages[3].contains("no certificate for `b.test`"), "{messages:?}");
