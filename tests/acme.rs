@@ -94,7 +94,8 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
 fn http(address: SocketAddr, host: &str, path: &str) -> String {
     let url = format!("http://{address}{path}");
     let header = format!("Host: {host}");
-    let output = Command::new("curl").args(["-s", "-i", "--max-time", "5", "-H", &header, &url]).output().unwrap();
+    let output =
+        Command::new("curl").args(["-s", "-i", "--max-time", "5", "-H", &header, &url]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -108,7 +109,9 @@ fn http_01_answers_known_tokens_only_and_covers_every_host_of_a_site() {
     becomes_green(&gate, &pebble, &[HOST]);
     // A host that is only redirected has one too: without it its visitors would never be redirected.
     assert!(wait_until(LIMIT, || shown(&gate, "www.files.test")["from"] == "acme"), "{}", gate.errors());
-    for (host, path) in [(HOST, "/.well-known/acme-challenge/unknown"), (HOST, "/.well-known/acme-challenge/")] {
+    for (host, path) in
+        [(HOST, "/.well-known/acme-challenge/unknown"), (HOST, "/.well-known/acme-challenge/")]
+    {
         let answer = http(gate.http, host, path);
         assert!(answer.starts_with("HTTP/1.1 308"), "{answer}");
     }
@@ -211,7 +214,10 @@ async fn a_handshake_for_a_challenge_gets_its_certificate_and_nothing_else() {
     // Everybody else is shown the other one, in the same moment.
     let mut both = raw::tls(gate.https, HOST, carefree(&["acme-tls/1", "http/1.1"])).await.unwrap();
     assert_ne!(both.get_ref().1.peer_certificates().unwrap()[0].as_ref(), leaf.as_ref());
-    assert_eq!(raw::ask(&mut both, format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes()).await.status, 200);
+    assert_eq!(
+        raw::ask(&mut both, format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").as_bytes()).await.status,
+        200
+    );
     assert!(wait_until(LIMIT, || green(gate.https, HOST, &pebble.root())), "{}", gate.errors());
     assert!(challenge_seen(gate.https).await.is_none(), "the challenge is over");
 }
@@ -251,7 +257,9 @@ fn dns_01_by_a_command_gives_a_wildcard_and_the_command_learns_no_secret() {
     assert_eq!(lines.len(), 2, "only the wildcard needs it: {calls}");
     for (line, action) in lines.iter().zip(["present", "cleanup"]) {
         assert!(line.starts_with(&format!("{action} _acme-challenge.wild.test ")), "{line}");
-        assert!(line.contains(&format!("ACME_ACTION={action} ACME_NAME=_acme-challenge.wild.test ACME_VALUE=")));
+        assert!(
+            line.contains(&format!("ACME_ACTION={action} ACME_NAME=_acme-challenge.wild.test ACME_VALUE="))
+        );
         assert!(!line.contains("hush") && !line.contains("PORTCULLIS"), "{line}");
     }
 }
@@ -265,10 +273,8 @@ fn a_dns_command_that_hangs_is_killed_with_all_that_it_began() {
     let text = format!("#!/bin/bash\nsleep 600 &\necho $$ $! > {}\nwait\n", pids.display());
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
-    let more = format!(
-        "challenges = [\"dns-01\"]\ndns_command = [\"{}\"]\ndns_timeout = \"1s\"",
-        script.display()
-    );
+    let more =
+        format!("challenges = [\"dns-01\"]\ndns_command = [\"{}\"]\ndns_timeout = \"1s\"", script.display());
     let gate = pebble.config(&more).start(upstream.address);
     let problem = || shown(&gate, HOST)["problem"].as_str().unwrap_or_default().to_owned();
     assert!(wait_until(LIMIT, || problem().contains("was killed")), "{}", gate.errors());
@@ -333,7 +339,11 @@ fn a_certificate_is_renewed_in_time_and_garbage_in_the_state_is_replaced() {
 }
 
 /// Answers renewal windows in pebble's place; this version has none.
-fn renewal_windows(exchange: &mut Exchange, front: &Mutex<String>, window: &Mutex<(&'static str, &'static str)>) {
+fn renewal_windows(
+    exchange: &mut Exchange,
+    front: &Mutex<String>,
+    window: &Mutex<(&'static str, &'static str)>,
+) {
     if exchange.path == "/dir" {
         let mut directory: Value = serde_json::from_slice(exchange.answer.body()).unwrap();
         let order = directory["newOrder"].as_str().unwrap().to_owned();
@@ -459,7 +469,12 @@ fn an_authority_that_lies_changes_nothing_and_why_is_said() {
     for (host, why) in LIES {
         let problem = || shown(&gate, host)["problem"].as_str().unwrap_or_default().to_owned();
         // One that sends what is too large to be read is not asked again at once for the others either.
-        assert!(wait_until(LIMIT, || problem().contains(why)), "{host}: {} {}", shown(&gate, host), gate.errors());
+        assert!(
+            wait_until(LIMIT, || problem().contains(why)),
+            "{host}: {} {}",
+            shown(&gate, host),
+            gate.errors()
+        );
         assert_eq!(shown(&gate, host)["from"], "throw-away", "{host}");
     }
     assert_eq!(shown(&gate, HOST)["from"], "acme");

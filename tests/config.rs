@@ -204,7 +204,9 @@ fn a_host_behind_tls_needs_a_certificate() {
 
 #[test]
 fn what_acme_cannot_do_is_said_at_its_place() {
-    let acme = |lines: &str| format!("[acme]\nemail = \"me@a.example\"\n{lines}\n{}", SITE.replace("self_signed = true", ""));
+    let acme = |lines: &str| {
+        format!("[acme]\nemail = \"me@a.example\"\n{lines}\n{}", SITE.replace("self_signed = true", ""))
+    };
     for (lines, message) in [
         ("challenges = []", "no way is left"),
         ("challenges = [\"dns-01\"]", "nothing puts records into the DNS"),

@@ -11,7 +11,10 @@ use std::process::{Command, Stdio};
 use common::HOST;
 use common::gate::{Config, Gate};
 use common::upstream::{OK, Upstream};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+};
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
@@ -20,12 +23,16 @@ fn gate(min_version: &str, upstream: &Upstream) -> (Gate, tempfile::TempDir) {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     ca.distinguished_name.push(DnType::CommonName, "CA of the tests");
     let root = ca.self_signed(&ca_key).unwrap().pem();
     let issuer = Issuer::new(ca, ca_key);
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     let mut leaf = CertificateParams::new([HOST.to_owned()]).unwrap();
     leaf.distinguished_name.push(DnType::CommonName, HOST);
+    leaf.use_authority_key_identifier_extension = true;
+    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     leaf.not_before = OffsetDateTime::now_utc() - Duration::days(1);
     leaf.not_after = leaf.not_before + Duration::days(89);
     let leaf = leaf.signed_by(&key, &issuer).unwrap().pem();
@@ -91,7 +98,10 @@ fn findings(gate: &Gate, dir: &Path, checks: &[&str]) -> (Vec<String>, usize) {
         .unwrap_or_else(|error| panic!("{error}: {text}\n{}", String::from_utf8_lossy(&output.stdout)));
     let bad = |one: &&Value| {
         let ours = NOT_OURS.iter().all(|id| one["id"] != *id);
-        ours && matches!(one["severity"].as_str(), Some("LOW" | "MEDIUM" | "HIGH" | "CRITICAL" | "FATAL" | "WARN"))
+        ours && matches!(
+            one["severity"].as_str(),
+            Some("LOW" | "MEDIUM" | "HIGH" | "CRITICAL" | "FATAL" | "WARN")
+        )
     };
     (all.iter().filter(bad).map(ToString::to_string).collect(), all.len())
 }
@@ -101,7 +111,8 @@ fn testssl_finds_nothing_to_complain_of() {
     let upstream = Upstream::answering(OK);
     let (gate, dir) = gate("1.2", &upstream);
     // By its own sockets, not by an old openssl; what it tries of ciphers that rustls does not have would take a minute.
-    let checks = ["--protocols", "--fs", "--heartbleed", "--ccs-injection", "--ticketbleed", "--renegotiation"];
+    let checks =
+        ["--protocols", "--fs", "--heartbleed", "--ccs-injection", "--ticketbleed", "--renegotiation"];
     let (bad, count) = findings(&gate, dir.path(), &checks);
     assert!(count > 20, "only {count} findings");
     assert!(bad.is_empty(), "{bad:#?}");

@@ -8,6 +8,9 @@ use crate::config::acme::{Acme, CertificateFrom};
 use crate::config::settings::{Settings, Site};
 use crate::config::values::HostPattern;
 
+/// Hosts that are named in a line.
+const SHOWN: usize = 5;
+
 /// One line for each way that hosts of a site have.
 pub(super) fn write(site: &Site, settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     let mut rows: Vec<(String, Vec<String>)> = Vec::new();
@@ -20,7 +23,10 @@ pub(super) fn write(site: &Site, settings: &Settings, out: &mut dyn Write) -> io
         }
     }
     for (how, hosts) in rows {
-        writeln!(out, "  certificate {}: {how}", hosts.join(", "))?;
+        let more = hosts.len().saturating_sub(SHOWN);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let shown = hosts.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+        writeln!(out, "  certificate {how}: {shown}{more}")?;
     }
     Ok(())
 }
@@ -44,9 +50,9 @@ fn how(host: &HostPattern, from: &CertificateFrom, settings: &Settings) -> Optio
     Some(match (from, &settings.acme) {
         (CertificateFrom::File(path), _) => format!("from {}", path.display()),
         (CertificateFrom::Acme, Some(acme)) => {
-            format!("by ACME from {}, shown by {}", acme.directory, words(acme, host).join(" or "))
+            format!("by ACME, {} ({})", acme.directory, words(acme, host).join(" or "))
         }
-        (CertificateFrom::OwnCa, _) => "a throw-away one of our own CA: browsers will warn".into(),
+        (CertificateFrom::OwnCa, _) => "of our own CA, thrown away, browsers will warn".into(),
         (CertificateFrom::Acme | CertificateFrom::Nowhere, _) => return None,
     })
 }

@@ -100,7 +100,11 @@ impl Pebble {
             .expect("pebble (Debian package pebble)");
         self.children.push(child);
         let root = || self.fetch(&format!("https://localhost:{}/roots/0", self.console.port()));
-        assert!(wait_until(Duration::from_secs(20), || root().contains("BEGIN CERTIFICATE")), "{}", self.log());
+        assert!(
+            wait_until(Duration::from_secs(20), || root().contains("BEGIN CERTIFICATE")),
+            "{}",
+            self.log()
+        );
         std::fs::write(self.root(), root()).unwrap();
     }
 
@@ -151,7 +155,8 @@ impl Pebble {
     }
 
     fn fetch(&self, url: &str) -> String {
-        let output = Command::new("curl").args(["-s", "--cacert"]).arg(self.api_ca()).arg(url).output().unwrap();
+        let output =
+            Command::new("curl").args(["-s", "--cacert"]).arg(self.api_ca()).arg(url).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
@@ -222,7 +227,9 @@ impl Front {
                         let Ok(stream) = acceptor.accept(stream).await else { return };
                         let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
                             let (change, ca) = (Arc::clone(&change), ca.clone());
-                            async move { Ok::<_, std::convert::Infallible>(pass(request, behind, &ca, &*change).await) }
+                            async move {
+                                Ok::<_, std::convert::Infallible>(pass(request, behind, &ca, &*change).await)
+                            }
                         });
                         let serving = hyper::server::conn::http1::Builder::new();
                         let _ = serving.serve_connection(TokioIo::new(stream), service).await;
@@ -252,11 +259,8 @@ async fn pass(
     tokio::spawn(connection);
     let (parts, body) = sender.send_request(to_pebble).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    let mut exchange = Exchange {
-        path,
-        request: request.to_vec(),
-        answer: http::Response::from_parts(parts, body),
-    };
+    let mut exchange =
+        Exchange { path, request: request.to_vec(), answer: http::Response::from_parts(parts, body) };
     change(&mut exchange);
     exchange.answer.headers_mut().remove("content-length");
     exchange.answer.map(Full::new)

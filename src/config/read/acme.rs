@@ -156,8 +156,9 @@ fn hmac_key(text: &str) -> Result<Zeroizing<Vec<u8>>, ValueError> {
 
 /// From where each host of the sites gets its certificate; says what no authority gives.
 pub(super) fn sources(doc: &Doc, public: &Public, sites: &[Site]) -> Vec<(HostPattern, CertificateFrom)> {
-    let hosts =
-        sites.iter().flat_map(|site| site.hosts.iter().chain(&site.redirect_hosts).chain(&site.download_host));
+    let hosts = sites
+        .iter()
+        .flat_map(|site| site.hosts.iter().chain(&site.redirect_hosts).chain(&site.download_host));
     hosts.map(|host| (host.clone(), source(doc, public, host))).collect()
 }
 
@@ -171,7 +172,8 @@ fn source(doc: &Doc, public: &Public, host: &HostPattern) -> CertificateFrom {
     let Some(acme) = &public.acme else { return CertificateFrom::OwnCa };
     let here = public.acme_span.clone().unwrap_or_default();
     if host.name().parse::<IpAddr>().is_ok() || !host.name().contains('.') {
-        let message = format!("`{host}` gets a throw-away certificate: authorities certify names of the public DNS");
+        let message =
+            format!("`{host}` gets a throw-away certificate: authorities certify names of the public DNS");
         doc.warning(here, message, "name a certificate of your own in tls.certificates");
         return CertificateFrom::OwnCa;
     }

@@ -6,9 +6,7 @@ use std::time::Duration;
 use super::listen::Public;
 use super::{Doc, Table, acme, blocks_file, hosts, listen, site};
 use crate::config::defaults;
-use crate::config::settings::{
-    Admin, FileBlock, Limits, Log, LogFormat, LogTarget, MinRate, Settings, Site,
-};
+use crate::config::settings::{Admin, FileBlock, Limits, Log, LogFormat, LogTarget, MinRate, Settings, Site};
 use crate::config::values::{ByteSize, Networks, ValueError, parse_duration, parse_network, parse_socket};
 
 /// Reads a config file.

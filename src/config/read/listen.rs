@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use super::certificates::{self, Names};
 use super::{Span, Table, acme};
-use crate::config::defaults;
 use crate::config::acme::Acme;
+use crate::config::defaults;
 use crate::config::settings::{CertificateFiles, Listen, Tls, UnknownSni};
 use crate::config::values::{Networks, parse_network, parse_socket};
 

@@ -68,13 +68,18 @@ impl Client {
         let authority = uri.authority().ok_or_else(|| Broken::answer("it names no host".into()))?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = authority.port_u16().unwrap_or(443);
-        let named = HeaderValue::from_str(authority.as_str()).map_err(|error| Broken::answer(error.to_string()))?;
+        let named =
+            HeaderValue::from_str(authority.as_str()).map_err(|error| Broken::answer(error.to_string()))?;
         request.headers_mut().insert(HOST, named);
         *request.uri_mut() = path_of(&uri).map_err(Broken::answer)?;
-        let stream = TcpStream::connect((&*host, port)).await.map_err(|error| Broken::silent(format!("no connection: {error}")))?;
-        let name = ServerName::try_from(host).map_err(|_| Broken::answer("its host is no name for TLS".into()))?;
+        let stream = TcpStream::connect((&*host, port))
+            .await
+            .map_err(|error| Broken::silent(format!("no connection: {error}")))?;
+        let name =
+            ServerName::try_from(host).map_err(|_| Broken::answer("its host is no name for TLS".into()))?;
         let connector = TlsConnector::from(Arc::clone(&self.tls));
-        let stream = connector.connect(name, stream).await.map_err(|error| Broken::silent(format!("TLS: {error}")))?;
+        let stream =
+            connector.connect(name, stream).await.map_err(|error| Broken::silent(format!("TLS: {error}")))?;
         let said = |error: hyper::Error| Broken::silent(format!("broken answer: {error}"));
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(said)?;
         let answered = async move {
@@ -133,7 +138,8 @@ mod tests {
     async fn ask(url: &str) -> Broken {
         let roots = rustls::RootCertStore::empty();
         let provider = Arc::new(crate::listener::tls::provider());
-        let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let tls =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let client = Client {
             deadline: Duration::from_millis(200),
             ..Client::new(tls.with_root_certificates(roots).with_no_client_auth())

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use instant_acme::{Account, AccountCredentials, CertificateIdentifier, Error, ExternalAccountKey, NewAccount};
+use instant_acme::{
+    Account, AccountCredentials, CertificateIdentifier, Error, ExternalAccountKey, NewAccount,
+};
 use tokio::sync::Mutex;
 
 use super::client::Client;
@@ -116,11 +118,8 @@ impl Desk {
             }
         }
         let contact = format!("mailto:{}", self.acme.email);
-        let new = NewAccount {
-            contact: &[&contact],
-            terms_of_service_agreed: true,
-            only_return_existing: false,
-        };
+        let new =
+            NewAccount { contact: &[&contact], terms_of_service_agreed: true, only_return_existing: false };
         let external = self.acme.external_account.as_ref();
         let external = external.map(|account| ExternalAccountKey::new(account.kid.to_string(), &account.key));
         let builder = Account::builder_with_http(Box::new(client.clone()));

@@ -207,13 +207,14 @@ fn hosts(settings: &Settings) -> Vec<HostPattern> {
 /// What is kept of a host. Garbage is said, and asked for anew.
 fn load(store: &CertificateStore, say: &Say, host: &HostPattern, now: Now) -> (Option<(u64, u64)>, Record) {
     let unusable = |why: String| {
-        say(&format!("what is kept in {} for {host} is of no use: {why}; it is asked for anew", store.path().display()));
+        say(&format!(
+            "what is kept in {} for {host} is of no use: {why}; it is asked for anew",
+            store.path().display()
+        ));
     };
     let life = match store.certificate(host) {
         Ok(None) => None,
-        Ok(Some(pem)) => {
-            Leaf::given(&pem, host, now).map(|leaf| life_of(&leaf)).map_err(&unusable).ok()
-        }
+        Ok(Some(pem)) => Leaf::given(&pem, host, now).map(|leaf| life_of(&leaf)).map_err(&unusable).ok(),
         Err(error) => {
             unusable(error.to_string());
             None
@@ -221,7 +222,9 @@ fn load(store: &CertificateStore, say: &Say, host: &HostPattern, now: Now) -> (O
     };
     let record = match store.record(host) {
         Ok(None) => Record::default(),
-        Ok(Some(json)) => serde_json::from_str(&json).map_err(|error| unusable(error.to_string())).unwrap_or_default(),
+        Ok(Some(json)) => {
+            serde_json::from_str(&json).map_err(|error| unusable(error.to_string())).unwrap_or_default()
+        }
         Err(error) => {
             unusable(error.to_string());
             Record::default()

@@ -20,8 +20,10 @@ use crate::stores::challenges::{Challenge, Challenges};
 use crate::telemetry::audit::plain;
 
 /// For the authority to look at a challenge, or to sign, each; the order as a whole is bounded by its owner.
-const PATIENCE: RetryPolicy =
-    RetryPolicy::new().initial_delay(Duration::from_millis(200)).backoff(1.5).timeout(Duration::from_secs(90));
+const PATIENCE: RetryPolicy = RetryPolicy::new()
+    .initial_delay(Duration::from_millis(200))
+    .backoff(1.5)
+    .timeout(Duration::from_secs(90));
 /// An order of ours has one; more are a mistake of the authority.
 const MOST_AUTHORIZATIONS: usize = 4;
 /// RFC 8555 wants 128 bits in base64url; nobody needs so many characters.
@@ -152,8 +154,7 @@ async fn answer(means: &Means, way: Way, challenge: &ChallengeHandle<'_>) -> Res
             Ok(Open::Here { _challenge: means.challenges.show(host, Arc::new(certificate)) })
         }
         Way::Dns01 => {
-            let record =
-                Record { name: format!("_acme-challenge.{host}"), value: authorization.dns_value() };
+            let record = Record { name: format!("_acme-challenge.{host}"), value: authorization.dns_value() };
             means.hook.run("present", &record).await.map_err(Failure::host)?;
             Ok(Open::Dns(record))
         }
@@ -164,8 +165,7 @@ async fn answer(means: &Means, way: Way, challenge: &ChallengeHandle<'_>) -> Res
 fn certificate(host: &str, authorization: &KeyAuthorization) -> Result<CertifiedKey, String> {
     let mut params = CertificateParams::new([host.to_owned()]).map_err(|error| error.to_string())?;
     params.distinguished_name = DistinguishedName::new();
-    params.custom_extensions =
-        vec![CustomExtension::new_acme_identifier(authorization.digest().as_ref())];
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(authorization.digest().as_ref())];
     let key = KeyPair::generate().map_err(|error| error.to_string())?;
     let certificate = params.self_signed(&key).map_err(|error| error.to_string())?;
     let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
@@ -258,8 +258,12 @@ impl From<Error> for Failure {
             _ => Blame::Host,
         };
         let why = match &error {
-            Error::Api(problem) if blame == Blame::Authority && of_kind(problem, "externalAccountRequired") => {
-                format!("the authority wants an account that it knows: name acme.eab_kid and eab_key_file ({problem})")
+            Error::Api(problem)
+                if blame == Blame::Authority && of_kind(problem, "externalAccountRequired") =>
+            {
+                format!(
+                    "the authority wants an account that it knows: name acme.eab_kid and eab_key_file ({problem})"
+                )
             }
             Error::Api(problem) => problem.to_string(),
             Error::Json(error) => format!("the authority's answer makes no sense: {error}"),

@@ -191,6 +191,11 @@ impl Plan {
         self.hosts.get(&name.to_string())
     }
 
+    /// One host, by its name as a text.
+    pub fn named(&self, name: &str) -> Option<&Host> {
+        self.hosts.get(name)
+    }
+
     /// Unix seconds of the next order for a host, if it is not under way.
     pub fn next(&self, host: &Host) -> Option<u64> {
         if host.busy {

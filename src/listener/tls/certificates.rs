@@ -1,6 +1,6 @@
 //! Which certificate answers to which name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::leaf::Leaf;
 use super::self_signed::{Ca, throw_away};
 use crate::clock::Now;
-use crate::config::problem::{Problem, Problems};
 use crate::config::acme::CertificateFrom;
+use crate::config::problem::{Problem, Problems};
 use crate::config::settings::{CertificateFiles, Settings, UnknownSni};
 use crate::config::values::HostPattern;
 use crate::stores::certificates::CertificateStore;
@@ -68,7 +68,7 @@ pub struct Wanted {
     /// Where our own CA is kept.
     pub state_dir: PathBuf,
     /// What an authority has given, and for which hosts that counts.
-    pub given: Option<(CertificateStore, Vec<HostPattern>)>,
+    pub given: Option<(CertificateStore, HashSet<HostPattern>)>,
 }
 
 /// When a host's certificate ends, for the metric.
@@ -302,6 +302,10 @@ fn read(pair: &CertificateFiles) -> Result<Leaf, Problem> {
     })?;
     Leaf::new(chain, key).map_err(|why| {
         let message = format!("{why} (the key is {})", pair.key.display());
-        problem(&pair.cert, message, "name the leaf first, then the chain, and the key of this very certificate")
+        problem(
+            &pair.cert,
+            message,
+            "name the leaf first, then the chain, and the key of this very certificate",
+        )
     })
 }
