@@ -268,7 +268,7 @@ fn write_json(problems: &Problems, loaded: Option<&Loaded>, out: &mut dyn Write)
     let certificates = loaded.map(|loaded| super::check_certificates::json(&loaded.settings));
     let answer = json!({
         "schema": 1, "problems": problems.to_json(), "warnings": warnings, "sites": sites,
-        "certificates": certificates.unwrap_or_default(),
+        "certificates": certificates.unwrap_or_else(|| json!([])),
     });
     writeln!(out, "{answer:#}")
 }

@@ -97,8 +97,11 @@ fn write_certificates(certificates: &[CertificateShown], out: &mut dyn Write) ->
 
 fn certificate(one: &CertificateShown) -> String {
     let CertificateShown { host, from, not_after, days_left, problem, next, wanted, .. } = one;
-    let mut text =
-        format!("{} by {from}, {days_left} days left (until {})", plain(host), timestamp(*not_after));
+    let mut text = match from.as_str() {
+        // Made anew in time, without anybody's help.
+        "throw-away" => format!("{} by throw-away", plain(host)),
+        _ => format!("{} by {from}, {days_left} days left (until {})", plain(host), timestamp(*not_after)),
+    };
     if let Some(problem) = problem {
         text.push_str(&format!("; last try: {}", plain(problem)));
     }

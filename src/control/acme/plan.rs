@@ -182,6 +182,7 @@ impl Plan {
     }
 
     /// All hosts.
+    #[cfg(test)]
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.hosts.values()
     }
