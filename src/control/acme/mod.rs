@@ -118,7 +118,12 @@ impl Authority {
         let Done { host, desk, outcome } = done;
         let wait = desk.take_wait();
         match outcome {
-            Outcome::Ordered(Ok(pem)) => self.take_certificate(&desk, &host, &pem, reloader, now),
+            Outcome::Ordered(Ok(pem)) => {
+                if let Some(leaf) = self.keep_certificate(&desk, &host, &pem, now) {
+                    reloader.take_certificate(&host, &leaf);
+                    self.say_in_service(&desk, &host, &leaf, now);
+                }
+            }
             Outcome::Ordered(Err(failure)) => self.failed(&host, failure, wait, now),
             Outcome::Asked(Ok(window)) => self.plan.told(&host, now, window.window, window.again),
             // The lifetime says when too.
@@ -127,29 +132,27 @@ impl Authority {
         self.keep(&desk, &host);
     }
 
-    fn take_certificate(
-        &mut self,
-        desk: &Desk,
-        host: &HostPattern,
-        pem: &str,
-        reloader: &mut dyn Reloader,
-        now: Now,
-    ) {
+    /// Looks at what was given and keeps it; `None`: it is of no use.
+    fn keep_certificate(&mut self, desk: &Desk, host: &HostPattern, pem: &str, now: Now) -> Option<Leaf> {
         let leaf = match Leaf::given(pem, host, now) {
             Ok(leaf) => leaf,
             Err(why) => {
                 let failure = Failure::host(format!("what the authority gave is of no use: {why}"));
-                return self.failed(host, failure, None, now);
+                self.failed(host, failure, None, now);
+                return None;
             }
         };
         if let Err(error) = desk.store.keep_certificate(host, pem) {
             let path = desk.store.path().display();
             (self.say)(&format!("the certificate for {host} is not kept for a restart: {path}: {error}"));
         }
-        reloader.take_certificate(host, &leaf);
         let life = life_of(&leaf);
         self.plan.succeeded(host, life);
-        let days = life.1.saturating_sub(now.unix()) / 86_400;
+        Some(leaf)
+    }
+
+    fn say_in_service(&self, desk: &Desk, host: &HostPattern, leaf: &Leaf, now: Now) {
+        let days = life_of(leaf).1.saturating_sub(now.unix()) / 86_400;
         (self.say)(&format!("a new certificate for {host} is in service, for {days} days ({})", desk.name()));
     }
 

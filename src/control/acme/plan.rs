@@ -149,7 +149,8 @@ impl Plan {
         let seed = self.seed;
         let word = name.to_string();
         if let Some(host) = self.end(name) {
-            host.record.trouble.note(now, why, &WAITS, after, share(seed, &word));
+            let wait = host.record.trouble.wait(&WAITS, share(seed, &word));
+            host.record.trouble.note(now, why, wait.max(after.unwrap_or(0)));
         }
     }
 
@@ -158,8 +159,8 @@ impl Plan {
         self.end(name);
         // Those that were under way together fail together.
         if !self.authority.waits(now.unix()) {
-            let share = share(self.seed, "authority");
-            self.authority.note(now, why, &AUTHORITY_WAITS, after, share);
+            let wait = self.authority.wait(&AUTHORITY_WAITS, share(self.seed, "authority"));
+            self.authority.note(now, why, wait.max(after.unwrap_or(0)));
         }
     }
 
@@ -263,13 +264,17 @@ impl Trouble {
         self.next > unix && self.next - unix <= LONGEST_WAIT
     }
 
-    fn note(&mut self, now: Now, why: String, waits: &[u64], after: Option<u64>, share: u64) {
-        let place = usize::try_from(self.failures).unwrap_or(usize::MAX).min(waits.len().saturating_sub(1));
-        let wait = waits.get(place).copied().unwrap_or(LONGEST_WAIT);
-        let wait = wait.saturating_add(part(wait / 5, share)).max(after.unwrap_or(0)).min(LONGEST_WAIT);
+    fn note(&mut self, now: Now, why: String, wait: u64) {
         self.failures = self.failures.saturating_add(1);
         self.problem = why;
-        self.next = now.unix().saturating_add(wait);
+        self.next = now.unix().saturating_add(wait.min(LONGEST_WAIT));
+    }
+
+    /// Seconds to wait after the next failure.
+    fn wait(&self, waits: &[u64], share: u64) -> u64 {
+        let place = usize::try_from(self.failures).unwrap_or(usize::MAX).min(waits.len().saturating_sub(1));
+        let wait = waits.get(place).copied().unwrap_or(LONGEST_WAIT);
+        wait.saturating_add(part(wait / 5, share))
     }
 }
 
