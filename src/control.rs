@@ -2,6 +2,7 @@
 //!
 //! It answers the admin socket one command after the other; READ [`blocking`] for the promise of an emergency block.
 
+mod acme;
 mod advice;
 mod allow;
 mod block_file;
@@ -46,6 +47,7 @@ use crate::stores::marks::Marks;
 use crate::telemetry::audit::{Audit, Say};
 use crate::warnings::Machine;
 use crate::worker::Workers;
+use acme::Authority;
 use defaults::SiteFacts;
 use handover::{Follower, Outside};
 use key_sets::KeySets;
@@ -100,6 +102,7 @@ pub struct Control {
     quota: taught::Quota,
     /// Orders of identity providers that were obeyed.
     spent: Marks,
+    authority: Authority,
 }
 
 /// What the control thread is made of.
@@ -175,6 +178,7 @@ impl Control {
             unwritten: BTreeSet::new(),
             store: opened.store,
             workers: Workers::default(),
+            authority: Authority::new(Arc::clone(&kept.challenges), Arc::clone(&say)),
             key_sets: KeySets::new(Arc::clone(&kept.rings), state.clone(), Arc::clone(&say)),
             audit: Audit::new(state.audit_log(), Arc::clone(&say)),
             state,
@@ -206,6 +210,7 @@ impl Control {
         control.take_in_sessions();
         control.warn();
         control.key_sets.follow();
+        control.authority.follow(&control.settings, now);
         control.take_in_spool()?;
         control.take_in_file();
         control.rebuild();
@@ -240,6 +245,7 @@ impl Control {
         let lessons = Arc::clone(&self.kept.lessons);
         let mut batch = Vec::new();
         let mut orders = self.kept.logouts.receiver();
+        self.authority.tend(self.clock.now());
         loop {
             tokio::select! {
                 biased;
@@ -258,6 +264,11 @@ impl Control {
                     self.key_sets.take(&address, fetched, self.clock.now());
                 }
                 taught = lessons.take() => self.learn(taught).await,
+                done = self.authority.done() => {
+                    let now = self.clock.now();
+                    self.authority.take(done, &mut *self.reloader, now);
+                    self.authority.tend(now);
+                }
                 _ = tick.tick() => self.tend().await,
             }
         }
@@ -328,6 +339,7 @@ impl Control {
             blocks,
             lockouts: self.locked_out(now),
             holes: self.open_holes(now),
+            certificates: self.authority.shown(self.reloader.certificates(), now),
             reload: self.last.clone(),
             warnings: self.warnings(now).await,
         };
@@ -344,6 +356,7 @@ impl Control {
         warnings.extend(self.key_sets.warnings(now));
         warnings.extend(self.default_passwords(now));
         warnings.extend(self.reloader.troubles());
+        warnings.extend(acme::warnings(&self.authority.shown(self.reloader.certificates(), now)));
         if !self.unwritten.is_empty() {
             warnings.push(format!(
                 "{} is not written: blocks hold until a restart; make room on the disk, it is tried again each {} s",

@@ -28,6 +28,7 @@ use crate::request::share_key::ShareKey;
 use crate::request::target::Host;
 use crate::stores::blocks::Blocks;
 use crate::stores::cached::BlocksReader;
+use crate::stores::challenges::Challenges;
 use crate::stores::descriptors::Descriptors;
 use crate::stores::kept::Kept;
 use crate::stores::places::Places;
@@ -288,8 +289,10 @@ impl Worker {
                 self.serving.spawn_local(listener.run_until(cx, service, closed));
             }
             Kind::Http => {
-                let policy = Rc::clone(&self.policy);
-                let service = move |connection| RedirectService::new(redirect(&policy), connection);
+                let (policy, challenges) =
+                    (Rc::clone(&self.policy), Arc::clone(&self.gateway.kept.challenges));
+                let service =
+                    move |connection| RedirectService::new(redirect(&policy, &challenges), connection);
                 self.serving.spawn_local(listener.run_until(cx, service, closed));
             }
         }
@@ -297,12 +300,12 @@ impl Worker {
     }
 }
 
-fn redirect(policy: &PolicyReader) -> Rc<Redirect> {
+fn redirect(policy: &PolicyReader, challenges: &Arc<Challenges>) -> Rc<Redirect> {
     let snapshot = policy.current();
     let public_port = snapshot.policy().settings.listen.public_port;
     let knows =
         move |host: &str| Host::parse(host).is_ok_and(|host| snapshot.policy().place(&host).is_some());
-    Rc::new(Redirect { public_port, knows: Box::new(knows) })
+    Rc::new(Redirect { public_port, knows: Box::new(knows), challenges: Arc::clone(challenges) })
 }
 
 /// Counts what happens to connections.

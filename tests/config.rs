@@ -215,7 +215,38 @@ fn a_host_behind_tls_needs_a_certificate() {
     assert_wrong(&bare, "`a.example` has no certificate", (2, 10));
     sound(&format!("[listen]\nhttps = []\n{bare}"));
     let acme = sound(&format!("[acme]\nemail = \"me@a.example\"\n{bare}"));
-    assert!(acme.warnings.0.iter().any(|warning| warning.message.contains("later version")));
+    assert_eq!(format!("{:?}", acme.settings.certificates_from[0].1), "Acme");
+    assert!(acme.warnings.0.is_empty(), "{:?}", acme.warnings);
+}
+
+#[test]
+fn what_acme_cannot_do_is_said_at_its_place() {
+    let acme = |lines: &str| {
+        format!("[acme]\nemail = \"me@a.example\"\n{lines}\n{}", SITE.replace("self_signed = true", ""))
+    };
+    for (lines, message) in [
+        ("challenges = []", "no way is left"),
+        ("challenges = [\"dns-01\"]", "nothing puts records into the DNS"),
+        ("challenges = [\"tls-sni-01\"]", "tls-sni-01"),
+        ("dns_command = [\"certbot\"]", "no program by its whole path"),
+        ("dns_command = []", "no program by its whole path"),
+        ("dns_timeout = \"0s\"", "out of range"),
+        ("eab_kid = \"k\"", "wants `eab_kid` and one key"),
+        ("eab_key = \"AAAA\"", "wants `eab_kid` and one key"),
+        ("eab_kid = \"k\"\neab_key = \"no key at all\"", "no HMAC key"),
+        ("eab_kid = \"k\"\neab_key_file = \"/nonexistent\"", "cannot be read"),
+        ("directory = \"http://ca.example/\"", "no ACME directory"),
+    ] {
+        let found = problems(&acme(lines));
+        assert!(found.0.iter().any(|one| one.message.contains(message)), "{lines}: {found}");
+        assert!(!found.to_string().contains("no key at all"), "a key is shown: {found}");
+    }
+    let wild = acme("").replace("a.example\"]", "*.a.example\"]");
+    assert!(problems(&wild).to_string().contains("name acme.dns_command"), "{}", problems(&wild));
+    sound(&wild.replace("[acme]", "[acme]\ndns_command = [\"/bin/true\"]"));
+    // No authority certifies an address: said, and served with a throw-away one.
+    let address = sound(&acme("").replace("[\"a.example\"]", "[\"192.0.2.1\"]"));
+    assert!(address.warnings.to_string().contains("throw-away"), "{:?}", address.warnings);
 }
 
 #[test]
@@ -411,6 +442,12 @@ self_signed = false
 email = "me@example.com"
 directory = "letsencrypt-staging"
 ca_file = "ca.pem"
+profile = "shortlived"
+challenges = ["dns-01", "http-01"]
+dns_command = ["/usr/local/bin/dns-record", "present"]
+dns_timeout = "1m"
+eab_kid = "k"
+eab_key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 [admin]
 socket = "/run/portcullis/admin.sock"
 metrics = "127.0.0.1:9180"

@@ -192,7 +192,7 @@ impl Door {
         };
         let tls = (kind == Kind::Https).then(|| {
             let certificates = Certificates::build(&wanted, clock.now(), None).expect("certificates");
-            server_config(Resolver::new(certificates), true).expect("a TLS config")
+            server_config(Resolver::new(certificates, Default::default()), true).expect("a TLS config")
         });
         let (drain, draining) = watch::channel(false);
         let counts = Rc::new(Counts::default());

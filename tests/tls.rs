@@ -9,6 +9,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::gate::{Config, Gate, place};
@@ -392,6 +394,66 @@ async fn a_replaced_certificate_is_served_within_two_seconds_and_open_connection
         assert!(wait_until_async(SERVED, taken).await, "not after {:?}: {}", since.elapsed(), gate.errors());
         assert_eq!(raw::ask(&mut held, &request(HOST)).await.status, 200);
     }
+}
+
+/// What clients count that come again and again while something is done: requests answered, and whatever else.
+fn under_load(gate: &Gate, ca: &Path, act: impl FnOnce()) -> (usize, Vec<String>) {
+    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for fresh in [true, true, false] {
+            let (stop, answered, failed) = (&stop, &answered, &failed);
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let mut held = None;
+                    while !stop.load(Ordering::Relaxed) {
+                        let mut config = raw::trusting(ca, &["http/1.1"]);
+                        config.resumption = rustls::client::Resumption::disabled();
+                        let mut stream = match held.take() {
+                            Some(stream) => stream,
+                            None => match raw::tls(gate.https, HOST, config).await {
+                                Ok(stream) => stream,
+                                Err(error) => return failed.lock().unwrap().push(error.to_string()),
+                            },
+                        };
+                        match raw::ask(&mut stream, &request(HOST)).await.status {
+                            200 => drop(answered.fetch_add(1, Ordering::Relaxed)),
+                            other => failed.lock().unwrap().push(other.to_string()),
+                        }
+                        // The last client stays on one connection for all of it.
+                        held = (!fresh).then_some(stream);
+                    }
+                });
+            });
+        }
+        act();
+        stop.store(true, Ordering::Relaxed);
+    });
+    (answered.into_inner(), failed.into_inner().unwrap())
+}
+
+#[tokio::test]
+async fn a_hundred_certificates_are_swapped_under_load_and_nothing_fails() {
+    let upstream = Upstream::answering(OK);
+    let authority = Authority::new();
+    let first = authority.sign(HOST);
+    let limits = "connections_per_client = 10000".into();
+    let files = vec![("full.pem", first.cert.clone()), ("key.pem", first.key.clone())];
+    let gate = Config { tls: FILES.into(), files, limits, ..Config::default() }.start(upstream.address);
+    let mut last = first;
+    let (answered, failed) = under_load(&gate, &authority.file(), || {
+        for _ in 0..100 {
+            last = authority.sign(HOST);
+            replace(&gate, &last.cert, &last.key);
+            let told = gate.cli(["reload"]);
+            assert!(told.status.success(), "{told:?}");
+        }
+    });
+    assert_eq!(authority.shown(&gate).await.as_ref(), Some(&last.der));
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(answered > 300, "only {answered} requests");
+    println!("{answered} requests under 100 swaps, none failed");
 }
 
 /// Certificate and key files that do not hold, and what is wrong with them.

@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::allow::{AllowOrder, Allowed, HoleShown};
+use super::certificates::CertificateShown;
 use super::csp::CspAnswer;
 use super::recent::{DenialList, Found, Hand, RequestAnswer, Wanted};
 use super::unlock::{UnlockOrder, Unlocked};
@@ -146,6 +147,9 @@ pub struct Status {
     /// Holes in allowlists that are open now.
     #[serde(default)]
     pub holes: Vec<HoleShown>,
+    /// Each host's certificate, where TLS is served.
+    #[serde(default)]
+    pub certificates: Vec<CertificateShown>,
     /// The last reload.
     pub reload: LastReload,
     /// What is wrong now, and what to do.

@@ -2,6 +2,7 @@
 
 pub mod allow;
 pub mod api;
+pub mod certificates;
 pub mod client;
 pub mod csp;
 pub mod metrics;

@@ -12,7 +12,7 @@ use super::access::{self, User};
 use super::{check_tokens, exit, links, reach};
 use crate::config::class::Class;
 use crate::config::problem::{Problem, Problems, Severity};
-use crate::config::settings::{CspChoice, LoginGuard, Site};
+use crate::config::settings::{CspChoice, LoginGuard, Settings, Site};
 use crate::config::values::Networks;
 use crate::config::{self, Loaded};
 use crate::warnings::{self, Machine};
@@ -108,12 +108,12 @@ fn write_policy(loaded: &Loaded, ok: bool, coloured: bool, out: &mut dyn Write) 
     writeln!(out, "{word}: {}", settings.path.display())?;
     for site in &settings.sites {
         writeln!(out)?;
-        write_site(site, settings.listen.public_port, out)?;
+        write_site(site, settings, out)?;
     }
     Ok(())
 }
 
-fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
+fn write_site(site: &Site, settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     let hosts: Vec<_> = site.hosts.iter().map(ToString::to_string).collect();
     writeln!(out, "site {}", hosts.join(", "))?;
     let redirects: Vec<_> = site.redirect_hosts.iter().map(ToString::to_string).collect();
@@ -126,6 +126,7 @@ fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "  app         {} (unlisted paths are `{}`)", site.app.title, site.app.default_class)?;
     writeln!(out, "  upstream    {}", site.upstream)?;
     upstreams::write(site, out)?;
+    super::check_certificates::write(site, settings, out)?;
     let mode = if site.observe {
         "observe: guards count and let pass; blocks, malformed requests and closed classes are refused"
     } else {
@@ -153,7 +154,7 @@ fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
     let mut rows = vec![["class", "reachable from", "rate (burst)", "body", "paths"].map(String::from)];
     rows.extend(classes(site).map(|class| row(site, class)));
     write_table(&rows, out)?;
-    write_policies(site, port, out)
+    write_policies(site, settings.listen.public_port, out)
 }
 
 fn write_login_guard(site: &Site, out: &mut dyn Write) -> io::Result<()> {
@@ -329,7 +330,11 @@ pub(super) fn span(time: Duration) -> String {
 fn write_json(problems: &Problems, loaded: Option<&Loaded>, out: &mut dyn Write) -> io::Result<()> {
     let warnings = loaded.map(|loaded| loaded.warnings.to_json()).unwrap_or_default();
     let sites: Vec<_> = loaded.iter().flat_map(|loaded| &loaded.settings.sites).map(site_json).collect();
-    let answer = json!({ "schema": 1, "problems": problems.to_json(), "warnings": warnings, "sites": sites });
+    let certificates = loaded.map(|loaded| super::check_certificates::json(&loaded.settings));
+    let answer = json!({
+        "schema": 1, "problems": problems.to_json(), "warnings": warnings, "sites": sites,
+        "certificates": certificates.unwrap_or_else(|| json!([])),
+    });
     writeln!(out, "{answer:#}")
 }
 

@@ -48,7 +48,8 @@ pub fn init(
 
 const TLS: &str = "\
 [tls]
-# A throw-away certificate, so that this starts: browsers warn. For real use name your own in its place:
+# A throw-away certificate, so that this starts: browsers warn. For real use put [acme] with email = \"you@example.com\" in
+# the place of this section (docs/certificates.md), or name your own:
 # certificates = [{ cert = \"/etc/portcullis/full.pem\", key = \"/etc/portcullis/key.pem\" }]
 self_signed = true
 

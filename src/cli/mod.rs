@@ -9,6 +9,7 @@ pub mod block;
 pub mod blocks;
 mod cases;
 pub mod check;
+mod check_certificates;
 mod check_tokens;
 pub mod client;
 mod config_verbs;

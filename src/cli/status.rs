@@ -1,6 +1,6 @@
 //! `portcullis status`: one look at 3 a.m.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use clap::Args;
 use http::Method;
@@ -8,6 +8,7 @@ use http::Method;
 use super::client::{Failure, Gateway, print_json};
 use super::exit;
 use crate::admin::api::{Status, StatusAnswer};
+use crate::admin::certificates::CertificateShown;
 use crate::telemetry::audit::{plain, timestamp};
 
 /// Show how the gateway is.
@@ -41,6 +42,7 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
         blocks,
         lockouts,
         holes,
+        certificates,
         reload,
         warnings,
     } = status;
@@ -57,6 +59,7 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
         let (class, site) = (plain(&hole.class), plain(&hole.site));
         writeln!(out, "  open     {class} of {site} for {} until {}", hole.network, timestamp(hole.until))?;
     }
+    write_certificates(certificates, out)?;
     let state = if *durable { "on the disk".to_owned() } else { format!("{unwritten} NOT ON THE DISK") };
     writeln!(out, "  state    {state}")?;
     if *draining {
@@ -78,6 +81,43 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
         writeln!(out, "  ! {}", plain(warning))?;
     }
     Ok(())
+}
+
+/// A few by name; of many those that want a look.
+fn write_certificates(certificates: &[CertificateShown], out: &mut dyn Write) -> io::Result<()> {
+    const SHOWN: usize = 20;
+    let quiet = |one: &&CertificateShown| !one.soon && one.problem.is_none();
+    let many = certificates.len() > SHOWN;
+    for one in certificates.iter().filter(|one| !many || !quiet(one)).take(SHOWN) {
+        writeln!(out, "  tls      {}", certificate(one))?;
+    }
+    if many {
+        let well = certificates.iter().filter(quiet);
+        let first = well.clone().map(|one| one.days_left).min().unwrap_or_default();
+        writeln!(out, "  tls      {} hosts are well, the first ends in {first} days", well.count())?;
+    }
+    Ok(())
+}
+
+fn certificate(one: &CertificateShown) -> String {
+    let CertificateShown { host, from, not_after, days_left, problem, next, wanted, .. } = one;
+    let mut text = match from.as_str() {
+        // Made anew in time, without anybody's help.
+        "throw-away" => format!("{} by throw-away", plain(host)),
+        _ => format!("{} by {from}, {days_left} days left (until {})", plain(host), timestamp(*not_after)),
+    };
+    if let Some(problem) = problem {
+        text.push_str(&format!("; last try: {}", plain(problem)));
+    }
+    match next {
+        Some(next) if problem.is_some() || from == "throw-away" => {
+            text.push_str(&format!("; tried again {}", timestamp(*next)));
+        }
+        Some(next) => text.push_str(&format!("; renewed about {}", timestamp(*next))),
+        None if *wanted => text.push_str("; asked for now"),
+        None => {}
+    }
+    text
 }
 
 fn duration(seconds: u64) -> String {

@@ -58,6 +58,8 @@ pub const CSP: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
 pub const APP: &str = "generic";
 /// Where ACME certificates come from.
 pub const ACME_DIRECTORY: &str = "letsencrypt";
+/// Until a record is seen everywhere: some providers need more than a minute.
+pub const ACME_DNS_TIMEOUT: Duration = Duration::from_secs(180);
 /// Access tokens of an application that says nothing: Keepstack's week, the longest known; blocks last at least it.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(168 * 3600);
 

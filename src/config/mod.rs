@@ -1,5 +1,6 @@
 //! Text becomes [`settings::Settings`]: the only door is [`load`], for start, reload, `check` and tests alike.
 
+pub mod acme;
 pub mod app;
 pub mod bound;
 pub mod cases;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 
+use super::acme::{Acme, CertificateFrom};
 use super::app::{self, App};
 use super::class::Class;
 pub use super::class_map::ClassMap;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub tls: Tls,
     /// Certificates by themselves.
     pub acme: Option<Acme>,
+    /// From where each host of the sites gets its certificate.
+    pub certificates_from: Vec<(HostPattern, CertificateFrom)>,
     /// The operator's side.
     pub admin: Admin,
     /// Directory of the state, absolute.
@@ -95,17 +98,6 @@ pub struct CertificateFiles {
     pub cert: PathBuf,
     /// PEM.
     pub key: PathBuf,
-}
-
-/// `[acme]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acme {
-    /// Contact.
-    pub email: Box<str>,
-    /// `letsencrypt`, `letsencrypt-staging` or a URL.
-    pub directory: Box<str>,
-    /// CA of a private directory's TLS.
-    pub ca_file: Option<PathBuf>,
 }
 
 /// `[admin]`.

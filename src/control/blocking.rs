@@ -194,6 +194,7 @@ impl Control {
     /// the index, and what ended long ago the disk.
     pub(super) async fn tend(&mut self) {
         self.key_sets.tend(self.clock.now());
+        self.authority.tend(self.clock.now());
         self.tend_spool().await;
         if !self.unwritten.is_empty() && self.commit(&[]) {
             (self.say)("the block store is written again: all blocks are durable");

@@ -6,7 +6,9 @@ use super::Control;
 use super::defaults::SiteFacts;
 use crate::admin::api::{Refusal, RefusalKind, Reloaded, SCHEMA, Summary};
 use crate::config::problem::{Problem, Problems};
+use crate::config::values::HostPattern;
 use crate::config::{self, Loaded};
+use crate::listener::tls::{Expiry, Leaf};
 use crate::telemetry::audit::{Entry, plain};
 
 /// Takes a config into service: compiles the policy, swaps it, and replaces certificates, listeners and limits.
@@ -27,6 +29,16 @@ pub trait Reloader: Send {
 
     /// What goes wrong now outside of the config: an upstream that is down, a log that cannot be written.
     fn troubles(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Takes a certificate into service that an authority has given; connections that are open notice nothing.
+    fn take_certificate(&mut self, host: &HostPattern, leaf: &Leaf) {
+        let _ = (host, leaf);
+    }
+
+    /// Every host with a certificate, and when that ends.
+    fn certificates(&self) -> Vec<Expiry> {
         Vec::new()
     }
 
@@ -80,6 +92,10 @@ impl Control {
         self.settings = settings;
         self.reloader.follow(files);
         self.key_sets.tend(self.clock.now());
+        let now = self.clock.now();
+        self.authority.follow(&self.settings, now);
+        self.authority.forgive(now);
+        self.authority.tend(now);
         self.sites = sites;
         self.file = file;
         Ok(warnings)

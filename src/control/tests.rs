@@ -43,6 +43,7 @@ fn settings(folder: &Path) -> Settings {
         },
         tls: Tls { tls12: true, certificates: Vec::new(), self_signed: true },
         acme: None,
+        certificates_from: Vec::new(),
         admin: Admin {
             socket: folder.join("admin.sock"),
             metrics: None,

@@ -22,7 +22,7 @@ use super::deadlines::{Deadlines, PERIOD};
 use super::local::Local;
 use super::serve::{self, Served};
 use super::socket::Socket;
-use super::{Connection, Kind};
+use super::{Connection, Kind, tls};
 use crate::clock::{Clock, Now};
 use crate::config::settings::Limits;
 use crate::config::values::Networks;
@@ -315,6 +315,10 @@ where
         match tokio::time::timeout(limit, handshake).await {
             Ok(Ok(stream)) => {
                 let session = stream.get_ref().1;
+                // Whoever comes for a challenge has seen its certificate: that was all.
+                if session.alpn_protocol() == Some(tls::CHALLENGE) {
+                    return None;
+                }
                 connection.sni = session.server_name().map(|name| name.to_ascii_lowercase().into());
                 connection.h2 = session.alpn_protocol() == Some(b"h2");
                 return Some(self.serve(stream, connection, accepted));

@@ -1,17 +1,23 @@
-//! The `http` listener: sends clients of known hosts to https, refuses all others, serves nothing.
+//! The `http` listener: sends clients of known hosts to https, refuses all others, serves nothing but the answers that an
+//! authority asks for (RFC 8555 section 8.3).
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HOST, HeaderValue, LOCATION};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, LOCATION};
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 
 use super::Connection;
 use crate::request::body::Body;
 use crate::request::facts::Malformed;
+use crate::stores::challenges::Challenges;
+
+/// Where an authority asks for an answer.
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
 /// What the redirects need to know; shared by all connections, replaced at reload.
 pub struct Redirect {
@@ -19,6 +25,8 @@ pub struct Redirect {
     pub public_port: u16,
     /// Whether a host (lower case, no port, no trailing dot) is one of ours.
     pub knows: Box<dyn Fn(&str) -> bool>,
+    /// What an authority is answered.
+    pub challenges: Arc<Challenges>,
 }
 
 impl std::fmt::Debug for Redirect {
@@ -66,6 +74,10 @@ impl Redirect {
         let Some(host) = named.map(bare_host).filter(|host| (self.knows)(host)) else {
             return refuse(StatusCode::MISDIRECTED_REQUEST);
         };
+        let token = request.uri().path().strip_prefix(CHALLENGES);
+        if let Some(answer) = token.and_then(|token| self.challenges.answer_to(&host, token)) {
+            return challenge(answer);
+        }
         let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let target = match self.public_port {
             443 => format!("https://{host}{path}"),
@@ -77,6 +89,12 @@ impl Redirect {
         answer.headers_mut().insert(LOCATION, target);
         answer
     }
+}
+
+fn challenge(answer: String) -> Response<Body> {
+    let mut answer = Response::new(answer.into());
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    answer
 }
 
 fn refuse(status: StatusCode) -> Response<Body> {
@@ -100,7 +118,9 @@ mod tests {
     use super::*;
 
     fn ask(port: u16, host: &str, target: &str) -> (StatusCode, Option<String>) {
-        let redirect = Redirect { public_port: port, knows: Box::new(|host| host == "files.test") };
+        let challenges = Arc::default();
+        let redirect =
+            Redirect { public_port: port, knows: Box::new(|host| host == "files.test"), challenges };
         let request = Request::builder().uri(target).header(HOST, host).body(()).unwrap();
         let answer = redirect.answer(&request);
         (answer.status(), answer.headers().get(LOCATION).map(|value| value.to_str().unwrap().to_owned()))

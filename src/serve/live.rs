@@ -11,13 +11,13 @@ use super::passed::Passed;
 use crate::clock::Clock;
 use crate::config::problem::{Problem, Problems};
 use crate::config::settings::Settings;
-use crate::config::values::Networks;
+use crate::config::values::{HostPattern, Networks};
 use crate::config::watch::{Contents, Watch};
 use crate::config::{self, Loaded};
 use crate::control::reload::Reloader;
 use crate::listener::Kind;
 use crate::listener::accept::Listener;
-use crate::listener::tls::{Certificates, Resolver, Wanted};
+use crate::listener::tls::{Certificates, Expiry, Leaf, Resolver, Wanted};
 use crate::policy::{PolicyCell, compile};
 use crate::stores::kept::Kept;
 use crate::telemetry::access_log::{self, Prepared};
@@ -185,6 +185,15 @@ impl Reloader for Live {
                 .to_owned()
         });
         down.chain(log).collect()
+    }
+
+    fn take_certificate(&mut self, host: &HostPattern, leaf: &Leaf) {
+        let current = self.means.resolver.current();
+        self.means.resolver.replace(current.with(host, leaf));
+    }
+
+    fn certificates(&self) -> Vec<Expiry> {
+        self.means.resolver.current().expiries()
     }
 
     fn follow(&mut self, files: Vec<PathBuf>) {

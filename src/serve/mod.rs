@@ -108,8 +108,8 @@ impl Parted {
         let share_key = directory::share_key(&settings.state_dir)?;
         let certificates = Certificates::build(&Wanted::of(&settings), clock.now(), None)
             .map_err(|problems| problems.to_string())?;
-        let resolver = Resolver::new(certificates);
         let kept = Kept::new(settings.limits.limiter_keys);
+        let resolver = Resolver::new(certificates, Arc::clone(&kept.challenges));
         let policy = Arc::new(PolicyCell::new(compile(&settings, &kept)));
         let blocks = Arc::<Blocks>::default();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);

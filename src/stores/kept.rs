@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::accounts::Accounts;
 use super::attempts::Attempts;
+use super::challenges::Challenges;
 use super::keys::KeyRings;
 use super::limits::Limits;
 use super::logins::Logins;
@@ -46,6 +47,8 @@ pub struct Kept {
     pub probes: Arc<Probes>,
     /// Reported violations of policies.
     pub reports: Arc<Reports>,
+    /// What an authority that tries whether hosts are ours is answered.
+    pub challenges: Arc<Challenges>,
 }
 
 impl Kept {
@@ -67,6 +70,7 @@ impl Kept {
             logouts: Arc::default(),
             probes: Arc::default(),
             reports: Arc::default(),
+            challenges: Arc::default(),
         }
     }
 }

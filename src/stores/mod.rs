@@ -4,6 +4,8 @@ pub mod accounts;
 pub mod attempts;
 pub mod blocks;
 pub mod cached;
+pub mod certificates;
+pub mod challenges;
 pub mod descriptors;
 pub mod durable;
 pub mod held;

@@ -38,6 +38,8 @@ pub struct Config {
     pub under: Vec<&'static str>,
     /// Variables of its environment.
     pub environment: Vec<(&'static str, String)>,
+    /// Where it listens for `https` and `http`; else anywhere.
+    pub public: Option<[SocketAddr; 2]>,
 }
 
 /// A running gateway; killed when dropped.
@@ -63,6 +65,7 @@ impl Default for Config {
             descriptors: None,
             under: Vec::new(),
             environment: Vec::new(),
+            public: None,
         }
     }
 }
@@ -78,9 +81,11 @@ impl Config {
     /// Starts the gateway and waits for nothing.
     pub fn launch(self, upstream: SocketAddr) -> Gate {
         let [https, http, plain, metrics] = free_addresses();
+        let [https, http] = self.public.unwrap_or([https, http]);
         let dir = tempfile::Builder::new().prefix("gate").tempdir().unwrap();
         let state = dir.path().join("state");
-        let Self { app, others, listen, limits, site, tls, files, descriptors, under, environment } = self;
+        let Self { app, others, listen, limits, site, tls, files, descriptors, under, environment, .. } =
+            self;
         let all: Vec<_> = [upstream].iter().chain(&others).map(|one| format!("\"http://{one}\"")).collect();
         // A `plain` listener wants trusted proxies.
         let plainly = if listen.contains("trusted_proxies") { format!("\"{plain}\"") } else { String::new() };

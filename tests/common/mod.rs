@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "tests wait for the real world")]
 #![allow(missing_docs, reason = "test code")]
 
+pub mod authority;
 pub mod chromium;
 pub mod frames;
 pub mod gate;

@@ -4,11 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::listen::Public;
-use super::{Doc, Table, blocks_file, hosts, listen, site};
+use super::{Doc, Table, acme, blocks_file, hosts, listen, site};
 use crate::config::defaults;
-use crate::config::settings::{
-    Acme, Admin, FileBlock, Limits, Log, LogFormat, LogTarget, MinRate, Settings, Site,
-};
+use crate::config::settings::{Admin, FileBlock, Limits, Log, LogFormat, LogTarget, MinRate, Settings, Site};
 use crate::config::values::{ByteSize, Networks, ValueError, parse_duration, parse_network, parse_socket};
 
 /// Reads a config file.
@@ -27,6 +25,7 @@ pub(super) fn read(doc: &Doc, mut root: Table<'_>) -> Option<Settings> {
         hosts.want_certificates(doc, &public);
     }
     root.finish();
+    let certificates_from = acme::sources(doc, &public, &sites);
     let Public { listen, tls, acme, .. } = public;
     Some(Settings {
         path: doc.file.clone(),
@@ -34,6 +33,7 @@ pub(super) fn read(doc: &Doc, mut root: Table<'_>) -> Option<Settings> {
         listen,
         tls,
         acme,
+        certificates_from,
         admin,
         state_dir,
         log,
@@ -68,36 +68,6 @@ impl Bodies {
     pub fn read(table: &mut Table<'_>) -> Self {
         Self { body: table.parse("body", str::parse), upload: table.parse("upload_body", str::parse) }
     }
-}
-
-/// `[acme]`, accepted with a warning: the machinery comes in a later version.
-pub(super) fn acme(mut table: Table<'_>) -> Option<Acme> {
-    let email = table.parse("email", |text| match text.split_once('@') {
-        Some((user, host)) if !user.is_empty() && !host.is_empty() => Ok(text.into()),
-        _ => Err(value_error(format!("`{text}` is no mail address"), "write e.g. \"me@example.com\"")),
-    });
-    if table.needs("email").is_none() {
-        let help = "add email = \"me@example.com\": the authority warns there before a certificate ends";
-        table.doc.missing(table.span.clone(), "`acme` names no email", help);
-    }
-    let directory = table.parse("directory", directory);
-    let ca_file = table.text("ca_file").map(|path| table.doc.named_file(path));
-    table.doc.warning(
-        table.span.clone(),
-        "certificates by ACME come in a later version; hosts without a certificate get a throw-away one",
-        "use tls.certificates, or tls.self_signed = true for trying things out",
-    );
-    table.finish();
-    let directory = directory.unwrap_or_else(|| defaults::ACME_DIRECTORY.into());
-    Some(Acme { email: email?, directory, ca_file })
-}
-
-fn directory(text: &str) -> Result<Box<str>, ValueError> {
-    if matches!(text, "letsencrypt" | "letsencrypt-staging") || text.starts_with("https://") {
-        return Ok(text.into());
-    }
-    let help = "write \"letsencrypt\", \"letsencrypt-staging\" or an https:// URL";
-    Err(value_error(format!("`{text}` is no ACME directory"), help))
 }
 
 fn admin(mut table: Table<'_>) -> Admin {

@@ -59,7 +59,7 @@ impl Hosts {
                 );
             }
         }
-        if public.listen.https.is_empty() || public.tls.self_signed || public.wants_acme {
+        if public.listen.https.is_empty() || public.tls.self_signed || public.acme_span.is_some() {
             return;
         }
         for (host, span) in &self.hosts {

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use super::certificates::{self, Names};
-use super::{Table, gateway};
+use super::{Span, Table, acme};
+use crate::config::acme::Acme;
 use crate::config::defaults;
-use crate::config::settings::{Acme, CertificateFiles, Listen, Tls, UnknownSni};
+use crate::config::settings::{CertificateFiles, Listen, Tls, UnknownSni};
 use crate::config::values::{Networks, parse_network, parse_socket};
 
 /// The public side.
@@ -13,8 +14,8 @@ pub(super) struct Public {
     pub listen: Listen,
     pub tls: Tls,
     pub acme: Option<Acme>,
-    /// `[acme]` is there, sound or not.
-    pub wants_acme: bool,
+    /// Where `[acme]` stands, sound or not.
+    pub acme_span: Option<Span>,
     /// The names of each certificate.
     pub names: Vec<Names>,
 }
@@ -23,9 +24,10 @@ pub(super) struct Public {
 pub(super) fn public(root: &mut Table<'_>) -> Public {
     let listen = listen(root.section("listen"));
     let (tls, names) = tls(root.section("tls"));
-    let acme = root.table("acme");
-    let wants_acme = acme.is_some();
-    Public { listen, tls, acme: acme.and_then(gateway::acme), wants_acme, names }
+    let table = root.table("acme");
+    let acme_span = table.as_ref().map(|table| table.span.clone());
+    let acme = table.and_then(|table| acme::acme(table, &listen));
+    Public { listen, tls, acme, acme_span, names }
 }
 
 fn listen(mut table: Table<'_>) -> Listen {

@@ -1,6 +1,7 @@
 //! Text → settings, one file per section. A small reader walks the spanned table, so that every problem of a file is
 //! found at once and each has its place; serde would stop at the first.
 
+mod acme;
 mod app;
 mod blocks_file;
 mod cases;
@@ -262,7 +263,7 @@ fn blank_secrets(text: &str, root: &DeTable<'_>) -> String {
 }
 
 fn secret_values(table: &DeTable<'_>, spans: &mut Vec<Span>) {
-    const WORDS: [&str; 6] = ["secret", "password", "passwd", "token", "private", "api_key"];
+    const WORDS: [&str; 7] = ["secret", "password", "passwd", "token", "private", "api_key", "eab_key"];
     for (key, value) in table.iter() {
         let name = key.get_ref().to_ascii_lowercase();
         let secret = WORDS.iter().any(|word| name.contains(word)) && !name.ends_with("_file");

@@ -1,7 +1,6 @@
 //! Which certificate answers to which name.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,19 +8,21 @@ use rustls::SignatureScheme;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::extensions::GeneralName;
 
+use super::leaf::Leaf;
 use super::self_signed::{Ca, throw_away};
 use crate::clock::Now;
+use crate::config::acme::CertificateFrom;
 use crate::config::problem::{Problem, Problems};
 use crate::config::settings::{CertificateFiles, Settings, UnknownSni};
 use crate::config::values::HostPattern;
+use crate::stores::certificates::CertificateStore;
 
 /// An own certificate is made anew when it would end within this many seconds.
 const RENEW_BEFORE: i64 = 30 * 86_400;
 
 /// All certificates of the public side, by the hosts of the sites.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Certificates {
     hosts: HashMap<HostPattern, Vec<Served>>,
     /// For clients that name no host, where there is only one site.
@@ -33,9 +34,20 @@ pub struct Certificates {
 #[derive(Debug, Clone)]
 struct Served {
     key: Arc<CertifiedKey>,
+    not_before: i64,
     not_after: i64,
-    /// Made by our own throw-away CA.
-    own: bool,
+    source: Source,
+}
+
+/// Who has made a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Whoever made the operator's files.
+    File,
+    /// The authority of `[acme]`.
+    Authority,
+    /// Our own throw-away CA.
+    OwnCa,
 }
 
 /// What of the config decides over certificates.
@@ -55,6 +67,8 @@ pub struct Wanted {
     pub stranger: bool,
     /// Where our own CA is kept.
     pub state_dir: PathBuf,
+    /// What an authority has given, and for which hosts that counts.
+    pub given: Option<(CertificateStore, HashSet<HostPattern>)>,
 }
 
 /// When a host's certificate ends, for the metric.
@@ -62,17 +76,12 @@ pub struct Wanted {
 pub struct Expiry {
     /// The host, as in the config.
     pub host: String,
+    /// Unix seconds of its begin.
+    pub not_before: i64,
     /// Unix seconds.
     pub not_after: i64,
-    /// Made by our own throw-away CA.
-    pub own: bool,
-}
-
-/// A certificate file, read.
-struct FromFile {
-    served: Served,
-    names: Vec<String>,
-    addresses: Vec<IpAddr>,
+    /// Who has made it.
+    pub source: Source,
 }
 
 impl Wanted {
@@ -95,26 +104,32 @@ impl Wanted {
             own: settings.tls.self_signed || settings.acme.is_some(),
             stranger: settings.listen.unknown_sni == UnknownSni::Misdirected,
             state_dir: settings.state_dir.clone(),
+            given: settings.acme.as_ref().map(|acme| {
+                let from = settings.certificates_from.iter();
+                let hosts = from.filter(|(_, from)| *from == CertificateFrom::Acme);
+                let store = CertificateStore::of(&settings.state_dir, acme);
+                (store, hosts.map(|(host, _)| host.clone()).collect())
+            }),
         }
     }
 }
 
 impl Certificates {
-    /// Reads every certificate file and makes what is missing, where the config lets us. Own certificates of
-    /// `previous` are kept while they last, so that a reload does not change them.
+    /// Reads every certificate file, takes what an authority has given, and makes what is missing, where the config lets
+    /// us. Own and given certificates of `previous` are kept while they last, so that a reload does not change them.
     ///
     /// # Errors
     /// Every file that does not hold, and every host that has no certificate.
     pub fn build(wanted: &Wanted, now: Now, previous: Option<&Self>) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let mut note = |problem| problems.0.push(problem);
-        let files: Vec<FromFile> =
+        let files: Vec<Leaf> =
             wanted.files.iter().filter_map(|pair| read(pair).map_err(&mut note).ok()).collect();
         let mut maker = Maker { wanted, now, previous, ca: None };
         let mut built = Self::default();
         for host in &wanted.hosts {
             let covers = files.iter().filter(|file| file.covers(host));
-            let mut served: Vec<Served> = covers.map(|file| file.served.clone()).collect();
+            let mut served: Vec<Served> = covers.map(|file| Served::of(file, Source::File)).collect();
             if served.is_empty() {
                 served.extend(maker.make(host).map_err(&mut note).ok());
             }
@@ -129,15 +144,39 @@ impl Certificates {
         if problems.0.is_empty() { Ok(built) } else { Err(problems) }
     }
 
+    /// The same with what an authority has just given for one of the hosts; of another host it changes nothing.
+    pub fn with(&self, host: &HostPattern, leaf: &Leaf) -> Self {
+        let mut new = self.clone();
+        let Some(served) = new.hosts.get_mut(host) else { return new };
+        // All that one site alone is reached by without a name is its first host's.
+        let nameless = match (self.nameless.first(), served.first()) {
+            (Some(nameless), Some(first)) => Arc::ptr_eq(&nameless.key, &first.key),
+            _ => false,
+        };
+        *served = vec![Served::of(leaf, Source::Authority)];
+        if nameless {
+            new.nameless.clone_from(served);
+        }
+        new
+    }
+
     /// The certificate for a name (lower case); `None` ends the handshake.
     pub fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let served = match name {
-            Some(name) => self.named(name),
-            None => Some(self.nameless.as_slice()),
-        };
         let fits = |served: &&Served| served.key.key.choose_scheme(schemes).is_some();
-        let found = served.unwrap_or_default().iter().find(fits).map(|served| Arc::clone(&served.key));
+        let found = self.of(name).iter().find(fits).map(|served| Arc::clone(&served.key));
         found.or_else(|| self.stranger.clone())
+    }
+
+    /// The first certificate for a name, whatever the client can.
+    pub fn any(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        self.of(name).first().map(|served| Arc::clone(&served.key))
+    }
+
+    fn of(&self, name: Option<&str>) -> &[Served] {
+        match name {
+            Some(name) => self.named(name).unwrap_or_default(),
+            None => &self.nameless,
+        }
     }
 
     fn named(&self, name: &str) -> Option<&[Served]> {
@@ -153,13 +192,25 @@ impl Certificates {
     pub fn expiries(&self) -> Vec<Expiry> {
         let earliest = |(host, served): (&HostPattern, &Vec<Served>)| {
             let first = served.iter().min_by_key(|served| served.not_after)?;
-            Some(Expiry { host: host.to_string(), not_after: first.not_after, own: first.own })
+            Some(Expiry {
+                host: host.to_string(),
+                not_before: first.not_before,
+                not_after: first.not_after,
+                source: first.source,
+            })
         };
         self.hosts.iter().filter_map(earliest).collect()
     }
 }
 
-/// Makes certificates of our own CA, which is opened when first needed.
+impl Served {
+    fn of(leaf: &Leaf, source: Source) -> Self {
+        let Leaf { key, not_before, not_after, .. } = leaf;
+        Self { key: Arc::clone(key), not_before: *not_before, not_after: *not_after, source }
+    }
+}
+
+/// Finds what no file has: given by an authority, else of our own CA, which is opened when first needed.
 struct Maker<'a> {
     wanted: &'a Wanted,
     now: Now,
@@ -182,13 +233,32 @@ impl Maker<'_> {
         }
         let kept =
             self.previous.and_then(|previous| previous.hosts.get(host)).and_then(|served| served.first());
+        if let Some(given) = self.given(host, kept) {
+            return Ok(given);
+        }
         let soon = i64::try_from(self.now.unix()).unwrap_or(i64::MAX).saturating_add(RENEW_BEFORE);
-        if let Some(kept) = kept.filter(|kept| kept.own && kept.not_after > soon) {
+        if let Some(kept) = kept.filter(|kept| kept.source == Source::OwnCa && kept.not_after > soon) {
             return Ok(kept.clone());
         }
         let made = self.issue(host);
         let (key, not_after) = made.map_err(|error| self.problem(&error))?;
-        Ok(Served { key, not_after, own: true })
+        let not_before = i64::try_from(self.now.unix()).unwrap_or(i64::MAX);
+        Ok(Served { key, not_before, not_after, source: Source::OwnCa })
+    }
+
+    /// What cannot be read of it is said by the control thread, which asks for another.
+    fn given(&self, host: &HostPattern, kept: Option<&Served>) -> Option<Served> {
+        let (store, hosts) = self.wanted.given.as_ref()?;
+        if !hosts.contains(host) {
+            return None;
+        }
+        let unix = i64::try_from(self.now.unix()).unwrap_or(i64::MAX);
+        if let Some(kept) = kept.filter(|kept| kept.source == Source::Authority && kept.not_after > unix) {
+            return Some(kept.clone());
+        }
+        let pem = store.certificate(host).ok()??;
+        let leaf = Leaf::given(&pem, host, self.now).ok()?;
+        Some(Served::of(&leaf, Source::Authority))
     }
 
     fn issue(&mut self, host: &HostPattern) -> std::io::Result<(Arc<CertifiedKey>, i64)> {
@@ -211,21 +281,7 @@ impl Maker<'_> {
     }
 }
 
-impl FromFile {
-    /// A name of the certificate is the host, or is a wildcard for exactly one label of it.
-    fn covers(&self, host: &HostPattern) -> bool {
-        if let Ok(address) = host.name().parse::<IpAddr>() {
-            return self.addresses.contains(&address);
-        }
-        let host = host.to_string();
-        self.names.iter().any(|name| {
-            let parent = host.split_once('.').map(|(_, parent)| parent);
-            *name == host || (parent.is_some() && name.strip_prefix("*.") == parent)
-        })
-    }
-}
-
-fn read(pair: &CertificateFiles) -> Result<FromFile, Problem> {
+fn read(pair: &CertificateFiles) -> Result<Leaf, Problem> {
     let problem = |file: &Path, message: String, help: &str| Problem {
         file: file.to_owned(),
         source: "".into(),
@@ -241,42 +297,15 @@ fn read(pair: &CertificateFiles) -> Result<FromFile, Problem> {
                 "write the leaf first, then the chain",
             )
         })?;
-    let leaf = chain.first().ok_or_else(|| {
-        problem(&pair.cert, "no certificate in it".into(), "write the leaf first, then the chain")
-    })?;
-    let parsed = parse(leaf).ok_or_else(|| {
-        problem(&pair.cert, "the first certificate cannot be read".into(), "ask for it anew")
-    })?;
     let key = PrivateKeyDer::from_pem_file(&pair.key).map_err(|error| {
         problem(&pair.key, format!("no private key in PEM: {error}"), "PKCS#8, SEC1 or PKCS#1")
     })?;
-    let key = CertifiedKey::from_der(chain, key, &super::provider()).map_err(|error| {
+    Leaf::new(chain, key).map_err(|why| {
+        let message = format!("{why} (the key is {})", pair.key.display());
         problem(
-            &pair.key,
-            format!("does not go with {}: {error}", pair.cert.display()),
-            "name the key of this very certificate",
+            &pair.cert,
+            message,
+            "name the leaf first, then the chain, and the key of this very certificate",
         )
-    })?;
-    let (names, addresses, not_after) = parsed;
-    Ok(FromFile { served: Served { key: Arc::new(key), not_after, own: false }, names, addresses })
-}
-
-/// Names, addresses and end of a certificate.
-fn parse(leaf: &CertificateDer<'_>) -> Option<(Vec<String>, Vec<IpAddr>, i64)> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(leaf).ok()?;
-    let mut names = Vec::new();
-    let mut addresses = Vec::new();
-    for name in parsed.subject_alternative_name().ok()?.iter().flat_map(|names| &names.value.general_names) {
-        match name {
-            GeneralName::DNSName(name) => names.push(name.trim_end_matches('.').to_ascii_lowercase()),
-            GeneralName::IPAddress(bytes) => addresses.extend(address(bytes)),
-            _ => {}
-        }
-    }
-    Some((names, addresses, parsed.validity().not_after.timestamp()))
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+    })
 }

@@ -1,6 +1,7 @@
 //! TLS of the public side: one `ServerConfig` for the life of the process, certificates by name, replaced hot.
 
 mod certificates;
+mod leaf;
 pub mod own;
 mod self_signed;
 
@@ -12,7 +13,16 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-pub use certificates::{Certificates, Expiry, Wanted};
+use crate::stores::challenges::Challenges;
+
+pub use certificates::{Certificates, Expiry, Source, Wanted};
+pub use leaf::Leaf;
+
+/// What an authority speaks that tries whether a host is ours (RFC 8737), and nobody else.
+pub const CHALLENGE: &[u8] = b"acme-tls/1";
+
+/// What is spoken over TLS, the dearest first.
+const SPOKEN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The provider, named everywhere: two providers in one build would make rustls panic when it has to choose.
 pub fn provider() -> CryptoProvider {
@@ -23,12 +33,13 @@ pub fn provider() -> CryptoProvider {
 #[derive(Debug)]
 pub struct Resolver {
     current: ArcSwap<Certificates>,
+    challenges: Arc<Challenges>,
 }
 
 impl Resolver {
-    /// Begins with these certificates.
-    pub fn new(certificates: Certificates) -> Arc<Self> {
-        Arc::new(Self { current: ArcSwap::from_pointee(certificates) })
+    /// Begins with these certificates, and shows the open challenges to whoever asks for nothing else.
+    pub fn new(certificates: Certificates, challenges: Arc<Challenges>) -> Arc<Self> {
+        Arc::new(Self { current: ArcSwap::from_pointee(certificates), challenges })
     }
 
     /// New handshakes get these.
@@ -45,8 +56,27 @@ impl Resolver {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        self.current.load().choose(name.as_deref(), hello.signature_schemes())
+        if is_challenge(&hello) {
+            return self.challenges.certificate(&name?);
+        }
+        let current = self.current.load();
+        // One that does not fit lets rustls say what is wrong: without any it would say that access is denied.
+        current.choose(name.as_deref(), hello.signature_schemes()).or_else(|| current.any(name.as_deref()))
     }
+}
+
+/// Whether a client wants nothing but to see a challenge's certificate. It must get no other, and no service; nor may it be
+/// asked for a certificate of its own.
+pub fn is_challenge(hello: &ClientHello<'_>) -> bool {
+    let Some(offered) = hello.alpn() else { return false };
+    let mut challenge = false;
+    for protocol in offered {
+        if SPOKEN.contains(&protocol) {
+            return false;
+        }
+        challenge |= protocol == CHALLENGE;
+    }
+    challenge
 }
 
 /// The TLS of all public listeners. Draws random once, so that the first handshake need not wait for the pool.
@@ -63,7 +93,8 @@ pub fn server_config(resolver: Arc<Resolver>, tls12: bool) -> Result<Arc<ServerC
         .with_protocol_versions(versions)?
         .with_no_client_auth()
         .with_cert_resolver(resolver);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Last: it is settled only with a client that offers nothing else, which gets no more than the handshake.
+    config.alpn_protocols = SPOKEN.into_iter().chain([CHALLENGE]).map(<[u8]>::to_vec).collect();
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     // A request of early data could be played again by anyone who saw it.
     config.max_early_data_size = 0;

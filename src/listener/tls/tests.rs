@@ -19,6 +19,7 @@ fn wanted(dir: &Path, hosts: &[&str]) -> Wanted {
         own: true,
         stranger: false,
         state_dir: dir.to_owned(),
+        given: None,
     }
 }
 
@@ -95,7 +96,7 @@ fn every_problem_is_told_at_once() {
     let problems = Certificates::build(&wanted, NOW, None).unwrap_err().0;
     let messages: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
     assert_eq!(problems.len(), 4, "{messages:?}");
-    assert!(messages[0].contains("does not go with"), "{messages:?}");
+    assert!(messages[0].contains("do not go together"), "{messages:?}");
     assert!(messages[1].contains("no certificate in it"), "{messages:?}");
     assert!(messages[2].contains("no private key"), "{messages:?}");
     assert!(messages[3].contains("no certificate for `b.test`"), "{messages:?}");
@@ -116,7 +117,7 @@ fn our_own_ca_is_made_once_and_its_leaves_outlive_a_reload() {
     let reloaded = Certificates::build(&wanted, NOW, Some(&first)).unwrap();
     assert_eq!(leaf(&reloaded), leaf(&first));
     let expiry = first.expiries().pop().unwrap();
-    assert_eq!((expiry.host.as_str(), expiry.own), ("a.test", true));
+    assert_eq!((expiry.host.as_str(), expiry.source), ("a.test", Source::OwnCa));
 
     let later = Now { mono: 0, wall: (expiry.not_after as u64 - 86_400) * 1000 };
     let renewed = Certificates::build(&wanted, later, Some(&first)).unwrap();
@@ -126,7 +127,7 @@ fn our_own_ca_is_made_once_and_its_leaves_outlive_a_reload() {
 
 #[test]
 fn post_quantum_key_exchange_comes_first_and_early_data_never() {
-    let resolver = Resolver::new(Certificates::default());
+    let resolver = Resolver::new(Certificates::default(), Arc::default());
     let config = server_config(resolver, true).unwrap();
     let first = config.crypto_provider().kx_groups.first().map(|group| group.name());
     assert_eq!(first, Some(rustls::NamedGroup::X25519MLKEM768));
