@@ -1,5 +1,7 @@
 //! One thread: its runtime, its listeners, its pool, its streams; here the gateway meets its upstreams and listeners.
 
+mod passages;
+mod pump;
 mod workers;
 
 use std::cell::{Cell, RefCell};
@@ -12,7 +14,6 @@ use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use rustls::ServerConfig;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -24,10 +25,13 @@ use crate::gateway::{Arrival, Gateway, Link};
 use crate::listener::accept::{Context, Events, Listener, Refusal};
 use crate::listener::caps::Caps;
 use crate::listener::deadlines::PERIOD;
+use crate::listener::proxy::Named;
 use crate::listener::redirect::{Redirect, RedirectService};
+use crate::listener::tls::Entrance;
 use crate::listener::{Connection, Kind, Stream};
 use crate::policy::{PolicyCell, PolicyReader};
 use crate::request::body::Body;
+use crate::request::certificate::Certified;
 use crate::request::facts::Malformed;
 use crate::request::share_key::ShareKey;
 use crate::request::target::Host;
@@ -43,7 +47,8 @@ use crate::upstream::Upstreams;
 use crate::upstream::connect::Means;
 use crate::upstream::health::Health;
 
-pub use workers::{Command, Swept, Workers};
+use self::passages::{Doors, Ways};
+pub use self::workers::{Command, Swept, Workers};
 
 /// Clients that a worker names when asked whose requests it has seen: two say already that it was not one.
 const CLIENTS: usize = 2;
@@ -61,7 +66,7 @@ pub struct Setup {
     /// Hashes share tokens.
     pub share_key: ShareKey,
     /// TLS of the public side.
-    pub tls: Arc<ServerConfig>,
+    pub tls: Arc<Entrance>,
     /// Counts of open connections, of all workers.
     pub caps: Arc<Caps>,
     /// Counts of requests in flight, of all workers.
@@ -112,6 +117,7 @@ impl Worker {
         let streams = Rc::<Streams>::default();
         let policy = Rc::new(PolicyReader::new(Arc::clone(&setup.policy)));
         let settings = &policy.current().policy().settings.clone();
+        let means = Means { health: setup.health, descriptors: setup.descriptors };
         let gateway = Gateway {
             views: Views::new(PolicyReader::new(setup.policy), Arc::clone(&setup.metrics)),
             blocks: BlocksReader::new(setup.blocks),
@@ -124,15 +130,21 @@ impl Worker {
             share_key: setup.share_key,
             id_base: setup.id_base,
             count: Cell::new(0),
-            upstream: Upstreams::new(
-                Means { health: setup.health, descriptors: setup.descriptors },
-                setup.clock.clone(),
-            ),
+            upstream: Upstreams::new(means.clone(), setup.clock.clone()),
+        };
+        let gateway = Rc::new(gateway);
+        let ways = Ways {
+            gateway: Rc::clone(&gateway),
+            policy: Rc::clone(&policy),
+            metrics: Arc::clone(&setup.metrics),
+            means,
         };
         let cx = Context {
             limits: Rc::new(RefCell::new(settings.limits.clone())),
             trusted: Rc::new(RefCell::new(settings.listen.trusted_proxies.clone())),
+            proxy_protocol: Rc::new(Cell::new(settings.listen.proxy_protocol)),
             tls: Some(setup.tls),
+            passages: Some(Rc::new(Doors(Rc::new(ways)))),
             deadlines: Rc::default(),
             caps: setup.caps,
             descriptors: setup.descriptors,
@@ -141,7 +153,7 @@ impl Worker {
             events: Rc::new(Counted(setup.metrics)),
         };
         Self {
-            gateway: Rc::new(gateway),
+            gateway,
             cx: Rc::new(cx),
             policy,
             streams,
@@ -247,6 +259,7 @@ impl Worker {
         if *self.cx.trusted.borrow() != settings.listen.trusted_proxies {
             self.cx.trusted.replace(settings.listen.trusted_proxies.clone());
         }
+        self.cx.proxy_protocol.set(settings.listen.proxy_protocol);
     }
 
     fn listen(&mut self, address: SocketAddr, listener: Listener) {
@@ -308,6 +321,18 @@ impl Link for Connection {
         self.peer.ip()
     }
 
+    fn carrier(&self) -> IpAddr {
+        self.proxy.map_or(self.peer, |(proxy, _)| proxy).ip()
+    }
+
+    fn is_own(&self) -> bool {
+        self.proxy.is_some_and(|(_, named)| named == Named::Own)
+    }
+
+    fn certified(&self) -> Option<&Certified> {
+        self.certified.as_deref()
+    }
+
     fn is_plain(&self) -> bool {
         self.kind == Kind::Plain
     }
@@ -334,6 +359,18 @@ impl Link for Connection {
 impl Link for Stream {
     fn peer(&self) -> IpAddr {
         self.connection.peer()
+    }
+
+    fn carrier(&self) -> IpAddr {
+        self.connection.carrier()
+    }
+
+    fn is_own(&self) -> bool {
+        self.connection.is_own()
+    }
+
+    fn certified(&self) -> Option<&Certified> {
+        self.connection.certified.as_deref()
     }
 
     fn is_plain(&self) -> bool {

@@ -35,6 +35,9 @@ pub(super) struct Args {
     /// The address that it comes from.
     #[arg(long, value_name = "ADDRESS", default_value = "203.0.113.7")]
     from: IpAddr,
+    /// The client that a PROXY header of `--from` names, where listen.proxy_protocol wants one.
+    #[arg(long, value_name = "ADDRESS")]
+    proxy: Option<IpAddr>,
     /// A header, e.g. 'X-Forwarded-For: 198.51.100.1'; `@-` reads lines of headers from standard input. Those that
     /// carry secrets are taken from there only: arguments are seen in `ps`.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
@@ -54,7 +57,7 @@ pub(super) fn run(
         return of_id(args, gateway, (out, err));
     };
     let told = headers(&args.headers, &mut std::io::stdin()).and_then(|headers| {
-        let question = Question { request: request.clone(), from: args.from, headers };
+        let question = Question { request: request.clone(), from: args.from, proxy: args.proxy, headers };
         ask(&question, config, gateway, err)
     });
     let told = told.and_then(|told| if args.json { print_json(&told, out) } else { print(&told, out) });
@@ -128,6 +131,7 @@ fn print(told: &Explanation, out: &mut dyn Write) -> Result<(), Failure> {
         None => Ok(()),
     };
     line("client", Some(&told.client))?;
+    line("  found", Some(&told.found).filter(|found| !found.is_empty()).map(String::as_str))?;
     line("site", told.site.as_deref())?;
     line("class", told.class.as_deref())?;
     line("route", told.route.as_deref())?;

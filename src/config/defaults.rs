@@ -57,6 +57,9 @@ pub const ACME_DIRECTORY: &str = "letsencrypt";
 /// Access tokens of an application that says nothing: Keepstack's week, the longest known; blocks last at least it.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(168 * 3600);
 
+/// A tunnel of TLS may be as quiet as an agent that waits for work; who pings more often keeps it for ever.
+pub const PASSTHROUGH_IDLE: Duration = Duration::from_secs(3600);
+
 /// The rate of a class that neither site nor app file names; `None`: not limited.
 pub fn rate(class: Class) -> Option<Rate> {
     let (per_minute, burst) = match class {

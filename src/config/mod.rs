@@ -3,8 +3,11 @@
 pub mod app;
 pub mod cases;
 pub mod class;
+pub mod client_certificates;
 pub mod defaults;
 pub mod keys;
+mod networks;
+pub mod passthrough;
 pub mod path_pattern;
 pub mod problem;
 mod read;

@@ -9,6 +9,8 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::app::{self, App};
 use super::class::Class;
+use super::client_certificates::ClientCertificates;
+use super::passthrough::Passthrough;
 use super::path_pattern::PathPattern;
 pub use super::upstream::Upstream;
 use super::values::{ByteSize, HostPattern, Networks, Rate};
@@ -39,6 +41,8 @@ pub struct Settings {
     pub blocks: Option<Vec<FileBlock>>,
     /// The sites, at least one.
     pub sites: Vec<Site>,
+    /// Names whose TLS is not ended here.
+    pub passthroughs: Vec<Passthrough>,
 }
 
 /// One entry of the block file.
@@ -239,6 +243,8 @@ pub struct Site {
     pub routes: Vec<SiteRoute>,
     /// How tokens are verified; `None`: the application alone does.
     pub verification: Option<Verification>,
+    /// Who must show a certificate in the handshake; `None`: nobody is asked.
+    pub client_certificates: Option<ClientCertificates>,
 }
 
 /// `[[site.route]]`.

@@ -7,15 +7,18 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::causes::{self, Told};
+use super::origin::Whose;
 use super::read::{self, Reading, Refusal, Surroundings};
 use super::{Link, decide};
 use crate::clock::Now;
 use crate::config::class::Class;
 use crate::guards::headers::HeaderSet;
 use crate::guards::{Denial, Verdict};
-use crate::policy::Snapshot;
+use crate::policy::{HostPlace, Policy, Snapshot};
+use crate::request::certificate::Certified;
 use crate::request::facts::Malformed;
 use crate::request::share_key::ShareKey;
+use crate::request::target::Host;
 use crate::stores::blocks::Index;
 
 /// What is asked.
@@ -26,6 +29,9 @@ pub struct Question {
     pub request: String,
     /// The peer's address.
     pub from: IpAddr,
+    /// The client that its PROXY header names.
+    #[serde(default)]
+    pub proxy: Option<IpAddr>,
     /// `Name: value`.
     #[serde(default)]
     pub headers: Vec<String>,
@@ -38,6 +44,9 @@ pub struct Explanation {
     pub schema: u64,
     /// The client, after trusted proxies; `unknown` if it cannot be told.
     pub client: String,
+    /// How it was found.
+    #[serde(default)]
+    pub found: String,
     /// The site's name.
     pub site: Option<String>,
     /// The route's class.
@@ -117,9 +126,13 @@ pub fn charge(question: &Question, means: Means<'_>) -> Result<Explanation, Stri
 
 fn ask(question: &Question, means: Means<'_>, rehearsal: bool) -> Result<Explanation, String> {
     let head = head_of(question)?;
-    let link = Supposed { peer: question.from.to_canonical(), sni: head.uri.host().map(str::to_owned) };
-    let client = read::client(&link, means.snapshot.policy(), &head);
+    let policy = means.snapshot.policy();
+    let whose = Whose::of(question.from, question.proxy, policy)?;
+    let link = Supposed::new(whose, &head, policy);
+    let found = read::found(&link, policy, &head);
+    let client = found.client;
     let mut told = Explanation::of(client.to_string());
+    told.found = whose.tell(found, &link, policy, &head);
     let around =
         Surroundings { snapshot: means.snapshot, share_key: means.share_key, now: means.now, rehearsal };
     told.wear(&means.snapshot.policy().nowhere);
@@ -146,6 +159,7 @@ impl Explanation {
         Self {
             schema: 1,
             client,
+            found: String::new(),
             site: None,
             class: None,
             route: None,
@@ -258,13 +272,40 @@ fn length(head: &Parts) -> Option<u64> {
 
 /// A connection that nobody made.
 struct Supposed {
-    peer: IpAddr,
+    whose: Whose,
     sni: Option<String>,
+    certified: Option<Certified>,
+}
+
+impl Supposed {
+    /// Without a certificate, where one is asked for.
+    fn new(whose: Whose, head: &Parts, policy: &Policy) -> Self {
+        let place = head.uri.host().and_then(|host| Host::parse(host).ok()).and_then(|host| policy.place(&host));
+        let rules = place.and_then(|place| match place {
+            HostPlace::Site(site, _) | HostPlace::Redirect(site) => {
+                policy.site(site)?.client_certificates.as_ref()
+            }
+        });
+        let certified = rules.map(|rules| Certified { policy: rules.id, shown: None });
+        Self { whose, sni: head.uri.host().map(str::to_owned), certified }
+    }
 }
 
 impl Link for Supposed {
     fn peer(&self) -> IpAddr {
-        self.peer
+        self.whose.peer
+    }
+
+    fn carrier(&self) -> IpAddr {
+        self.whose.carrier
+    }
+
+    fn is_own(&self) -> bool {
+        self.whose.own
+    }
+
+    fn certified(&self) -> Option<&Certified> {
+        self.certified.as_ref()
     }
 
     fn is_plain(&self) -> bool {

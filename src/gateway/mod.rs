@@ -6,6 +6,7 @@
 
 pub mod account;
 mod answer;
+mod certificate;
 pub mod causes;
 mod decide;
 pub mod exchange;
@@ -14,6 +15,7 @@ mod forward;
 pub mod hops;
 mod id;
 mod link;
+mod origin;
 pub mod lesson;
 pub mod read;
 pub mod recent;
@@ -169,16 +171,21 @@ where
         exchange.follow(answer, Some(live))
     }
 
-    fn begin(&self, view: &Rc<View>, head: &Parts, kill: &Rc<Kill>) -> Box<Exchange> {
+    /// The id of the next request, or of the next connection that is none of HTTP.
+    pub fn next_id(&self) -> Rc<str> {
         let count = self.count.get().wrapping_add(1);
         self.count.set(count);
+        id::request_id(self.id_base, count)
+    }
+
+    fn begin(&self, view: &Rc<View>, head: &Parts, kill: &Rc<Kill>) -> Box<Exchange> {
         Box::new(Exchange::begin(Beginning {
             lane: Rc::clone(&self.lane),
             recent: Rc::clone(&self.recent),
             clock: self.clock.clone(),
             view: Rc::clone(view),
             start: self.clock.now(),
-            id: id::request_id(self.id_base, count),
+            id: self.next_id(),
             kill: Rc::clone(kill),
             head,
         }))
@@ -248,6 +255,7 @@ where
             answer::strip_cookies(&mut head.headers, reading.site);
         }
         let identity = Identity {
+            certificate: certificate::shown(reading.site, &**link),
             client: reading.facts.client,
             authority: &reading.authority,
             port: reading.public_port,

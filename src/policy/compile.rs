@@ -99,6 +99,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         hosts: site.hosts.iter().map(|host| compile_host(settings, site, host)).collect(),
         denials: denials.collect(),
         replace: site.app.replace.clone(),
+        client_certificates: site.client_certificates.clone(),
         index: RouteIndex::new(&routes),
         routes,
     }

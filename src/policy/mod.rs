@@ -19,6 +19,7 @@ pub use routes::Found;
 
 use crate::config::app::{Login, Tokens};
 use crate::config::class::Class;
+use crate::config::client_certificates::ClientCertificates;
 use crate::config::path_pattern::PathPattern;
 use crate::config::settings::{ClassMap, Observed, Settings, Upstream};
 use crate::config::values::{HostPattern, Networks};
@@ -77,6 +78,8 @@ pub struct Site {
     pub replace: Vec<(Class, StatusCode)>,
     /// Its routes; the last one matches everything.
     pub routes: Vec<Route>,
+    /// Who must show a certificate in the handshake.
+    pub client_certificates: Option<ClientCertificates>,
     index: routes::RouteIndex,
 }
 

@@ -27,7 +27,7 @@ use crate::control::{Control, Parts};
 use crate::listener::Kind;
 use crate::listener::accept::Listener;
 use crate::listener::caps::Caps;
-use crate::listener::tls::{Certificates, Resolver, Wanted, server_config};
+use crate::listener::tls::{Certificates, Entrance, Resolver, Wanted};
 use crate::policy::{PolicyCell, compile};
 use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Blocks;
@@ -77,6 +77,7 @@ struct Parted {
     kept: Kept,
     share_key: ShareKey,
     resolver: Arc<Resolver>,
+    entrance: Arc<Entrance>,
     control: Control,
     health: Arc<Health>,
     shared: live::Shared,
@@ -100,6 +101,8 @@ impl Parted {
         let certificates = Certificates::build(&Wanted::of(&settings), clock.now(), None)
             .map_err(|problems| problems.to_string())?;
         let resolver = Resolver::new(certificates);
+        let entrance = Entrance::new(Arc::clone(&resolver), settings.tls.tls12)?;
+        entrance.replace(entrance.prepare(&settings)?);
         let kept = Kept::new(settings.limits.limiter_keys);
         let policy = Arc::new(PolicyCell::new(compile(&settings, &kept)));
         let blocks = Arc::<Blocks>::default();
@@ -121,6 +124,7 @@ impl Parted {
                 policy: Arc::clone(&policy),
                 kept: kept.clone(),
                 resolver: Arc::clone(&resolver),
+                entrance: Arc::clone(&entrance),
                 shared: shared.clone(),
                 watch: Arc::clone(&watch),
                 log: log.control(),
@@ -148,6 +152,7 @@ impl Parted {
             kept,
             share_key,
             resolver,
+            entrance,
             control,
             health: Arc::default(),
             shared,
@@ -224,7 +229,6 @@ impl Parted {
         draining: &watch::Receiver<bool>,
         ended: &mpsc::Sender<Result<(), String>>,
     ) -> Result<Workers, Fault> {
-        let tls = server_config(Arc::clone(&self.resolver), self.settings.tls.tls12)?;
         let caps = Arc::<Caps>::default();
         let in_flight = Arc::<Places>::default();
         let mut id = [0; 4];
@@ -240,7 +244,7 @@ impl Parted {
                 blocks: Arc::clone(&self.blocks),
                 kept: self.kept.clone(),
                 share_key: self.share_key.clone(),
-                tls: Arc::clone(&tls),
+                tls: Arc::clone(&self.entrance),
                 caps: Arc::clone(&caps),
                 in_flight: Arc::clone(&in_flight),
                 health: Arc::clone(&self.health),

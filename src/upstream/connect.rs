@@ -95,6 +95,19 @@ pub async fn for_http2(upstream: &Upstream, means: &Means) -> Result<Carrier, Fo
     connected
 }
 
+/// Connects to somebody who takes bytes as they come; nothing is sent.
+///
+/// # Errors
+/// As [`for_http1`].
+pub async fn for_bytes(upstream: &Upstream, means: &Means) -> Result<Wire, ForwardError> {
+    let connected = in_time(line(upstream, means)).await;
+    means.health.set(upstream, connected.is_ok());
+    let line = connected?;
+    // What comes is no answer whose head could be without end.
+    line.answered();
+    Ok(Wire::new(&line))
+}
+
 async fn in_time<T>(connecting: impl Future<Output = Result<T, ForwardError>>) -> Result<T, ForwardError> {
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
     connected.unwrap_or(Err(ForwardError::Timeout("no connection")))

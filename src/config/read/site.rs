@@ -7,13 +7,13 @@ use super::gateway::Bodies;
 use super::hosts::Hosts;
 use super::listen::Public;
 use super::upstream_tls::Trust;
-use super::{Keys, Table, Value, app, headers, nearest, route, tokens, upstream};
+use super::{Keys, Table, Value, app, client_certificates, headers, nearest, networks, route, tokens, upstream};
 use crate::config::app::App;
 use crate::config::class::Class;
 use crate::config::defaults;
 use crate::config::settings::{ClassMap, Site, SiteRoute};
 use crate::config::upstream::{Address, Speaks, Upstream};
-use crate::config::values::{ByteSize, HostPattern, Networks, Rate, ValueError, parse_network, parse_refill};
+use crate::config::values::{ByteSize, HostPattern, Networks, Rate, ValueError, parse_refill};
 
 /// What a site takes over from the rest of the file.
 pub(super) struct Around<'a> {
@@ -48,6 +48,7 @@ pub(super) fn site(
     let routes = routes(&mut table, &only_from, &trust, seen);
     trust.finish();
     warn_of_grpc(&table, upstream.as_ref(), &routes);
+    let client_certificates = client_certificates::read(&mut table);
     let (doc, span) = (table.doc, table.span.clone());
     not_yet(&mut table);
     table.finish();
@@ -81,6 +82,7 @@ pub(super) fn site(
         headers,
         routes,
         verification,
+        client_certificates,
     })
 }
 
@@ -143,8 +145,7 @@ fn only_from(table: &Table<'_>) -> Vec<(Class, Networks)> {
     let mut rules = Vec::new();
     for (word, value) in table.entries(Keys::Classes) {
         let class = class_of_key(word, &value);
-        let Some(items) = value.list() else { continue };
-        let networks: Vec<_> = items.iter().filter_map(|item| item.parse(parse_network)).collect();
+        let Some(networks) = networks::of(&value) else { continue };
         let everybody = networks.iter().any(|network| network.prefix_len() == 0);
         let Some(class) = class else { continue };
         if everybody && class.restricts() {
