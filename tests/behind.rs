@@ -34,7 +34,7 @@ const REQUIRED: &str = "proxy_protocol = \"require-from-trusted\"\n";
 
 fn behind(trusted: &str, site: &str, upstream: &Upstream) -> Gate {
     let listen = format!("trusted_proxies = [{trusted}]\n{REQUIRED}");
-    let limits = "head_timeout = \"2s\"".into();
+    let limits = "head_timeout = \"1s\"".into();
     Config { listen, limits, site: site.into(), ..Config::default() }.start(upstream.address)
 }
 
@@ -109,15 +109,15 @@ async fn a_header_of_a_trusted_proxy_names_the_client_on_every_listener_wherever
 async fn what_a_trusted_proxy_must_send_and_does_not_send_rightly_closes_its_connection_and_is_counted() {
     let upstream = Upstream::answering(OK);
     let gate = behind("\"127.0.0.1\"", "", &upstream);
-    let refused = |reason: &str| {
+    let refused = |reason: &str, times: f64| {
         let series = format!("portcullis_connections_refused_total{{listener=\"-\",reason=\"{reason}\"}}");
-        gate.metric(&series).unwrap_or(0.0)
+        wait_until(raw::LIMIT, || gate.metric(&series) == Some(times))
     };
     assert!(tls(&gate, b"").await.is_err(), "TLS without a header");
     for address in [gate.https, gate.http, gate.plain] {
         assert!(sent(address, &[&get("/", "")]).await.is_empty());
     }
-    assert_eq!(refused("proxy_header_missing"), 4.0);
+    assert!(refused("proxy_header_missing", 4.0));
     for broken in [
         &b"PROXY TCP4 203.0.113.7 192.0.2.1 51000 99999\r\n"[..],
         b"PROXY TCP4 203.0.113.7 192.0.2.1 51000 443\nGET",
@@ -128,18 +128,18 @@ async fn what_a_trusted_proxy_must_send_and_does_not_send_rightly_closes_its_con
         assert!(sent(gate.plain, &[broken, &get("/", "")]).await.is_empty(), "{broken:?}");
         assert!(sent(gate.https, &[broken]).await.is_empty(), "{broken:?}");
     }
-    assert_eq!(refused("proxy_header_malformed"), 10.0);
+    assert!(refused("proxy_header_malformed", 10.0));
     // One that dribbles, and one that is silent, each until the one deadline.
     let begun = Instant::now();
     let (half, silence) = ([&V1.as_bytes()[..20]], []);
     let (half, none) = tokio::join!(sent(gate.https, &half), sent(gate.plain, &silence));
     assert!(half.is_empty() && none.is_empty());
-    assert!(begun.elapsed() >= Duration::from_millis(1500), "{:?}", begun.elapsed());
-    assert_eq!(refused("proxy_header_late"), 2.0);
+    assert!(begun.elapsed() >= Duration::from_millis(800), "{:?}", begun.elapsed());
+    assert!(refused("proxy_header_late", 2.0));
     // A balancer that looks whether somebody listens is no fault.
     drop(TcpStream::connect(gate.https).await.unwrap());
     assert!(wait_until(raw::LIMIT, || gate.metric("portcullis_connections{listener=\"https\"}") == Some(0.0)));
-    assert_eq!(refused("proxy_header_malformed"), 10.0);
+    assert!(refused("proxy_header_malformed", 10.0));
     assert!(upstream.bytes().is_empty());
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::access::{self, User};
-use super::{exit, reach};
+use super::{exit, reach, ways};
 use crate::config::class::Class;
 use crate::config::problem::{Problem, Problems, Severity};
 use crate::config::settings::{CspChoice, Site};
@@ -108,7 +108,7 @@ fn write_policy(loaded: &Loaded, ok: bool, coloured: bool, out: &mut dyn Write) 
         writeln!(out)?;
         write_site(site, settings.listen.public_port, out)?;
     }
-    Ok(())
+    settings.passthroughs.iter().try_for_each(|to| ways::write_passthrough(to, out))
 }
 
 fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
@@ -126,6 +126,7 @@ fn write_site(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()> {
         "enforce"
     };
     writeln!(out, "  mode        {mode}")?;
+    ways::write_client_certificates(site, out)?;
     let refresh = match site.refresh_lifetime {
         Duration::ZERO => "none".into(),
         lifetime => span(lifetime),
@@ -254,7 +255,7 @@ fn write_policies(site: &Site, port: u16, out: &mut dyn Write) -> io::Result<()>
     Ok(())
 }
 
-fn span(time: Duration) -> String {
+pub(super) fn span(time: Duration) -> String {
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
     let millis = time.as_millis();
     let unit = units.into_iter().find(|(size, _)| millis >= *size && millis.is_multiple_of(*size));
@@ -264,7 +265,11 @@ fn span(time: Duration) -> String {
 fn write_json(problems: &Problems, loaded: Option<&Loaded>, out: &mut dyn Write) -> io::Result<()> {
     let warnings = loaded.map(|loaded| loaded.warnings.to_json()).unwrap_or_default();
     let sites: Vec<_> = loaded.iter().flat_map(|loaded| &loaded.settings.sites).map(site_json).collect();
-    let answer = json!({ "schema": 1, "problems": problems.to_json(), "warnings": warnings, "sites": sites });
+    let passed = loaded.iter().flat_map(|loaded| &loaded.settings.passthroughs).map(ways::passthrough_json);
+    let answer = json!({
+        "schema": 1, "problems": problems.to_json(), "warnings": warnings, "sites": sites,
+        "passthroughs": passed.collect::<Vec<_>>(),
+    });
     writeln!(out, "{answer:#}")
 }
 
@@ -281,6 +286,7 @@ fn site_json(site: &Site) -> Value {
         "mode": if site.observe { "observe" } else { "enforce" },
         "token_lifetime_seconds": site.token_lifetime.as_secs(),
         "refresh_lifetime_seconds": site.refresh_lifetime.as_secs(),
+        "client_certificates": ways::client_certificates_json(site),
         "classes": classes(site).map(|class| class_json(site, class)).collect::<Vec<_>>(),
     })
 }

@@ -27,6 +27,7 @@ mod running;
 pub mod status;
 pub mod token;
 pub mod user_dir;
+mod ways;
 
 use std::io::{self, Write};
 use std::path::PathBuf;

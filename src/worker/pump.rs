@@ -1,6 +1,7 @@
 //! Copies bytes both ways, as they come, until one side ends, or nothing has moved for too long.
 
 use std::cell::Cell;
+use std::io;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -67,13 +68,12 @@ pub async fn both_ways(
     let (upstream_read, mut upstream_write) = tokio::io::split(upstream);
     let moved = Cell::new(clock.now().mono);
     let up = std::pin::pin!(async {
-        if upstream_write.write_all(first).await.is_ok() {
-            copy(client_read, upstream_write, |bytes| {
-                moved.set(clock.now().mono);
-                counts.up(bytes);
-            })
-            .await;
-        }
+        upstream_write.write_all(first).await?;
+        copy(client_read, upstream_write, |bytes| {
+            moved.set(clock.now().mono);
+            counts.up(bytes);
+        })
+        .await
     });
     let down = std::pin::pin!(copy(upstream_read, client_write, |bytes| {
         moved.set(clock.now().mono);
@@ -81,8 +81,11 @@ pub async fn both_ways(
     }));
     let silence = std::pin::pin!(silence(&moved, clock, idle));
     let both = std::pin::pin!(async {
-        let rest = select(up, down).await.factor_first().1;
-        let _ = tokio::time::timeout(GOODBYE, rest).await;
+        let (ended, rest) = select(up, down).await.factor_first();
+        // One that was broken off has no more to hear.
+        if ended.is_ok() {
+            let _ = tokio::time::timeout(GOODBYE, rest).await;
+        }
     });
     match select(both, silence).await {
         Either::Left(_) => None,
@@ -102,18 +105,19 @@ async fn silence(moved: &Cell<u64>, clock: &Clock, idle: Duration) {
 }
 
 /// Copies what comes as it comes, and passes the end on. `moved` hears of each piece that was taken off our hands.
-async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, moved: impl Fn(u64)) {
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    moved: impl Fn(u64),
+) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
-    while let Ok(length) = from.read(&mut buffer).await {
+    loop {
+        let length = from.read(&mut buffer).await?;
         let piece = buffer.get(..length).unwrap_or_default();
         if piece.is_empty() {
-            // The other side may be gone already.
-            let _ = to.shutdown().await;
-            return;
+            return to.shutdown().await;
         }
-        if to.write_all(piece).await.is_err() {
-            return;
-        }
+        to.write_all(piece).await?;
         moved(length as u64);
     }
 }
