@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use common::gate::{Config, Gate, place};
 use common::raw;
 use common::upstream::{OK, Upstream};
-use common::{HOST, wait_until};
+use common::{HOST, wait_for, wait_until};
 use peers::{App, Ca};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -86,7 +86,8 @@ async fn tls_of_a_named_host_reaches_who_ends_it_untouched_and_all_other_names_s
         assert_eq!((answer.status, answer.text().as_str()), (200, "HTTP/1.1 GET /hello"));
         assert!(answer.header("x-request-id").is_none() && answer.header("content-security-policy").is_none());
         drop(stream);
-        assert!(wait_until(raw::LIMIT, || gate.metric(SERIES) == Some(0.0)));
+        // The application is a task of this thread: it must be let go on.
+        assert!(wait_for(raw::LIMIT, || gate.metric(SERIES) == Some(0.0)).await);
     }
     assert!(app.seen().iter().all(|seen| seen.headers.len() == 1), "{:?}", app.seen());
     assert_eq!(gate.ask("GET /", "", b"").await.status, 200, "the site is served as ever");
@@ -317,7 +318,15 @@ async fn caps_hold_a_reload_leaves_what_runs_and_a_drain_waits_for_it() {
     assert!(wait_until(raw::LIMIT, || std::net::TcpStream::connect(gate.https).is_err()));
     assert_eq!(raw::ask(&mut held[0], &get(AGENTS)).await.status, 200, "it may finish");
     drop(held);
-    assert_eq!(gate.wait_ended(raw::LIMIT), Some(0), "and then the gateway ends at once");
+    let begun = Instant::now();
+    let mut ended = None;
+    wait_for(raw::LIMIT, || {
+        ended = gate.wait_ended(Duration::ZERO);
+        ended.is_some()
+    })
+    .await;
+    assert_eq!(ended, Some(0), "and then the gateway ends");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -84,7 +84,7 @@ pub const fn denied(reason: Reason) -> Told {
             "add the proxy's address to listen.trusted_proxies, or let the client come by https",
         ),
         Reason::CertificateMissing => told(
-            "the site asks for a client certificate, and none can have been shown: who ended TLS was not the gateway",
+            "the site asks for a client certificate, and none was shown: over TLS the handshake fails, and on a `plain` listener nobody can show one",
             "let these clients come to listen.https, or write mode = \"optional\" in [site.client_certificates]",
         ),
         Reason::CertificateNotAllowed => told(

@@ -7,6 +7,8 @@
 //!
 //! Caveat: streams that are open when a certificate is revoked go on; `portcullis block` cuts.
 
+use std::rc::Rc;
+
 use super::Link;
 use super::read::Refusal;
 use crate::guards::{Denial, Reason};
@@ -42,4 +44,9 @@ pub(super) fn check(site: &Site, link: &dyn Link) -> Result<(), Refusal> {
 pub(super) fn shown<'l>(site: &Site, link: &'l dyn Link) -> Option<&'l Certificate> {
     site.client_certificates.as_ref()?;
     link.certified()?.shown.as_ref()
+}
+
+/// What the log calls the client's certificate.
+pub(super) fn name(link: &dyn Link) -> Option<Rc<str>> {
+    link.certified()?.shown.as_ref().map(|shown| Rc::clone(&shown.name))
 }

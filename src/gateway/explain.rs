@@ -1,5 +1,7 @@
 //! What would become of a request, told by the very code that decides: `portcullis explain`.
 
+mod shown;
+
 use std::net::IpAddr;
 
 use http::request::Parts;
@@ -14,11 +16,10 @@ use crate::clock::Now;
 use crate::config::class::Class;
 use crate::guards::headers::HeaderSet;
 use crate::guards::{Denial, Verdict};
-use crate::policy::{HostPlace, Policy, Snapshot};
+use crate::policy::Snapshot;
 use crate::request::certificate::Certified;
 use crate::request::facts::Malformed;
 use crate::request::share_key::ShareKey;
-use crate::request::target::Host;
 use crate::stores::blocks::Index;
 
 /// What is asked.
@@ -35,6 +36,9 @@ pub struct Question {
     /// `Name: value`.
     #[serde(default)]
     pub headers: Vec<String>,
+    /// The client's certificate and what leads to its CA, DER in base64.
+    #[serde(default)]
+    pub certificates: Vec<String>,
 }
 
 /// The answer; `guards` in the order in which they were asked, up to the first denial.
@@ -47,6 +51,9 @@ pub struct Explanation {
     /// How it was found.
     #[serde(default)]
     pub found: String,
+    /// Who its certificate says it is, where the site asks for one.
+    #[serde(default)]
+    pub certificate: Option<String>,
     /// The site's name.
     pub site: Option<String>,
     /// The route's class.
@@ -128,10 +135,11 @@ fn ask(question: &Question, means: Means<'_>, rehearsal: bool) -> Result<Explana
     let head = head_of(question)?;
     let policy = means.snapshot.policy();
     let whose = Whose::of(question.from, question.proxy, policy)?;
-    let link = Supposed::new(whose, &head, policy);
+    let link = Supposed { certified: shown::certified(question, &head, means)?, whose, sni: head.uri.host().map(str::to_owned) };
     let found = read::found(&link, policy, &head);
     let client = found.client;
     let mut told = Explanation::of(client.to_string());
+    told.certificate = shown::told(link.certified.as_ref());
     told.found = whose.tell(found, &link, policy, &head);
     let around =
         Surroundings { snapshot: means.snapshot, share_key: means.share_key, now: means.now, rehearsal };
@@ -160,6 +168,7 @@ impl Explanation {
             schema: 1,
             client,
             found: String::new(),
+            certificate: None,
             site: None,
             class: None,
             route: None,
@@ -275,20 +284,6 @@ struct Supposed {
     whose: Whose,
     sni: Option<String>,
     certified: Option<Certified>,
-}
-
-impl Supposed {
-    /// Without a certificate, where one is asked for.
-    fn new(whose: Whose, head: &Parts, policy: &Policy) -> Self {
-        let place = head.uri.host().and_then(|host| Host::parse(host).ok()).and_then(|host| policy.place(&host));
-        let rules = place.and_then(|place| match place {
-            HostPlace::Site(site, _) | HostPlace::Redirect(site) => {
-                policy.site(site)?.client_certificates.as_ref()
-            }
-        });
-        let certified = rules.map(|rules| Certified { policy: rules.id, shown: None });
-        Self { whose, sni: head.uri.host().map(str::to_owned), certified }
-    }
 }
 
 impl Link for Supposed {

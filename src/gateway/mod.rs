@@ -104,6 +104,7 @@ where
         let (head, incoming) = request.into_parts();
         let view = self.views.current();
         let mut exchange = self.begin(&view, &head, &from.kill);
+        exchange.certificate = certificate::name(&*from.link);
         let asked = Asked::read(&head);
         exchange.rpc = asked.is_rpc();
         if let Some(why) = from.link.begin() {

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -34,7 +35,7 @@ pub struct Certified {
 #[derive(Debug, Clone)]
 pub struct Certificate {
     /// What the log calls it: its common name, else its first alternative name, else `-`.
-    pub name: Box<str>,
+    pub name: Rc<str>,
     common: Option<Box<str>>,
     alternatives: Vec<(&'static str, Box<str>)>,
     /// `Client-Cert` (RFC 9440).
@@ -51,7 +52,7 @@ impl Certificate {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let mut commons = certificate.subject().iter_common_name().map(AttributeTypeAndValue::as_str);
         // With two of them nobody could say which one counts.
-        let common = match (commons.next(), commons.next()) {
+        let common: Option<Box<str>> = match (commons.next(), commons.next()) {
             (Some(Ok(common)), None) => Some(common.into()),
             _ => None,
         };
@@ -62,9 +63,9 @@ impl Certificate {
             let _ = write!(names, "{gap}{kind}:{}", utf8_percent_encode(name, ESCAPED_NAME));
         }
         let subject = utf8_percent_encode(&subject(certificate.subject()), ESCAPED).to_string();
-        let first = alternatives.first().map(|(_, name)| name.clone());
+        let first = alternatives.first().map(|(_, name)| &**name);
         Some(Self {
-            name: common.clone().or(first).unwrap_or_else(|| "-".into()),
+            name: common.as_deref().or(first).unwrap_or("-").into(),
             common,
             alternatives,
             cert: HeaderValue::try_from(format!(":{}:", STANDARD.encode(der))).ok()?,

@@ -189,6 +189,7 @@ mod tests {
             upstream: None,
             cause: None,
             token: None,
+            certificate: None,
         }
     }
 

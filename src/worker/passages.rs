@@ -207,6 +207,7 @@ impl Drop for Passage {
             upstream: None,
             cause: self.kill.cause().or(cause.as_deref()),
             token: None,
+            certificate: None,
         };
         ways.gateway.lane.write(&entry, Masks { site: &mask, all: &mask });
     }

@@ -4,15 +4,16 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use rustls::server::Acceptor;
 use rustls::CertificateError;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
+use tokio_rustls::{Accept, LazyConfigAcceptor, StartHandshake, TlsAcceptor};
 
 use super::{Door, Full, Refusal};
 use crate::clock::Now;
@@ -25,6 +26,10 @@ use crate::listener::{Connection, Kind};
 use crate::request::body::Body;
 use crate::request::certificate::{Certificate, Certified, PolicyId};
 use crate::stores::streams::Kill;
+
+/// For a client to hear why there is no handshake, and what it may have sent meanwhile.
+const GOODBYE: Duration = Duration::from_secs(1);
+const GOODBYE_BYTES: usize = 32 * 1024;
 
 /// Why there is nothing to serve.
 enum End {
@@ -98,7 +103,7 @@ where
         if passages.is_none()
             && let Some(only) = entrance.only()
         {
-            let stream = TlsAcceptor::from(only).accept(socket).await.map_err(End::Failed)?;
+            let stream = shaken(TlsAcceptor::from(only).accept(socket)).await?;
             return Ok(Greeted::Tls(agreed(connection, stream, None)));
         }
         let hello = LazyConfigAcceptor::new(Acceptor::default(), Recorded::new(socket));
@@ -111,8 +116,8 @@ where
             return Ok(Greeted::Passed(carry(Passing { socket, hello, peer, kill })));
         }
         let Chosen { config, policy } = entrance.choose(name.as_deref());
-        let stream = StartHandshake::from_parts(accepted, socket).into_stream(config).await;
-        Ok(Greeted::Tls(agreed(connection, stream.map_err(End::Failed)?, policy)))
+        let stream = shaken(StartHandshake::from_parts(accepted, socket).into_stream(config)).await?;
+        Ok(Greeted::Tls(agreed(connection, stream, policy)))
     }
 
     /// The client that a trusted proxy names is the peer from here on, and has a cap of its own.
@@ -167,6 +172,32 @@ async fn proxy_header(socket: &mut Socket) -> Result<Named, End> {
             Err(Broken::Malformed) => return Err(End::Refused(Refusal::ProxyHeaderMalformed)),
         }
     }
+}
+
+/// A handshake to its end. Who fails in it is told why: were the socket closed on what he has sent meanwhile (in TLS 1.3 his
+/// request is on its way), the kernel would take the alert back.
+async fn shaken(handshake: Accept<Socket>) -> Result<TlsStream<Socket>, End> {
+    let (error, mut socket) = match handshake.into_fallible().await {
+        Ok(stream) => return Ok(stream),
+        Err(failed) => failed,
+    };
+    if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        let _ = tokio::time::timeout(GOODBYE, dropped(&mut socket)).await;
+    }
+    Err(End::Failed(error))
+}
+
+/// Reads and drops what still comes.
+async fn dropped(socket: &mut Socket) -> io::Result<()> {
+    socket.shutdown().await?;
+    let (mut buffer, mut left) = ([0; 1024], GOODBYE_BYTES);
+    while left > 0 {
+        match socket.read(&mut buffer).await? {
+            0 => break,
+            length => left = left.saturating_sub(length),
+        }
+    }
+    Ok(())
 }
 
 /// Lower case, without a trailing dot.
