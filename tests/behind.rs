@@ -77,7 +77,8 @@ fn status(answer: &[u8]) -> String {
 
 fn clients(gate: &Gate) -> Vec<String> {
     let lines = gate.log();
-    let client = |line: &str| serde_json::from_str::<Value>(line).unwrap()["client"].as_str().map(str::to_owned);
+    let client =
+        |line: &str| serde_json::from_str::<Value>(line).unwrap()["client"].as_str().map(str::to_owned);
     lines.lines().filter_map(client).collect()
 }
 
@@ -93,7 +94,11 @@ async fn a_header_of_a_trusted_proxy_names_the_client_on_every_listener_wherever
         // With the ClientHello, and byte for byte.
         let whole = [&header[..], &get("/", "")].concat();
         for cut in [1, 5, 11, 12, 13, 15, 16, 17, header.len() - 1, header.len(), header.len() + 3] {
-            assert_eq!(status(&sent(gate.plain, &[&whole[..cut], &whole[cut..]]).await), "200", "cut at {cut}");
+            assert_eq!(
+                status(&sent(gate.plain, &[&whole[..cut], &whole[cut..]]).await),
+                "200",
+                "cut at {cut}"
+            );
         }
         let bytes: Vec<&[u8]> = whole.chunks(1).collect();
         assert_eq!(status(&sent(gate.plain, &bytes).await), "200");
@@ -168,13 +173,17 @@ async fn a_proxys_own_connection_is_its_own_and_one_that_it_cannot_name_is_nobod
     let gate = behind("\"127.0.0.1\"", "", &upstream);
     assert_eq!(ask(&gate, LOCAL, "/", "").await.status, 200);
     assert_eq!(ask(&gate, LOCAL, "/metrics", "").await.status, 200, "this machine asks");
-    let nobody: [&[u8]; 3] =
-        [b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0", &[&b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8"[..], &[0; 216]].concat()];
+    let nobody: [&[u8]; 3] = [
+        b"PROXY UNKNOWN\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0",
+        &[&b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8"[..], &[0; 216]].concat(),
+    ];
     for header in nobody {
         assert_eq!(ask(&gate, header, "/", "").await.status, 200);
         assert_eq!(ask(&gate, header, "/metrics", "").await.status, 404, "nobody is in no allowlist");
     }
-    let told: Vec<_> = upstream.requests().iter().map(|one| one.header("x-forwarded-for").map(str::to_owned)).collect();
+    let told: Vec<_> =
+        upstream.requests().iter().map(|one| one.header("x-forwarded-for").map(str::to_owned)).collect();
     assert_eq!(told.iter().filter(|client| client.as_deref() == Some("127.0.0.1")).count(), 2);
     assert_eq!(told.iter().filter(|client| client.is_none()).count(), 3);
 }
@@ -182,7 +191,8 @@ async fn a_proxys_own_connection_is_its_own_and_one_that_it_cannot_name_is_nobod
 #[tokio::test]
 async fn allowlists_rates_caps_and_blocks_see_the_client_of_the_header() {
     let upstream = Upstream::answering(OK);
-    let site = "[site.rate.login]\nrefill = \"1/min\"\nburst = 1\n[site.only_from]\nmetrics = [\"203.0.113.7\"]\n";
+    let site =
+        "[site.rate.login]\nrefill = \"1/min\"\nburst = 1\n[site.only_from]\nmetrics = [\"203.0.113.7\"]\n";
     let listen = format!("trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n{REQUIRED}");
     let limits = "connections_per_client = 2".into();
     let gate = Config { listen, limits, site: site.into(), ..Config::default() }.start(upstream.address);
@@ -194,7 +204,10 @@ async fn allowlists_rates_caps_and_blocks_see_the_client_of_the_header() {
     assert_eq!(ask(&gate, &other, "/metrics", claim).await.status, 404);
     let cdn = v2("10.0.0.9:1");
     assert_eq!(ask(&gate, &cdn, "/metrics", claim).await.status, 200);
-    assert_eq!(ask(&gate, &cdn, "/metrics", "X-Forwarded-For: 203.0.113.7, 198.51.100.1\r\n").await.status, 404);
+    assert_eq!(
+        ask(&gate, &cdn, "/metrics", "X-Forwarded-For: 203.0.113.7, 198.51.100.1\r\n").await.status,
+        404
+    );
     assert_eq!(ask(&gate, &cdn, "/metrics", "X-Forwarded-For: 203.0.113.7, x\r\n").await.status, 404);
     assert_eq!(ask(&gate, &cdn, "/metrics", "").await.status, 404);
 
@@ -222,7 +235,9 @@ async fn a_plain_listener_behind_a_balancer_of_bytes_takes_no_scheme_from_its_cl
     let upstream = Upstream::answering(OK);
     let gate = behind("\"127.0.0.1\", \"10.0.0.9\"", "", &upstream);
     let http = "X-Forwarded-Proto: http\r\n";
-    for (header, scheme) in [(v2("203.0.113.7:1"), "https"), (v2("10.0.0.9:1"), "http"), (LOCAL.to_vec(), "http")] {
+    for (header, scheme) in
+        [(v2("203.0.113.7:1"), "https"), (v2("10.0.0.9:1"), "http"), (LOCAL.to_vec(), "http")]
+    {
         assert_eq!(status(&sent(gate.plain, &[&header, &get("/", http)]).await), "200");
         let requests = upstream.requests();
         let last: Vec<_> = requests.iter().map(|one| one.header("x-forwarded-proto").unwrap()).collect();
@@ -323,7 +338,8 @@ async fn a_list_in_a_file_is_taken_over_when_it_changes_and_one_wrong_line_chang
         place(&dir.join("cdn.txt"), text);
         let reload = gate.cli(["reload"]);
         assert!(!reload.status.success());
-        let heard = String::from_utf8_lossy(&reload.stderr).into_owned() + &String::from_utf8_lossy(&reload.stdout);
+        let heard =
+            String::from_utf8_lossy(&reload.stderr).into_owned() + &String::from_utf8_lossy(&reload.stdout);
         assert!(heard.contains(said), "{heard}");
         assert_eq!(gate.ask("GET /metrics", &line, b"").await.status, 200, "the old list is kept");
         let check = gate.cli(["check", "--offline"]);
@@ -343,10 +359,25 @@ async fn explain_says_how_the_address_was_found_and_why_the_walk_stopped() {
         (&["--from", CLIENT][..], CLIENT, "203.0.113.7 is not in trusted_proxies"),
         (&["--from", CLIENT, "-H", "X-Forwarded-For: 1.2.3.4"], CLIENT, "whatever it claims"),
         (&["--from", "127.0.0.1", "-H", "Forwarded: for=1.2.3.4"], "unknown", "nobody can be believed"),
-        (&["--from", "10.0.0.5"], "10.0.0.5", "10.0.0.5 must begin with a PROXY header, here one that says LOCAL"),
-        (&["--from", "10.0.0.5", "--proxy", CLIENT], CLIENT, "the PROXY header of 10.0.0.5 names 203.0.113.7"),
         (
-            &["--from", "10.0.0.5", "--proxy", "10.1.1.1", "-H", "X-Forwarded-For: 1.1.1.1, 203.0.113.7, 10.9.9.9"],
+            &["--from", "10.0.0.5"],
+            "10.0.0.5",
+            "10.0.0.5 must begin with a PROXY header, here one that says LOCAL",
+        ),
+        (
+            &["--from", "10.0.0.5", "--proxy", CLIENT],
+            CLIENT,
+            "the PROXY header of 10.0.0.5 names 203.0.113.7",
+        ),
+        (
+            &[
+                "--from",
+                "10.0.0.5",
+                "--proxy",
+                "10.1.1.1",
+                "-H",
+                "X-Forwarded-For: 1.1.1.1, 203.0.113.7, 10.9.9.9",
+            ],
             CLIENT,
             "X-Forwarded-For's element 2 from the right and the first that is not in trusted_proxies",
         ),

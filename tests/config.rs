@@ -57,7 +57,11 @@ fn each_mistake_of_the_gateway_is_told_at_its_place() {
         ("[listen]\npublic_port = \"443\"", "a string stands where a whole number", (2, 15)),
         ("[listen]\ntrusted_proxies = [\"10.0.0.0/33\"]", "`10.0.0.0/33` is no network", (2, 20)),
         ("[listen]\ntrusted_proxies = [\"10.0.0.1/8\"]", "bits set behind its prefix", (2, 20)),
-        ("[listen]\nproxy_protocol = \"require-from-trusted\"", "from `listen.trusted_proxies` only", (2, 18)),
+        (
+            "[listen]\nproxy_protocol = \"require-from-trusted\"",
+            "from `listen.trusted_proxies` only",
+            (2, 18),
+        ),
         ("[listen]\ntrusted_proxies = [{ fiel = \"a\" }]", "`fiel` is no key", (2, 22)),
         ("[listen]\ntrusted_proxies = [{ file = \"no-such-file\" }]", "no-such-file cannot be read", (2, 29)),
         ("[listen]\nproxy_protocol = \"on\"", "`on` is not known", (2, 18)),

@@ -192,7 +192,7 @@ impl Door {
         };
         let tls = (kind == Kind::Https).then(|| {
             let certificates = Certificates::build(&wanted, clock.now(), None).expect("certificates");
-            Entrance::new(Resolver::new(certificates), true).expect("a TLS config")
+            Entrance::open_to_all(Resolver::new(certificates), true).expect("a TLS config")
         });
         let (drain, draining) = watch::channel(false);
         let counts = Rc::new(Counts::default());

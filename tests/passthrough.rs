@@ -84,7 +84,9 @@ async fn tls_of_a_named_host_reaches_who_ends_it_untouched_and_all_other_names_s
         assert_eq!(gate.metric(SERIES), Some(1.0));
         let answer = raw::ask(&mut stream, &get(name)).await;
         assert_eq!((answer.status, answer.text().as_str()), (200, "HTTP/1.1 GET /hello"));
-        assert!(answer.header("x-request-id").is_none() && answer.header("content-security-policy").is_none());
+        assert!(
+            answer.header("x-request-id").is_none() && answer.header("content-security-policy").is_none()
+        );
         drop(stream);
         // The application is a task of this thread: it must be let go on.
         assert!(wait_for(raw::LIMIT, || gate.metric(SERIES) == Some(0.0)).await);
@@ -95,8 +97,14 @@ async fn tls_of_a_named_host_reaches_who_ends_it_untouched_and_all_other_names_s
         assert!(raw::tls(gate.https, name, client.clone()).await.is_err(), "{name}");
     }
     let line = entry(&gate, &["\"path\":\"one.far.test\""]);
-    assert_eq!((&line["protocol"], &line["method"], &line["site"]), (&json!("TLS"), &json!("CONNECT"), &json!(AGENTS)));
-    assert_eq!((&line["status"], &line["verdict"], &line["client"]), (&json!(200), &json!("permit"), &json!("127.0.0.1")));
+    assert_eq!(
+        (&line["protocol"], &line["method"], &line["site"]),
+        (&json!("TLS"), &json!("CONNECT"), &json!(AGENTS))
+    );
+    assert_eq!(
+        (&line["status"], &line["verdict"], &line["client"]),
+        (&json!(200), &json!("permit"), &json!("127.0.0.1"))
+    );
     assert!(line["bytes_in"].as_u64().unwrap() > 200 && line["bytes_out"].as_u64().unwrap() > 200, "{line}");
     let series = format!("portcullis_passthrough_bytes_total{{direction=\"down\",site=\"{AGENTS}\"}}");
     assert!(gate.metric(&series).unwrap() > 600.0);
@@ -115,7 +123,8 @@ fn hello_of(name: &str, client: &ClientConfig) -> Vec<u8> {
 
 /// The same hello in records of so many bytes.
 fn fragmented(hello: &[u8], size: usize) -> Vec<u8> {
-    let head = |length: usize| [22, 3, 1, u8::try_from(length >> 8).unwrap(), u8::try_from(length & 255).unwrap()];
+    let head =
+        |length: usize| [22, 3, 1, u8::try_from(length >> 8).unwrap(), u8::try_from(length & 255).unwrap()];
     hello[5..].chunks(size).flat_map(|piece| [&head(piece.len())[..], piece].concat()).collect()
 }
 
@@ -148,7 +157,11 @@ fn usual() -> Vec<(u16, Vec<u8>)> {
 async fn a_hello_is_read_however_it_is_cut_and_handed_on_as_it_came() {
     // Hears, and says nothing.
     let upstream = Upstream::scripted(|mut session| session.until_closed());
-    let config = Config { limits: "head_timeout = \"1s\"".into(), site: passing(upstream.address, ""), ..Config::default() };
+    let config = Config {
+        limits: "head_timeout = \"1s\"".into(),
+        site: passing(upstream.address, ""),
+        ..Config::default()
+    };
     let gate = config.start(Upstream::answering(OK).address);
     let (_, _, client) = application().await;
     let whole = hello_of(AGENTS, &client);
@@ -221,7 +234,10 @@ async fn only_listed_networks_pass_and_a_block_refuses_and_cuts_live_on_that_nam
     let refusal = raw::tls(gate.https, "other.test", client.clone()).await.unwrap_err().to_string();
     assert!(refusal.contains("AccessDenied"), "{refusal}");
     let line = entry(&gate, &["other.test"]);
-    assert_eq!((&line["status"], &line["reason"], &line["guard"]), (&json!(403), &json!("not_allowlisted"), &json!("allowlist")));
+    assert_eq!(
+        (&line["status"], &line["reason"], &line["guard"]),
+        (&json!(403), &json!("not_allowlisted"), &json!("allowlist"))
+    );
     let series = "portcullis_denials_total{class=\"-\",guard=\"allowlist\",reason=\"not_allowlisted\",site=\"other.test\"}";
     assert_eq!(gate.metric(series), Some(1.0));
 
@@ -229,7 +245,11 @@ async fn only_listed_networks_pass_and_a_block_refuses_and_cuts_live_on_that_nam
     assert_eq!(raw::ask(&mut live, &get(AGENTS)).await.status, 200);
     let elsewhere = gate.cli(["block", "address", "127.0.0.1", "--site", HOST]);
     assert!(elsewhere.status.success(), "{elsewhere:?}");
-    assert_eq!(raw::ask(&mut live, &get(AGENTS)).await.status, 200, "a block of the site is none of the agents'");
+    assert_eq!(
+        raw::ask(&mut live, &get(AGENTS)).await.status,
+        200,
+        "a block of the site is none of the agents'"
+    );
     let begun = Instant::now();
     let blocked = gate.cli(["block", "address", "127.0.0.1", "--site", AGENTS]);
     assert!(blocked.status.success(), "{blocked:?}");
@@ -339,8 +359,15 @@ fn names_that_collide_and_upstreams_that_cannot_be_are_refused() {
              upstream = \"http://127.0.0.1:8000\"\n{more}"
         );
         std::fs::write(&file, text).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(["check", "--offline"]).arg(&file).output().unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+        let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .args(["check", "--offline"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+        )
     };
     for (lines, said) in [
         (format!("hosts = [\"{HOST}\"]\nupstream = \"127.0.0.1:9\""), "is named twice"),
@@ -353,16 +380,26 @@ fn names_that_collide_and_upstreams_that_cannot_be_are_refused() {
         ("hosts = [\"a.test\"]\nupstream = \"https://127.0.0.1:9\"".into(), "no scheme"),
         ("hosts = [\"a.test\"]\nupstream = \"127.0.0.1\"".into(), "the port is missing"),
         ("hosts = [\"a.test\"]\nupstream = \"127.0.0.1:8443\"".into(), "is the gateway itself"),
-        ("hosts = [\"a.test\"]\nupstream = \"127.0.0.1:9\"\nproxy_protocol = \"v1\"".into(), "`v1` is not known"),
+        (
+            "hosts = [\"a.test\"]\nupstream = \"127.0.0.1:9\"\nproxy_protocol = \"v1\"".into(),
+            "`v1` is not known",
+        ),
         ("hosts = [\"a.test\"]\nupstream = \"127.0.0.1:9\"\nidle_timeout = \"0s\"".into(), "no time at all"),
         ("hosts = [\"a.test\"]\nupstream = \"127.0.0.1:9\"\nonly = []".into(), "`only` is no key"),
     ] {
         let (code, heard) = check(&format!("[[passthrough]]\n{lines}\n"));
         assert!(code == Some(3) && heard.contains(said), "{lines}: {heard}");
     }
-    let (code, heard) = check("[[passthrough]]\nhosts = [\"a.wide.test\"]\nupstream = \"[::1]:9\"\nonly_from = [\"10.0.0.0/8\"]\n");
+    let (code, heard) = check(
+        "[[passthrough]]\nhosts = [\"a.wide.test\"]\nupstream = \"[::1]:9\"\nonly_from = [\"10.0.0.0/8\"]\n",
+    );
     assert_eq!(code, Some(0), "{heard}");
-    assert!(heard.contains("passthrough a.wide.test") && heard.contains("10.0.0.0/8") && heard.contains("[::1]:9"), "{heard}");
+    assert!(
+        heard.contains("passthrough a.wide.test")
+            && heard.contains("10.0.0.0/8")
+            && heard.contains("[::1]:9"),
+        "{heard}"
+    );
 }
 
 /// A program in Python, spoken to by lines.
@@ -420,7 +457,8 @@ fn a_real_grpc_client_with_its_own_certificate_talks_to_its_server_through_the_g
         dir.path().join(name).display().to_string()
     };
     let (servers, clients, strangers) = (Ca::new(), Ca::new(), Ca::new());
-    let (own, agent, stranger) = (servers.issue(AGENTS), clients.issue("agent-1"), strangers.issue("agent-1"));
+    let (own, agent, stranger) =
+        (servers.issue(AGENTS), clients.issue("agent-1"), strangers.issue("agent-1"));
     let (servers, clients) = (file("servers.pem", &servers.pem), file("clients.pem", &clients.pem));
     let (cert, key) = (file("server.pem", &own.cert), file("server-key.pem", &own.key));
     let server = Program::start("server.py", &[&cert, &key, &clients]);
@@ -428,19 +466,22 @@ fn a_real_grpc_client_with_its_own_certificate_talks_to_its_server_through_the_g
     let gate = gate(SocketAddr::from(([127, 0, 0, 1], port)), "");
     let through = gate.https.port().to_string();
     let client = |name: &str, made: &peers::Made| {
-        let (cert, key) = (file(&format!("{name}.pem"), &made.cert), file(&format!("{name}-key.pem"), &made.key));
+        let (cert, key) =
+            (file(&format!("{name}.pem"), &made.cert), file(&format!("{name}-key.pem"), &made.key));
         Program::start("client.py", &[&through, &servers, AGENTS, &cert, &key])
     };
     let unary = json!({ "path": "/test.Echo/Unary", "body": "hello" });
     let mut agent = client("agent", &agent);
     let answer = agent.ask("unary", &unary);
     assert_eq!((&answer["code"], &answer["body"]), (&json!("OK"), &json!("hello")), "{answer}");
-    let answer = agent.ask("client_stream", &json!({ "path": "/test.Echo/ClientStream", "count": 50, "size": 20_000 }));
+    let answer = agent
+        .ask("client_stream", &json!({ "path": "/test.Echo/ClientStream", "count": 50, "size": 20_000 }));
     assert_eq!(answer["body"], json!("50 1000000"), "{answer}");
     agent.ask("open", &json!({ "name": "live", "path": "/test.Echo/Bidi" }));
     assert_eq!(agent.ask("say", &json!({ "name": "live", "body": "one" }))["body"], json!("one"));
     // Who has no such certificate is refused by the server itself.
-    let refused = client("stranger", &stranger).ask("unary", &json!({ "path": "/test.Echo/Unary", "timeout": 5 }));
+    let refused =
+        client("stranger", &stranger).ask("unary", &json!({ "path": "/test.Echo/Unary", "timeout": 5 }));
     assert_eq!(refused["code"], json!("UNAVAILABLE"), "{refused}");
     let blocked = gate.cli(["block", "address", "127.0.0.1"]);
     assert!(blocked.status.success(), "{blocked:?}");

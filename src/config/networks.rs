@@ -62,13 +62,18 @@ pub fn parse_network(text: &str) -> Result<IpNet, ValueError> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
     }
-    let net: IpNet = text.parse().map(unmapped).map_err(|_| {
-        ValueError { message: format!("`{text}` is no network"), help: "write an address or a CIDR, e.g. \"10.0.0.0/8\"".into() }
+    let net: IpNet = text.parse().map(unmapped).map_err(|_| ValueError {
+        message: format!("`{text}` is no network"),
+        help: "write an address or a CIDR, e.g. \"10.0.0.0/8\"".into(),
     })?;
     if net.trunc() != net {
         return Err(ValueError {
             message: format!("`{text}` has bits set behind its prefix"),
-            help: format!("write \"{}\" for the network or \"{}\" for the one address", net.trunc(), net.addr()),
+            help: format!(
+                "write \"{}\" for the network or \"{}\" for the one address",
+                net.trunc(),
+                net.addr()
+            ),
         });
     }
     Ok(net)

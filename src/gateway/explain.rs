@@ -135,7 +135,11 @@ fn ask(question: &Question, means: Means<'_>, rehearsal: bool) -> Result<Explana
     let head = head_of(question)?;
     let policy = means.snapshot.policy();
     let whose = Whose::of(question.from, question.proxy, policy)?;
-    let link = Supposed { certified: shown::certified(question, &head, means)?, whose, sni: head.uri.host().map(str::to_owned) };
+    let link = Supposed {
+        certified: shown::certified(question, &head, means)?,
+        whose,
+        sni: head.uri.host().map(str::to_owned),
+    };
     let found = read::found(&link, policy, &head);
     let client = found.client;
     let mut told = Explanation::of(client.to_string());

@@ -30,7 +30,8 @@ impl Whose {
         let taken = policy.settings.listen.proxy_protocol && policy.trusted_proxies.contains(carrier);
         match proxied {
             Some(_) if !policy.settings.listen.proxy_protocol => Err(
-                "`listen.proxy_protocol` is \"off\": a connection that begins with a PROXY header is closed".into(),
+                "`listen.proxy_protocol` is \"off\": a connection that begins with a PROXY header is closed"
+                    .into(),
             ),
             Some(_) if !taken => Err(format!(
                 "{carrier} is not in listen.trusted_proxies: its connection is closed when it begins with a PROXY header"
@@ -89,19 +90,16 @@ mod tests {
     #[test]
     fn each_way_has_its_words() {
         let client = Client::Address("203.0.113.7".parse().unwrap());
-        let ways = [
-            How::Peer,
-            How::Own,
-            How::Tunnel,
-            How::Silent,
-            How::Hop(2),
-            How::LastHop(3),
-            How::Garbage(1),
-        ];
+        let ways =
+            [How::Peer, How::Own, How::Tunnel, How::Silent, How::Hop(2), How::LastHop(3), How::Garbage(1)];
         let mut told: Vec<String> =
             ways.into_iter().map(|how| by(Found { client, how }, "10.0.0.5".parse().unwrap())).collect();
         assert!(told.iter().all(|text| text.contains("10.0.0.5")));
-        assert!(told[4].contains("203.0.113.7") && told[4].contains("element 2 from the right"), "{}", told[4]);
+        assert!(
+            told[4].contains("203.0.113.7") && told[4].contains("element 2 from the right"),
+            "{}",
+            told[4]
+        );
         told.sort();
         told.dedup();
         assert_eq!(told.len(), ways.len());

@@ -55,9 +55,10 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Named, usize)>, Broken> {
 fn decode_v1(bytes: &[u8]) -> Result<Option<(Named, usize)>, Broken> {
     let seen = bytes.get(..LONGEST_V1).unwrap_or(bytes);
     let Some(end) = seen.iter().position(|byte| *byte == b'\n') else {
-        let printable = seen.iter().enumerate().all(|(at, byte)| {
-            matches!(byte, b' '..=b'~') || (*byte == b'\r' && at + 1 == seen.len())
-        });
+        let printable = seen
+            .iter()
+            .enumerate()
+            .all(|(at, byte)| matches!(byte, b' '..=b'~') || (*byte == b'\r' && at + 1 == seen.len()));
         return if printable && seen.len() < LONGEST_V1 { Ok(None) } else { Err(Broken::Malformed) };
     };
     let line = seen.get(V1.len()..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(Broken::Malformed)?;
@@ -156,9 +157,8 @@ fn check_extensions(header: &[u8], mut rest: &[u8]) -> Result<(), Broken> {
 
 /// CRC-32C (RFC 9260, appendix A) of the header with the four bytes of the sum itself as zeros.
 fn checksum(header: &[u8], sum: usize) -> u32 {
-    let blanked = header.iter().enumerate().map(|(at, byte)| {
-        if (sum..sum + 4).contains(&at) { 0 } else { *byte }
-    });
+    let blanked =
+        header.iter().enumerate().map(|(at, byte)| if (sum..sum + 4).contains(&at) { 0 } else { *byte });
     !blanked.fold(u32::MAX, |sum, byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| (sum >> 1) ^ (0x82f6_3b78 & (sum & 1).wrapping_neg()))
     })

@@ -126,8 +126,14 @@ fn every_broken_header_is_refused() {
 
 #[test]
 fn what_is_no_header_is_seen_by_its_first_bytes() {
-    for bytes in [&b"\x16\x03\x01"[..], b"GET / HTTP/1.1\r\n", b"proxy", b"PROXY\tTCP4", b"\r\n\r\n\0\r\nQUIT\r", b"\0"]
-    {
+    for bytes in [
+        &b"\x16\x03\x01"[..],
+        b"GET / HTTP/1.1\r\n",
+        b"proxy",
+        b"PROXY\tTCP4",
+        b"\r\n\r\n\0\r\nQUIT\r",
+        b"\0",
+    ] {
         assert_eq!(decode(bytes), Err(Broken::Missing), "{bytes:?}");
     }
     assert_eq!(decode(b""), Ok(None));

@@ -122,7 +122,10 @@ fn subject(name: &X509Name<'_>) -> String {
             } else if !text.is_empty() {
                 text.push(',');
             }
-            match x509_parser::objects::oid2abbrev(attribute.attr_type(), x509_parser::objects::oid_registry()) {
+            match x509_parser::objects::oid2abbrev(
+                attribute.attr_type(),
+                x509_parser::objects::oid_registry(),
+            ) {
                 Ok(word) => text.push_str(word),
                 Err(_) => text.push_str(&attribute.attr_type().to_id_string()),
             }

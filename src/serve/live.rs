@@ -184,7 +184,11 @@ impl Live {
         let current = self.means.resolver.current();
         let certificates = Certificates::build(&Wanted::of(&new), self.means.clock.now(), Some(&current))?;
         let guarded = self.means.entrance.prepare(&new).map_err(|error| {
-            Problems(vec![Problem::of_file(&new.path, format!("TLS cannot be had: {error}"), "please report this")])
+            Problems(vec![Problem::of_file(
+                &new.path,
+                format!("TLS cannot be had: {error}"),
+                "please report this",
+            )])
         })?;
         let workers = self.means.shared.workers();
         let opened = self.open(&new, workers.len())?;

@@ -101,8 +101,7 @@ impl Parted {
         let certificates = Certificates::build(&Wanted::of(&settings), clock.now(), None)
             .map_err(|problems| problems.to_string())?;
         let resolver = Resolver::new(certificates);
-        let entrance = Entrance::new(Arc::clone(&resolver), settings.tls.tls12)?;
-        entrance.replace(entrance.prepare(&settings)?);
+        let entrance = Entrance::new(Arc::clone(&resolver), &settings)?;
         let kept = Kept::new(settings.limits.limiter_keys);
         let policy = Arc::new(PolicyCell::new(compile(&settings, &kept)));
         let blocks = Arc::<Blocks>::default();

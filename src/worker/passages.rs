@@ -106,7 +106,8 @@ impl Ways {
                 passage.counts.up(hello.len() as u64);
                 let first = [before, hello].concat();
                 let idle = to.idle_timeout;
-                let ended = pump::both_ways(socket, wire, &first, &passage.counts, (&self.gateway.clock, idle)).await;
+                let ended =
+                    pump::both_ways(socket, wire, &first, &passage.counts, (&self.gateway.clock, idle)).await;
                 passage.cause.set(ended.map(Into::into));
             }
             Err(error) => {
@@ -137,7 +138,9 @@ impl Ways {
     }
 
     fn refusal(&self, to: &Passthrough, facts: &Facts) -> Option<(&'static str, Reason)> {
-        let Client::Address(client) = facts.client else { return Some(("allowlist", Reason::NotAllowlisted)) };
+        let Client::Address(client) = facts.client else {
+            return Some(("allowlist", Reason::NotAllowlisted));
+        };
         if to.only_from.as_ref().is_some_and(|networks| !networks.contains(client)) {
             return Some(("allowlist", Reason::NotAllowlisted));
         }

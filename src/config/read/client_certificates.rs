@@ -48,7 +48,8 @@ pub(super) fn read(site: &mut Table<'_>) -> Option<ClientCertificates> {
 }
 
 fn name(text: &str) -> Result<Box<str>, ValueError> {
-    let wrong = |message: &str, help: &str| ValueError { message: format!("`{text}`: {message}"), help: help.into() };
+    let wrong =
+        |message: &str, help: &str| ValueError { message: format!("`{text}`: {message}"), help: help.into() };
     let help = "write a common name, DNS name, mail address, URI or address of a certificate; \"*.example.com\" is any one label";
     if text.is_empty() || text.trim() != text {
         return Err(wrong("a name is empty, or has blanks round it", help));
@@ -72,7 +73,11 @@ fn authorities(value: &Value<'_>) -> Option<Authorities> {
     let mut subjects = Vec::new();
     for one in &chain {
         let Ok((_, certificate)) = X509Certificate::from_der(one) else {
-            return wrong(value, format!("{} holds something that is no certificate", path.display()), CA_HELP);
+            return wrong(
+                value,
+                format!("{} holds something that is no certificate", path.display()),
+                CA_HELP,
+            );
         };
         if !certificate.is_ca() {
             let message = format!("`{}` in {} is no CA", certificate.subject(), path.display());
@@ -82,7 +87,11 @@ fn authorities(value: &Value<'_>) -> Option<Authorities> {
         if certificate.validity().not_after.timestamp() < now {
             value.doc.warning(
                 value.span.clone(),
-                format!("the CA `{}` has expired on {}", certificate.subject(), certificate.validity().not_after),
+                format!(
+                    "the CA `{}` has expired on {}",
+                    certificate.subject(),
+                    certificate.validity().not_after
+                ),
                 "renew it, and the certificates that it has signed",
             );
         }
@@ -100,7 +109,8 @@ struct Revocations {
 fn revocations(value: &Value<'_>) -> Option<Revocations> {
     let path = value.doc.named_file(value.text()?);
     let bytes = told(value, bytes_of(&path))?;
-    let Ok(lists) = CertificateRevocationListDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() else {
+    let Ok(lists) = CertificateRevocationListDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>()
+    else {
         return wrong(value, format!("{} is damaged or cut short", path.display()), CRL_HELP);
     };
     if lists.is_empty() {
@@ -108,7 +118,11 @@ fn revocations(value: &Value<'_>) -> Option<Revocations> {
     }
     for list in &lists {
         let Ok((_, list)) = CertificateRevocationList::from_der(list) else {
-            return wrong(value, format!("{} holds something that is no revocation list", path.display()), CRL_HELP);
+            return wrong(
+                value,
+                format!("{} holds something that is no revocation list", path.display()),
+                CRL_HELP,
+            );
         };
         let now = i64::try_from(value.doc.now.unix()).unwrap_or(i64::MAX);
         if let Some(next) = list.next_update().filter(|next| next.timestamp() < now) {
@@ -140,7 +154,8 @@ fn build(
             return wrong(value, message, CA_HELP);
         }
     }
-    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()));
+    let mut builder =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()));
     let (crl_file, lists) = revoked.map_or((None, Vec::new()), |revoked| (Some(revoked.path), revoked.lists));
     for list in &lists {
         digest.update(&(list.len() as u64).to_be_bytes());

@@ -62,7 +62,8 @@ fn of_file(value: &Value<'_>) -> Vec<IpNet> {
     if networks.is_empty() && problems.is_empty() {
         value.wrong(ValueError {
             message: format!("{} holds no address", path.display()),
-            help: "write one address or CIDR a line; to allow nobody, write an empty list in its place".into(),
+            help: "write one address or CIDR a line; to allow nobody, write an empty list in its place"
+                .into(),
         });
     }
     value.doc.absorb(super::Found { problems, ..super::Found::default() });

@@ -7,7 +7,9 @@ use super::gateway::Bodies;
 use super::hosts::Hosts;
 use super::listen::Public;
 use super::upstream_tls::Trust;
-use super::{Keys, Table, Value, app, client_certificates, headers, nearest, networks, route, tokens, upstream};
+use super::{
+    Keys, Table, Value, app, client_certificates, headers, nearest, networks, route, tokens, upstream,
+};
 use crate::config::app::App;
 use crate::config::class::Class;
 use crate::config::defaults;

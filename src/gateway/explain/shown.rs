@@ -17,12 +17,17 @@ use crate::request::target::Host;
 ///
 /// # Errors
 /// When it would fail, in words.
-pub(super) fn certified(question: &Question, head: &Parts, means: Means<'_>) -> Result<Option<Certified>, String> {
+pub(super) fn certified(
+    question: &Question,
+    head: &Parts,
+    means: Means<'_>,
+) -> Result<Option<Certified>, String> {
     let Some(rules) = rules(head, means.snapshot.policy()) else { return Ok(None) };
     let policy = rules.id;
     let chain = question.certificates.iter().map(|text| STANDARD.decode(text).map(CertificateDer::from));
-    let chain: Vec<_> =
-        chain.collect::<Result<_, _>>().map_err(|error| format!("the certificate cannot be read: {error}"))?;
+    let chain: Vec<_> = chain
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("the certificate cannot be read: {error}"))?;
     let Some((leaf, above)) = chain.split_first() else { return Ok(Some(Certified { policy, shown: None })) };
     let now = UnixTime::since_unix_epoch(Duration::from_secs(means.now.unix()));
     rules
@@ -41,10 +46,13 @@ fn rules<'p>(head: &Parts, policy: &'p Policy) -> Option<&'p ClientCertificates>
 /// Who it is, for people.
 pub(super) fn told(certified: Option<&Certified>) -> Option<String> {
     let shown = certified?.shown.as_ref();
-    Some(shown.map_or_else(|| "none shown".into(), |one| {
-        let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
-        let names = text(&one.names);
-        let names = if names.is_empty() { names } else { format!(" ({names})") };
-        format!("{}{names}", text(&one.subject))
-    }))
+    Some(shown.map_or_else(
+        || "none shown".into(),
+        |one| {
+            let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
+            let names = text(&one.names);
+            let names = if names.is_empty() { names } else { format!(" ({names})") };
+            format!("{}{names}", text(&one.subject))
+        },
+    ))
 }

@@ -43,11 +43,21 @@ pub struct Chosen {
 }
 
 impl Entrance {
-    /// An entrance that asks nobody for a certificate yet.
+    /// The entrance of these settings.
     ///
     /// # Errors
     /// As [`server_config`].
-    pub fn new(resolver: Arc<Resolver>, tls12: bool) -> Result<Arc<Self>, rustls::Error> {
+    pub fn new(resolver: Arc<Resolver>, settings: &Settings) -> Result<Arc<Self>, rustls::Error> {
+        let entrance = Self::open_to_all(resolver, settings.tls.tls12)?;
+        entrance.replace(entrance.prepare(settings)?);
+        Ok(entrance)
+    }
+
+    /// One that asks nobody for a certificate.
+    ///
+    /// # Errors
+    /// As [`server_config`].
+    pub fn open_to_all(resolver: Arc<Resolver>, tls12: bool) -> Result<Arc<Self>, rustls::Error> {
         let open = server_config(Arc::clone(&resolver), tls12)?;
         Ok(Arc::new(Self { resolver, tls12, open, guarded: ArcSwap::default() }))
     }
@@ -64,13 +74,11 @@ impl Entrance {
             let id = site.client_certificates.as_ref().map(|rules| rules.id);
             guarded.hosts.extend(hosts.map(|host| (host.clone(), id)));
             let Some(rules) = &site.client_certificates else { continue };
-            if !guarded.ways.contains_key(&rules.id) {
-                let way = match before.ways.get(&rules.id) {
-                    Some(way) => Arc::clone(way),
-                    None => self.way(Arc::clone(&rules.verifier))?,
-                };
-                guarded.ways.insert(rules.id, way);
-            }
+            let way = match guarded.ways.get(&rules.id).or_else(|| before.ways.get(&rules.id)) {
+                Some(way) => Arc::clone(way),
+                None => self.way(Arc::clone(&rules.verifier))?,
+            };
+            guarded.ways.insert(rules.id, way);
             if settings.sites.len() == 1 {
                 guarded.nameless = Some(rules.id);
             }

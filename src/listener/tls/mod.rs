@@ -7,10 +7,10 @@ mod self_signed;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 
 pub use certificates::{Certificates, Expiry, Wanted};
 pub use entrance::{Chosen, Entrance, Guarded};
