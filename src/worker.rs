@@ -1,5 +1,6 @@
 //! One thread: its runtime, its listeners, its pool, its streams; here the gateway meets its upstreams and listeners.
 
+mod link;
 mod passages;
 mod pump;
 mod workers;
@@ -7,7 +8,7 @@ mod workers;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,21 +19,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::clock::Clock;
-use crate::config::class::Class;
 use crate::gateway::recent::Recents;
 use crate::gateway::view::Views;
-use crate::gateway::{Arrival, Gateway, Link};
+use crate::gateway::{Arrival, Gateway};
 use crate::listener::accept::{Context, Events, Listener, Refusal};
 use crate::listener::caps::Caps;
 use crate::listener::deadlines::PERIOD;
-use crate::listener::proxy::Named;
 use crate::listener::redirect::{Redirect, RedirectService};
 use crate::listener::tls::Entrance;
 use crate::listener::{Connection, Kind, Stream};
 use crate::policy::{PolicyCell, PolicyReader};
 use crate::request::body::Body;
-use crate::request::certificate::Certified;
-use crate::request::facts::Malformed;
 use crate::request::share_key::ShareKey;
 use crate::request::target::Host;
 use crate::stores::blocks::Blocks;
@@ -40,7 +37,7 @@ use crate::stores::cached::BlocksReader;
 use crate::stores::descriptors::Descriptors;
 use crate::stores::kept::Kept;
 use crate::stores::places::Places;
-use crate::stores::streams::{Kill, Streams};
+use crate::stores::streams::Streams;
 use crate::telemetry::access_log::Lane;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstreams;
@@ -313,98 +310,6 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         };
         let gateway = Rc::clone(&self.gateway);
         Box::pin(async move { Ok(gateway.handle(arrival, request).await) })
-    }
-}
-
-impl Link for Connection {
-    fn peer(&self) -> IpAddr {
-        self.peer.ip()
-    }
-
-    fn carrier(&self) -> IpAddr {
-        self.proxy.map_or(self.peer, |(proxy, _)| proxy).ip()
-    }
-
-    fn is_own(&self) -> bool {
-        self.proxy.is_some_and(|(_, named)| named == Named::Own)
-    }
-
-    fn certified(&self) -> Option<&Certified> {
-        self.certified.as_deref()
-    }
-
-    fn is_plain(&self) -> bool {
-        self.kind == Kind::Plain
-    }
-
-    fn sni(&self) -> Option<&str> {
-        self.sni.as_deref()
-    }
-
-    fn begin(&self) -> Option<Malformed> {
-        let number = self.requests.get() + 1;
-        self.requests.set(number);
-        self.refusal(number)
-    }
-
-    fn malformed_body(&self) -> Option<Malformed> {
-        self.malformed_body.get()
-    }
-
-    fn of_class(&self, class: Class) {
-        self.watch.unpaced.set(matches!(class, Class::Live | Class::Rpc));
-    }
-}
-
-impl Link for Stream {
-    fn peer(&self) -> IpAddr {
-        self.connection.peer()
-    }
-
-    fn carrier(&self) -> IpAddr {
-        self.connection.carrier()
-    }
-
-    fn is_own(&self) -> bool {
-        self.connection.is_own()
-    }
-
-    fn certified(&self) -> Option<&Certified> {
-        self.connection.certified.as_deref()
-    }
-
-    fn is_plain(&self) -> bool {
-        self.connection.is_plain()
-    }
-
-    fn sni(&self) -> Option<&str> {
-        Link::sni(&*self.connection)
-    }
-
-    fn begin(&self) -> Option<Malformed> {
-        self.connection.begin()
-    }
-
-    fn malformed_body(&self) -> Option<Malformed> {
-        None
-    }
-
-    /// The gateway says of no body of an exempt class that it is owed.
-    fn of_class(&self, _: Class) {}
-
-    fn owes(&self, owes: bool, received: u64) {
-        self.owing.set(owes);
-        self.received.set(received);
-    }
-
-    fn tunnel_begins(&self, down: &Rc<Kill>) {
-        // hyper, which hears the answer next, gives its executor what writes to the client.
-        self.connection.next_tunnel.replace(Some(Rc::clone(down)));
-        self.connection.watch.carry();
-    }
-
-    fn tunnel_ends(&self) {
-        self.connection.watch.put_down();
     }
 }
 

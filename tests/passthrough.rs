@@ -7,6 +7,7 @@
     reason = "tests and their tables"
 )]
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "tests wait for the real world")]
+#![allow(clippy::print_stdout, reason = "a measured time is said")]
 
 mod common;
 #[path = "common/peers.rs"]

@@ -9,8 +9,6 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::app::{self, App};
 use super::class::Class;
-use super::client_certificates::ClientCertificates;
-use super::passthrough::Passthrough;
 use super::path_pattern::PathPattern;
 pub use super::upstream::Upstream;
 use super::values::{ByteSize, HostPattern, Networks, Rate};
@@ -42,7 +40,7 @@ pub struct Settings {
     /// The sites, at least one.
     pub sites: Vec<Site>,
     /// Names whose TLS is not ended here.
-    pub passthroughs: Vec<Passthrough>,
+    pub passthroughs: Vec<super::passthrough::Passthrough>,
 }
 
 /// One entry of the block file.
@@ -244,7 +242,7 @@ pub struct Site {
     /// How tokens are verified; `None`: the application alone does.
     pub verification: Option<Verification>,
     /// Who must show a certificate in the handshake; `None`: nobody is asked.
-    pub client_certificates: Option<ClientCertificates>,
+    pub client_certificates: Option<super::client_certificates::ClientCertificates>,
 }
 
 /// `[[site.route]]`.
