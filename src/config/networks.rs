@@ -23,8 +23,8 @@ impl Networks {
         let mut ranges: Vec<(IpAddr, IpAddr)> = Vec::new();
         for (first, last) in all {
             match ranges.last_mut() {
-                // Networks lie in each other or apart.
-                Some((_, end)) if first <= *end => {}
+                // Networks lie in each other or apart; of two that begin alike the wider one comes last.
+                Some((_, end)) if first <= *end => *end = last.max(*end),
                 _ => ranges.push((first, last)),
             }
         }

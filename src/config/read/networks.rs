@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Table, Value, read_file};
+use super::{Kind, Table, Value, read_file};
 use crate::config::problem::{Problem, Problems};
 use crate::config::values::{Networks, ValueError, parse_network};
 
@@ -17,6 +17,14 @@ pub(super) fn of_key(table: &mut Table<'_>, key: &'static str) -> Option<Network
 
 /// Reads a list.
 pub(super) fn of(value: &Value<'_>) -> Option<Vec<IpNet>> {
+    let any = value.doc.name_below(&value.name, "", "[]");
+    value
+        .doc
+        .asked(&any, |asked, _| [Kind::Text, Kind::Table].into_iter().for_each(|kind| asked.may_be(kind)));
+    value.doc.asked(&format!("{any}.file"), |asked, _| {
+        asked.needed = true;
+        asked.may_be(Kind::Text);
+    });
     let items = value.list()?;
     Some(items.iter().flat_map(item).collect())
 }
