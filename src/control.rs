@@ -347,7 +347,7 @@ impl Control {
     }
 
     fn site_names(&self) -> Vec<String> {
-        self.sites.iter().map(|site| site.name.clone()).collect()
+        self.sites.iter().filter(|site| !site.passed).map(|site| site.name.clone()).collect()
     }
 
     async fn warnings(&self, now: Now) -> Vec<String> {

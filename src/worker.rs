@@ -1,5 +1,8 @@
 //! One thread: its runtime, its listeners, its pool, its streams; here the gateway meets its upstreams and listeners.
 
+mod link;
+mod passages;
+mod pump;
 mod service;
 mod workers;
 
@@ -8,7 +11,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -23,6 +25,7 @@ use crate::listener::accept::{Context, Events, Listener, Refusal};
 use crate::listener::caps::Caps;
 use crate::listener::deadlines::PERIOD;
 use crate::listener::redirect::{Redirect, RedirectService};
+use crate::listener::tls::Entrance;
 use crate::policy::{PolicyCell, PolicyReader};
 use crate::request::share_key::ShareKey;
 use crate::request::target::Host;
@@ -40,7 +43,8 @@ use crate::upstream::check::Checks;
 use crate::upstream::connect::Means;
 use crate::upstream::health::Health;
 
-pub use workers::{Command, Swept, Workers};
+use self::passages::{Doors, Ways};
+pub use self::workers::{Command, Swept, Workers};
 
 /// Clients that a worker names when asked whose requests it has seen: two say already that it was not one.
 const CLIENTS: usize = 2;
@@ -58,7 +62,7 @@ pub struct Setup {
     /// Hashes share tokens.
     pub share_key: ShareKey,
     /// TLS of the public side.
-    pub tls: Arc<ServerConfig>,
+    pub tls: Arc<Entrance>,
     /// Counts of open connections, of all workers.
     pub caps: Arc<Caps>,
     /// Counts of requests in flight, of all workers.
@@ -123,6 +127,8 @@ impl Worker {
         let streams = Rc::<Streams>::default();
         let policy = Rc::new(PolicyReader::new(Arc::clone(&setup.policy)));
         let settings = &policy.current().policy().settings.clone();
+        let means =
+            Means { health: setup.health, descriptors: setup.descriptors, clock: setup.clock.clone() };
         let gateway = Gateway {
             views: Views::new(PolicyReader::new(setup.policy), Arc::clone(&setup.metrics)),
             blocks: BlocksReader::new(setup.blocks),
@@ -136,16 +142,21 @@ impl Worker {
             share_key: setup.share_key,
             id_base: setup.id_base,
             count: Cell::new(0),
-            upstream: Upstreams::new(Means {
-                health: setup.health,
-                descriptors: setup.descriptors,
-                clock: setup.clock.clone(),
-            }),
+            upstream: Upstreams::new(means.clone()),
+        };
+        let gateway = Rc::new(gateway);
+        let ways = Ways {
+            gateway: Rc::clone(&gateway),
+            policy: Rc::clone(&policy),
+            metrics: Arc::clone(&setup.metrics),
+            means,
         };
         let cx = Context {
             limits: Rc::new(RefCell::new(settings.limits.clone())),
             trusted: Rc::new(RefCell::new(settings.listen.trusted_proxies.clone())),
+            proxy_protocol: Rc::new(Cell::new(settings.listen.proxy_protocol)),
             tls: Some(setup.tls),
+            passages: Some(Rc::new(Doors(Rc::new(ways)))),
             deadlines: Rc::default(),
             caps: setup.caps,
             descriptors: setup.descriptors,
@@ -154,7 +165,7 @@ impl Worker {
             events: Rc::new(Counted(setup.metrics)),
         };
         Self {
-            gateway: Rc::new(gateway),
+            gateway,
             cx: Rc::new(cx),
             policy,
             streams,
@@ -274,6 +285,7 @@ impl Worker {
         if *self.cx.trusted.borrow() != settings.listen.trusted_proxies {
             self.cx.trusted.replace(settings.listen.trusted_proxies.clone());
         }
+        self.cx.proxy_protocol.set(settings.listen.proxy_protocol);
     }
 
     fn listen(&mut self, address: SocketAddr, listener: Listener) {

@@ -57,7 +57,13 @@ fn each_mistake_of_the_gateway_is_told_at_its_place() {
         ("[listen]\npublic_port = \"443\"", "a string stands where a whole number", (2, 15)),
         ("[listen]\ntrusted_proxies = [\"10.0.0.0/33\"]", "`10.0.0.0/33` is no network", (2, 20)),
         ("[listen]\ntrusted_proxies = [\"10.0.0.1/8\"]", "bits set behind its prefix", (2, 20)),
-        ("[listen]\nproxy_protocol = \"require-from-trusted\"", "is not in this version", (2, 1)),
+        (
+            "[listen]\nproxy_protocol = \"require-from-trusted\"",
+            "from `listen.trusted_proxies` only",
+            (2, 18),
+        ),
+        ("[listen]\ntrusted_proxies = [{}]", "names no `file`", (2, 20)),
+        ("[listen]\ntrusted_proxies = [{ file = \"no-such-file\" }]", "no-such-file cannot be read", (2, 29)),
         ("[listen]\nproxy_protocol = \"on\"", "`on` is not known", (2, 18)),
         ("[listen]\nunknown_sni = \"accept\"", "`accept` is not known", (2, 15)),
         ("[admin]\nmetrics = \"9180\"", "`9180` is no address with a port", (2, 11)),
@@ -563,8 +569,8 @@ fn commented_lines_of_the_reference_config_are_true() {
         line.starts_with('[') || (key && line.contains(" = ")) || word.starts_with("X-")
     });
     let mut active: Vec<_> = keys.collect();
-    // What wants files, or an upstream of another kind, is in `tests/upstreams.rs` and `tests/several.rs`, and the nonce in
-    // `tests/browser.rs`.
+    // What wants files, or an upstream of another kind, is in `tests/upstreams.rs`, `tests/several.rs`,
+    // `tests/client_certificates.rs` and `tests/browser.rs`.
     let elsewhere = [
         "maintenance",
         "ca_file",
@@ -574,6 +580,10 @@ fn commented_lines_of_the_reference_config_are_true() {
         "key ",
         "upstream_tls",
         "nonce_",
+        "[site.client_certificates]",
+        "mode = \"required\"",
+        "allowed",
+        "crl_file",
     ];
     active.retain(|line| !elsewhere.iter().any(|word| line.starts_with(word)));
     sound(&active.join("\n"));

@@ -28,7 +28,7 @@ use portcullis::config::settings::{Limits, MinRate};
 use portcullis::config::values::{ByteSize, Networks};
 use portcullis::listener::caps::Caps;
 use portcullis::listener::deadlines::Deadlines;
-use portcullis::listener::tls::{Certificates, Resolver, Wanted, server_config};
+use portcullis::listener::tls::{Certificates, Entrance, Resolver, Wanted};
 use portcullis::listener::{Connection, Context, Events, Kind, Listener, Refusal, Stream};
 use portcullis::request::body::Body;
 use portcullis::stores::streams::Kill;
@@ -192,14 +192,17 @@ impl Door {
         };
         let tls = (kind == Kind::Https).then(|| {
             let certificates = Certificates::build(&wanted, clock.now(), None).expect("certificates");
-            server_config(Resolver::new(certificates, Default::default()), true).expect("a TLS config")
+            Entrance::open_to_all(Resolver::new(certificates, Default::default()), true)
+                .expect("a TLS config")
         });
         let (drain, draining) = watch::channel(false);
         let counts = Rc::new(Counts::default());
         let cx = Rc::new(Context {
             limits: Rc::new(RefCell::new(limits)),
             trusted: Rc::new(RefCell::new(Networks::new(["127.0.0.1/32".parse().expect("a network")]))),
+            proxy_protocol: Rc::default(),
             tls,
+            passages: None,
             deadlines: Rc::new(Deadlines::default()),
             descriptors: portcullis::stores::descriptors::Descriptors::new(1 << 20),
             caps: Arc::new(Caps::default()),

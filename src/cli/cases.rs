@@ -122,7 +122,13 @@ fn judge<'a>(case: &'a Case, settings: &Settings, now: Now) -> Outcome<'a> {
     let mut failures = Vec::new();
     for request in &case.requests {
         let headers = case.headers.iter().map(ToString::to_string).collect();
-        let question = Question { request: request.to_string(), from: case.from, headers };
+        let question = Question {
+            request: request.to_string(),
+            from: case.from,
+            proxy: None,
+            headers,
+            certificates: Vec::new(),
+        };
         let told = last_of(case.repeat, &question, settings, now);
         failures.extend(case.expected.iter().filter_map(|expected| {
             let got = match &told {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::access::{self, User};
-use super::{check_tokens, exit, links, reach};
+use super::{check_tokens, exit, links, reach, ways};
 use crate::config::class::Class;
 use crate::config::problem::{Problem, Problems, Severity};
 use crate::config::settings::{CspChoice, LoginGuard, Settings, Site};
@@ -110,7 +110,7 @@ fn write_policy(loaded: &Loaded, ok: bool, coloured: bool, out: &mut dyn Write) 
         writeln!(out)?;
         write_site(site, settings, out)?;
     }
-    Ok(())
+    settings.passthroughs.iter().try_for_each(|to| ways::write_passthrough(to, out))
 }
 
 fn write_site(site: &Site, settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
@@ -133,6 +133,7 @@ fn write_site(site: &Site, settings: &Settings, out: &mut dyn Write) -> io::Resu
         "enforce"
     };
     writeln!(out, "  mode        {mode}")?;
+    ways::write_client_certificates(site, out)?;
     let refresh = match site.refresh_lifetime {
         Duration::ZERO => "none".into(),
         lifetime => span(lifetime),
@@ -331,9 +332,11 @@ fn write_json(problems: &Problems, loaded: Option<&Loaded>, out: &mut dyn Write)
     let warnings = loaded.map(|loaded| loaded.warnings.to_json()).unwrap_or_default();
     let sites: Vec<_> = loaded.iter().flat_map(|loaded| &loaded.settings.sites).map(site_json).collect();
     let certificates = loaded.map(|loaded| super::check_certificates::json(&loaded.settings));
+    let passed = loaded.iter().flat_map(|loaded| &loaded.settings.passthroughs).map(ways::passthrough_json);
     let answer = json!({
         "schema": 1, "problems": problems.to_json(), "warnings": warnings, "sites": sites,
         "certificates": certificates.unwrap_or_else(|| json!([])),
+        "passthroughs": passed.collect::<Vec<_>>(),
     });
     writeln!(out, "{answer:#}")
 }
@@ -365,6 +368,7 @@ fn site_json(site: &Site) -> Value {
         "limits": links::bounds_json(site),
         "verify": check_tokens::json(site.verification.as_ref()),
         "backchannel_logout": check_tokens::json(site.backchannel.as_ref()),
+        "client_certificates": ways::client_certificates_json(site),
         "classes": classes(site).map(|class| class_json(site, class)).collect::<Vec<_>>(),
     })
 }

@@ -3,10 +3,14 @@
 
 use std::io::{Read, Write};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::Method;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 
 use super::client::{Failure, Gateway, print_json};
 use super::{exit, request};
@@ -38,6 +42,12 @@ pub(super) struct Args {
     /// The address that it comes from.
     #[arg(long, value_name = "ADDRESS", default_value = "203.0.113.7")]
     from: IpAddr,
+    /// The client that a PROXY header of `--from` names, where listen.proxy_protocol wants one.
+    #[arg(long, value_name = "ADDRESS")]
+    proxy: Option<IpAddr>,
+    /// The client's certificate, a PEM file, for a site that asks for one; keys in it are not looked at.
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
     /// A header, e.g. 'X-Forwarded-For: 198.51.100.1'; `@-` reads lines of headers from standard input. Those that
     /// carry secrets are taken from there only: arguments are seen in `ps`.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
@@ -57,8 +67,9 @@ pub(super) fn run(
         return of_id(args, gateway, (out, err));
     };
     let told = headers(&args.headers, &mut std::io::stdin()).and_then(|headers| {
-        let question = Question { request: request.clone(), from: args.from, headers };
-        ask(&question, config, gateway, err)
+        let certificates = args.certificate.as_deref().map(certificates).transpose()?.unwrap_or_default();
+        let (request, from, proxy) = (request.clone(), args.from, args.proxy);
+        ask(&Question { request, from, proxy, headers, certificates }, config, gateway, err)
     });
     let told = told.and_then(|told| if args.json { print_json(&told, out) } else { print(&told, out) });
     told.map_or_else(|failure| failure.tell(gateway, "explain", args.json, err), |()| exit::OK)
@@ -139,12 +150,24 @@ fn headers(asked: &[String], input: &mut dyn Read) -> Result<Vec<String>, Failur
     Ok(headers)
 }
 
+/// The certificates of a PEM file, DER in base64.
+fn certificates(file: &Path) -> Result<Vec<String>, Failure> {
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read {
+        Ok(chain) if !chain.is_empty() => Ok(chain.iter().map(|one| STANDARD.encode(one)).collect()),
+        Ok(_) => Err(Failure::Usage(format!("{} holds no certificate", file.display()))),
+        Err(error) => Err(Failure::Usage(format!("{} cannot be read: {error}", file.display()))),
+    }
+}
+
 fn print(told: &Explanation, out: &mut dyn Write) -> Result<(), Failure> {
     let mut line = |name: &str, value: Option<&str>| match value {
         Some(value) => writeln!(out, "{name:<12}{}", plain(value)),
         None => Ok(()),
     };
     line("client", Some(&told.client))?;
+    line("  found", Some(&told.found).filter(|found| !found.is_empty()).map(String::as_str))?;
+    line("certificate", told.certificate.as_deref())?;
     line("site", told.site.as_deref())?;
     line("class", told.class.as_deref())?;
     line("route", told.route.as_deref())?;

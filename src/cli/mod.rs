@@ -33,6 +33,7 @@ pub mod status;
 pub mod token;
 pub mod unlock;
 pub mod user_dir;
+mod ways;
 
 use std::io::{self, Write};
 use std::path::PathBuf;

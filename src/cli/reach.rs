@@ -26,7 +26,9 @@ pub(super) fn unreached(settings: &Settings) -> Vec<Found> {
             }
         }
     }
-    let tries: Vec<_> = upstreams.into_iter().map(|upstream| (upstream.clone(), attempt(upstream))).collect();
+    let mut named: Vec<_> = upstreams.into_iter().map(|one| (one.to_string(), one.address)).collect();
+    named.extend(settings.passthroughs.iter().map(|to| (to.upstream.to_string(), to.upstream.clone())));
+    let tries: Vec<_> = named.into_iter().map(|(name, address)| (name, attempt(address))).collect();
     let mut patience = PATIENCE;
     let mut found = Vec::new();
     for (upstream, told) in tries {
@@ -47,15 +49,15 @@ pub(super) fn unreached(settings: &Settings) -> Vec<Found> {
     found
 }
 
-fn attempt(upstream: Upstream) -> Receiver<Result<(), String>> {
+fn attempt(upstream: Address) -> Receiver<Result<(), String>> {
     let (tell, told) = sync_channel(1);
     // Left behind when it hangs in a name server: the process ends soon.
     std::thread::spawn(move || tell.send(connect(&upstream)));
     told
 }
 
-fn connect(upstream: &Upstream) -> Result<(), String> {
-    let (host, port) = match &upstream.address {
+fn connect(upstream: &Address) -> Result<(), String> {
+    let (host, port) = match upstream {
         Address::Tcp { host, port } => (host, *port),
         Address::Unix(path) => {
             return UnixStream::connect(path).map(drop).map_err(|error| error.to_string());

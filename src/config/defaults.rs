@@ -74,6 +74,9 @@ pub const SHARE_LOCKOUT: Duration = Duration::from_secs(30);
 /// Long enough that guessing on is one try an hour.
 pub const SHARE_LONGEST_LOCKOUT: Duration = Duration::from_secs(3600);
 
+/// A tunnel of TLS may be as quiet as an agent that waits for work; who pings more often keeps it for ever.
+pub const PASSTHROUGH_IDLE: Duration = Duration::from_secs(3600);
+
 /// The rate of a class that neither site nor app file names; `None`: not limited.
 pub fn rate(class: Class) -> Option<Rate> {
     let (per_minute, burst) = match class {

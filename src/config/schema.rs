@@ -11,8 +11,9 @@ const APP: &str = include_str!("../../config/app.toml");
 const CASES: &str = include_str!("../../config/cases.toml");
 
 /// What the reference config shows empty, although something may stand there.
-const FILLED: [(&str, &str); 11] = [
+const FILLED: [(&str, &str); 12] = [
     ("plain = []", "plain = [\"127.0.0.1:8080\"]"),
+    ("trusted_proxies = []", "trusted_proxies = [\"10.0.0.5\", { file = \"cdn.txt\" }]"),
     ("redirect_hosts = []", "redirect_hosts = [\"www.example.com\"]"),
     ("certificates = []", "certificates = [{ cert = \"full.pem\", key = \"key.pem\" }]"),
     (

@@ -50,6 +50,8 @@ pub struct Settings {
     pub blocks: Option<Vec<FileBlock>>,
     /// The sites, at least one.
     pub sites: Vec<Site>,
+    /// Names whose TLS is not ended here.
+    pub passthroughs: Vec<super::passthrough::Passthrough>,
 }
 
 /// `[listen]`.
@@ -215,6 +217,8 @@ pub struct Site {
     pub members_only: bool,
     /// Whose orders to log out are obeyed.
     pub backchannel: Option<Verification>,
+    /// Who must show a certificate in the handshake; `None`: nobody is asked.
+    pub client_certificates: Option<super::client_certificates::ClientCertificates>,
 }
 
 /// `[[site.route]]`.

@@ -87,6 +87,17 @@ impl Hash for UpstreamTls {
     }
 }
 
+/// As a passthrough's config writes it: without a scheme.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
 /// As the config writes it.
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,9 +107,8 @@ impl fmt::Display for Upstream {
             Speaks::Https(_) => "https",
         };
         match &self.address {
-            Address::Unix(path) => write!(f, "unix:{}", path.display()),
-            Address::Tcp { host, port } if host.contains(':') => write!(f, "{scheme}://[{host}]:{port}"),
-            Address::Tcp { host, port } => write!(f, "{scheme}://{host}:{port}"),
+            Address::Unix(_) => write!(f, "{}", self.address),
+            Address::Tcp { .. } => write!(f, "{scheme}://{}", self.address),
         }
     }
 }

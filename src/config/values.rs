@@ -1,12 +1,12 @@
 //! Leaf types that parse themselves: behind this module there is no string left to interpret.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
+pub use super::networks::{Networks, parse_network};
 
 /// A number of bytes: `32KiB`, `1MiB`, `10GiB`, `512` (bytes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,10 +20,6 @@ pub struct Rate {
     /// Most requests at once.
     pub burst: NonZeroU32,
 }
-
-/// A set of networks. An address that is not known is in none (fails closed).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Networks(Vec<IpNet>);
 
 /// A host name of a site: exact, or `*.example.com` for exactly one label in front.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -139,63 +135,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
         _ => return Err(wrong()),
     };
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)
-}
-
-// === impl Networks ===
-
-impl Networks {
-    /// A set of these networks; IPv4-mapped IPv6 networks are taken as IPv4.
-    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
-        Self(networks.into_iter().map(|net| unmapped(net).trunc()).collect())
-    }
-
-    /// Loopback, IPv4 and IPv6: who may reach what is closed by default.
-    pub fn loopback() -> Self {
-        Self(["127.0.0.0/8", "::1/128"].iter().filter_map(|net| net.parse().ok()).collect())
-    }
-
-    /// Whether the address is in one of the networks.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|net| net.contains(&address))
-    }
-
-    /// No network at all: nobody.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The networks as given.
-    pub fn iter(&self) -> impl Iterator<Item = &IpNet> {
-        self.0.iter()
-    }
-}
-
-/// Parses one entry of an allowlist: a CIDR, or one address (`/32`, `/128`).
-///
-/// # Errors
-/// When it is neither, or when bits of the host are set (`10.0.0.1/8` is most likely a slip).
-pub fn parse_network(text: &str) -> Result<IpNet, ValueError> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(IpNet::from(address.to_canonical()));
-    }
-    let net: IpNet = text.parse().map(unmapped).map_err(|_| {
-        ValueError::new(format!("`{text}` is no network"), "write an address or a CIDR, e.g. \"10.0.0.0/8\"")
-    })?;
-    if net.trunc() != net {
-        return Err(ValueError::new(
-            format!("`{text}` has bits set behind its prefix"),
-            format!("write \"{}\" for the network or \"{}\" for the one address", net.trunc(), net.addr()),
-        ));
-    }
-    Ok(net)
-}
-
-/// `::ffff:10.0.0.0/104` is `10.0.0.0/8`: clients are never seen in the mapped form.
-fn unmapped(net: IpNet) -> IpNet {
-    let IpNet::V6(mapped) = net else { return net };
-    let four: Option<Ipv4Addr> = mapped.addr().to_ipv4_mapped();
-    let inner = four.zip(mapped.prefix_len().checked_sub(96));
-    inner.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(net, IpNet::V4)
 }
 
 /// Parses an address to listen on: `[::]:443`, `127.0.0.1:9180`.

@@ -3,6 +3,7 @@
 use crate::admin::api::{Refusal, RefusalKind};
 use crate::clock::Now;
 use crate::config::class::Class;
+use crate::config::passthrough::Passthrough;
 use crate::config::settings::{Settings, Site};
 use crate::stores::blocks::order::width;
 use crate::stores::blocks::{Block, Order, What};
@@ -32,12 +33,27 @@ pub struct SiteFacts {
     refreshes: bool,
     /// It has routes of class `setup`, or passwords that are for who may set it up.
     pub(super) sets_up: bool,
+    /// A `[[passthrough]]`: only blocks of addresses mean something there, and only who names it means it.
+    pub(super) passed: bool,
 }
 
 impl SiteFacts {
     /// The facts of every site.
     pub fn of(settings: &Settings) -> Vec<Self> {
-        settings.sites.iter().map(Self::of_site).collect()
+        let passed = settings.passthroughs.iter().map(Self::of_passthrough);
+        settings.sites.iter().map(Self::of_site).chain(passed).collect()
+    }
+
+    fn of_passthrough(to: &Passthrough) -> Self {
+        Self {
+            name: to.name(),
+            hosts: to.hosts.clone(),
+            token_lifetime: 0,
+            refresh_lifetime: 0,
+            refreshes: false,
+            sets_up: false,
+            passed: true,
+        }
     }
 
     fn of_site(site: &Site) -> Self {
@@ -55,6 +71,7 @@ impl SiteFacts {
                 .chain(site.app.routes.iter().map(|route| route.class))
                 .any(|class| class == Class::Setup)
                 || site.app.login.as_ref().is_some_and(|login| !login.default_passwords.is_empty()),
+            passed: false,
         }
     }
 
@@ -142,7 +159,8 @@ fn site_of(order: &Order, sites: &[SiteFacts]) -> Result<Option<String>, Refusal
 pub(super) fn one_site(wanted: Option<&str>, sites: &[SiteFacts]) -> Result<String, Refusal> {
     let names = || sites.iter().map(|site| site.name.as_str()).collect::<Vec<_>>().join(", ");
     let usage = |message| Err(Refusal::new(RefusalKind::Usage, message));
-    match (wanted, sites) {
+    let ended: Vec<_> = sites.iter().filter(|site| !site.passed).collect();
+    match (wanted, ended.as_slice()) {
         (Some(wanted), _) => match sites.iter().find(|site| site.is_called(wanted)) {
             Some(site) => Ok(site.name.clone()),
             None => usage(format!("there is no site `{wanted}`; the sites are: {}", names())),

@@ -30,6 +30,7 @@ const WALL: u64 = 1_700_000_000_000;
 fn settings(folder: &Path) -> Settings {
     let second = Duration::from_secs(1);
     Settings {
+        passthroughs: Vec::new(),
         path: folder.join("portcullis.toml"),
         files: Vec::new(),
         listen: Listen {

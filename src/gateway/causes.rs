@@ -101,12 +101,20 @@ const SETUP_BUSY: Told = told(
 pub const fn denied(reason: Reason) -> Told {
     match reason {
         Reason::Misdirected => told(
-            "the host is in no site's `hosts`, or it is of another site than the name in the TLS handshake (SNI), or there was no such name",
+            "the host is in no site's `hosts`, or it is of another site than the name in the TLS handshake (SNI), or there was no such name; or the handshake was made under other rules for client certificates than the site's",
             "add the host to the site's `hosts` if it is yours. Behind a proxy that speaks TLS to the gateway: let it send SNI, and the same name as Host",
         ),
         Reason::UntrustedPeer => told(
             "a `plain` listener serves trusted proxies only, and the peer is none",
             "add the proxy's address to listen.trusted_proxies, or let the client come by https",
+        ),
+        Reason::CertificateMissing => told(
+            "the site asks for a client certificate, and none was shown: over TLS the handshake fails, and on a `plain` listener nobody can show one",
+            "let these clients come to listen.https, or write mode = \"optional\" in [site.client_certificates]",
+        ),
+        Reason::CertificateNotAllowed => told(
+            "the client's certificate is good, and has none of the names in `allowed` of [site.client_certificates]",
+            "add its common name or one of its alternative names to `allowed`; the access log names it as `certificate`",
         ),
         Reason::ClientFull => told(
             "the client, behind a trusted proxy, has as many requests in flight as limits.connections_per_client",

@@ -63,6 +63,8 @@ pub struct Exchange {
     pub class: Option<Class>,
     /// The token's name in logs.
     pub token: Option<Box<str>>,
+    /// What the client's certificate calls it.
+    pub certificate: Option<Rc<str>>,
     facts: Option<Rc<Facts>>,
     route: Option<Rc<str>>,
     /// Its tokens were verified.
@@ -130,6 +132,7 @@ impl Exchange {
             site: None,
             class: None,
             token: None,
+            certificate: None,
             facts: None,
             route: None,
             verified: false,
@@ -380,6 +383,7 @@ impl Drop for Exchange {
             upstream: self.upstream,
             cause: self.cause.as_deref(),
             token: self.token.as_deref(),
+            certificate: self.certificate.as_deref(),
         };
         self.lane.write(&entry, masks);
     }

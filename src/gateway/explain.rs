@@ -1,5 +1,7 @@
 //! What would become of a request, told by the very code that decides: `portcullis explain`.
 
+mod shown;
+
 use std::net::IpAddr;
 
 use http::request::Parts;
@@ -7,6 +9,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::causes::{self, Told};
+use super::origin::Whose;
 use super::read::{self, Reading, Refusal, Surroundings};
 use super::{Decision, Link, Withheld, decide, download};
 use crate::clock::Now;
@@ -15,6 +18,7 @@ use crate::guards::headers::HeaderSet;
 use crate::guards::tries::Kind;
 use crate::guards::{Denial, Verdict, login};
 use crate::policy::Snapshot;
+use crate::request::certificate::Certified;
 use crate::request::facts::Malformed;
 use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Index;
@@ -29,9 +33,15 @@ pub struct Question {
     pub request: String,
     /// The peer's address.
     pub from: IpAddr,
+    /// The client that its PROXY header names.
+    #[serde(default)]
+    pub proxy: Option<IpAddr>,
     /// `Name: value`.
     #[serde(default)]
     pub headers: Vec<String>,
+    /// The client's certificate and what leads to its CA, DER in base64.
+    #[serde(default)]
+    pub certificates: Vec<String>,
 }
 
 /// The answer; `guards` in the order in which they were asked, up to the first denial.
@@ -41,6 +51,12 @@ pub struct Explanation {
     pub schema: u64,
     /// The client, after trusted proxies; `unknown` if it cannot be told.
     pub client: String,
+    /// How it was found.
+    #[serde(default)]
+    pub found: String,
+    /// Who its certificate says it is, where the site asks for one.
+    #[serde(default)]
+    pub certificate: Option<String>,
     /// The site's name.
     pub site: Option<String>,
     /// The route's class.
@@ -124,9 +140,18 @@ pub fn charge(question: &Question, means: Means<'_>) -> Result<Explanation, Stri
 
 fn ask(question: &Question, means: Means<'_>, rehearsal: bool) -> Result<Explanation, String> {
     let mut head = head_of(question)?;
-    let link = Supposed { peer: question.from.to_canonical(), sni: head.uri.host().map(str::to_owned) };
-    let client = read::client(&link, means.snapshot.policy(), &head);
+    let policy = means.snapshot.policy();
+    let whose = Whose::of(question.from, question.proxy, policy)?;
+    let link = Supposed {
+        certified: shown::certified(question, &head, means)?,
+        whose,
+        sni: head.uri.host().map(str::to_owned),
+    };
+    let found = read::found(&link, policy, &head);
+    let client = found.client;
     let mut told = Explanation::of(client.to_string());
+    told.certificate = shown::told(link.certified.as_ref());
+    told.found = whose.tell(found, &link, policy, &head);
     let Means { snapshot, share_key, seal, sessions, now, .. } = means;
     let around = Surroundings { snapshot, share_key, seal, sessions, now, rehearsal };
     download::enter(&mut head, &around, client);
@@ -160,6 +185,8 @@ impl Explanation {
         Self {
             schema: 1,
             client,
+            found: String::new(),
+            certificate: None,
             site: None,
             class: None,
             route: None,
@@ -304,13 +331,26 @@ fn length(head: &Parts) -> Option<u64> {
 
 /// A connection that nobody made.
 struct Supposed {
-    peer: IpAddr,
+    whose: Whose,
     sni: Option<String>,
+    certified: Option<Certified>,
 }
 
 impl Link for Supposed {
     fn peer(&self) -> IpAddr {
-        self.peer
+        self.whose.peer
+    }
+
+    fn carrier(&self) -> IpAddr {
+        self.whose.carrier
+    }
+
+    fn is_own(&self) -> bool {
+        self.whose.own
+    }
+
+    fn certified(&self) -> Option<&Certified> {
+        self.certified.as_ref()
     }
 
     fn is_plain(&self) -> bool {

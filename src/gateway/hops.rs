@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri, Version};
 
+use crate::request::certificate::Certificate;
 use crate::request::client::Client;
 
 /// Fields that belong to one hop, and those that only proxies and attackers send.
@@ -29,7 +30,9 @@ static HOP_BY_HOP: [HeaderName; 11] = [
 
 /// Names from which some framework takes the client's address, scheme, host, port, prefix, user, method or path. Names
 /// that begin with one of [`IDENTITY_PREFIXES`] go too, and every name with an underscore (CGI folds it to a hyphen).
-const IDENTITY: [&str; 29] = [
+const IDENTITY: [&str; 31] = [
+    "client-cert",
+    "client-cert-chain",
     "true-client-ip",
     "x-real-ip",
     "x-client-ip",
@@ -81,6 +84,10 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// RFC 9440: the whole certificate.
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const X_CLIENT_CERT_SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
+const X_CLIENT_CERT_SAN: HeaderName = HeaderName::from_static("x-client-cert-san");
 /// The request's id, ours in both directions.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -105,11 +112,13 @@ static NEVER_LATE: [HeaderName; 16] = [
 ];
 
 /// Fields that the gateway adds at most.
-const OURS: usize = 11;
+const OURS: usize = 14;
 
 /// What the gateway says of the request to the application.
 #[derive(Debug)]
 pub struct Identity<'a> {
+    /// The certificate that the client has shown, where the site asks for one.
+    pub certificate: Option<&'a Certificate>,
     /// The client after trusted proxies.
     pub client: Client,
     /// The authority as the client wrote it, checked.
@@ -154,6 +163,11 @@ pub fn outgoing(
         let address = address_value(address);
         headers.insert(X_REAL_IP, address.clone());
         headers.insert(X_FORWARDED_FOR, address);
+    }
+    if let Some(certificate) = identity.certificate {
+        headers.insert(CLIENT_CERT, certificate.cert.clone());
+        headers.insert(X_CLIENT_CERT_SUBJECT, certificate.subject.clone());
+        headers.insert(X_CLIENT_CERT_SAN, certificate.names.clone());
     }
     let scheme = if identity.secure { "https" } else { "http" };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
@@ -265,6 +279,7 @@ mod tests {
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
         let identity = Identity {
+            certificate: None,
             client: Client::Address("203.0.113.7".parse().unwrap()),
             authority: "a.test:8443",
             port: 8443,
@@ -298,6 +313,11 @@ mod tests {
             "x_real_ip",
             "x-http-method-override",
             "ssl-client-cert",
+            "client-cert",
+            "client-cert-chain",
+            "client_cert",
+            "x-client-cert-subject",
+            "x-client-cert-san",
             "proxy",
             "x-ssl-client-verify",
             "x-envoy-original-path",

@@ -4,13 +4,26 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::config::class::Class;
+use crate::request::certificate::Certified;
 use crate::request::facts::Malformed;
 use crate::stores::streams::Kill;
 
 /// What the gateway may know of the connection that a request came by.
 pub trait Link {
-    /// The socket's peer.
+    /// The socket's peer; where a trusted proxy sent a PROXY header, the client that it names.
     fn peer(&self) -> IpAddr;
+    /// The socket's own peer, whatever a PROXY header says.
+    fn carrier(&self) -> IpAddr {
+        self.peer()
+    }
+    /// A trusted proxy says that the connection is its own (PROXY `LOCAL`).
+    fn is_own(&self) -> bool {
+        false
+    }
+    /// What rules about client certificates its handshake was made under, and what was shown; `None`: nobody was asked.
+    fn certified(&self) -> Option<&Certified> {
+        None
+    }
     /// It came by a `plain` listener, where a trusted proxy has ended TLS.
     fn is_plain(&self) -> bool;
     /// The name of the TLS handshake.

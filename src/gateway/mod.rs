@@ -8,6 +8,7 @@ pub mod account;
 mod answer;
 pub mod attempt;
 mod backchannel;
+mod certificate;
 pub mod causes;
 mod changes;
 pub mod collector;
@@ -24,6 +25,7 @@ mod id;
 mod judge;
 mod learning;
 mod link;
+mod origin;
 mod ticket;
 pub mod lesson;
 mod nonce;
@@ -69,6 +71,7 @@ use self::upload::Upload;
 use self::view::{View, Views};
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
+pub use crate::guards::Reason;
 use crate::request::body::Body;
 use crate::request::client::Client;
 use crate::request::facts::{Facts, Malformed};
@@ -119,7 +122,7 @@ where
     pub async fn handle(self: Rc<Self>, from: Arrival, request: Request<Incoming>) -> Response<Body> {
         let (mut head, incoming) = request.into_parts();
         let view = self.views.current();
-        let (mut exchange, asked) = self.begin(&view, &head, &from.kill);
+        let (mut exchange, asked) = self.begin(&view, &head, &from);
         if let Some(why) = from.link.begin() {
             return unread(why, exchange, &*from.link, &asked, &head);
         }
@@ -201,19 +204,25 @@ where
         exchange.follow(answer, live)
     }
 
-    fn begin(&self, view: &Rc<View>, head: &Parts, kill: &Rc<Kill>) -> (Box<Exchange>, Asked) {
+    /// The id of the next request, or of the next connection that is none of HTTP.
+    pub fn next_id(&self) -> Rc<str> {
         let count = self.count.get().wrapping_add(1);
         self.count.set(count);
+        id::request_id(self.id_base, count)
+    }
+
+    fn begin(&self, view: &Rc<View>, head: &Parts, from: &Arrival) -> (Box<Exchange>, Asked) {
         let mut exchange = Box::new(Exchange::begin(Beginning {
             lane: Rc::clone(&self.lane),
             recent: Rc::clone(&self.recent),
             clock: self.clock.clone(),
             view: Rc::clone(view),
             start: self.clock.now(),
-            id: id::request_id(self.id_base, count),
-            kill: Rc::clone(kill),
+            id: self.next_id(),
+            kill: Rc::clone(&from.kill),
             head,
         }));
+        exchange.certificate = certificate::name(&*from.link);
         let asked = Asked::read(head);
         exchange.rpc = asked.is_rpc();
         (exchange, asked)
@@ -321,6 +330,7 @@ where
             answer::strip_cookies(&mut head.headers, reading.site);
         }
         let identity = Identity {
+            certificate: certificate::shown(reading.site, &**link),
             client: reading.facts.client,
             authority: &reading.authority,
             port: reading.public_port,

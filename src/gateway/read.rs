@@ -9,13 +9,13 @@ use hyper::ext::Protocol;
 
 use super::attempt::basic;
 use super::download::Entered;
-use super::{Link, companion};
+use super::{Link, certificate, companion};
 use crate::clock::Now;
 use crate::config::class::Class;
 use crate::guards::{Denial, Reason};
 use crate::policy::{Found, HostPlace, Policy, Site, SiteHost, Snapshot};
 use crate::request::carriers::{self, Finding};
-use crate::request::client::{self, Client};
+use crate::request::client::{self, Client, How};
 use crate::request::credential::{Key, Presented, TokenText};
 use crate::request::facts::{Facts, Malformed, Origin};
 use crate::request::path::PathViews;
@@ -99,7 +99,16 @@ pub struct Surroundings<'a> {
 
 /// The client of a request; on a `plain` listener every peer must be trusted.
 pub fn client(link: &dyn Link, policy: &Policy, head: &Parts) -> Client {
-    client::find(link.peer(), &policy.trusted_proxies, &head.headers)
+    found(link, policy, head).client
+}
+
+/// The same, and how it was found.
+pub fn found(link: &dyn Link, policy: &Policy, head: &Parts) -> client::Found {
+    let found = client::find(link.peer(), &policy.trusted_proxies, &head.headers);
+    if found.how == How::Silent && link.is_own() {
+        return client::Found { client: Client::Address(link.peer().to_canonical()), how: How::Own };
+    }
+    found
 }
 
 /// Reads a head. `length`: of the body, as announced.
@@ -114,7 +123,7 @@ pub fn read<'p>(
     length: Option<u64>,
 ) -> Result<Reading<'p>, Refusal> {
     let policy = around.snapshot.policy();
-    if link.is_plain() && !policy.trusted_proxies.contains(link.peer()) {
+    if link.is_plain() && !policy.trusted_proxies.contains(link.carrier()) {
         return Err(Refusal::Denied(Denial::new("listener", Reason::UntrustedPeer)));
     }
     check_head(head)?;
@@ -127,6 +136,7 @@ pub fn read<'p>(
     let entered = head.extensions.get::<Entered>().cloned();
     let shown_on = if entered.is_some() { site.download.as_ref() } else { site.hosts.get(host_place) };
     let site_host = shown_on.ok_or_else(misdirected)?;
+    certificate::check(site, link)?;
     let method = meant_method(head);
     let found = site.route(method, &path).ok_or_else(misdirected)?;
     if path.encoded_slash && !found.route.keep_encoded_slash {
@@ -168,7 +178,9 @@ pub fn read<'p>(
         rehearsal: around.rehearsal,
     });
     let public_port = policy.settings.listen.public_port;
-    let secure = !link.is_plain() || proto_is_https(&head.headers);
+    // A balancer that passes bytes on adds no header: what there is is its client's.
+    let believed = policy.trusted_proxies.contains(link.peer());
+    let secure = !link.is_plain() || !believed || proto_is_https(&head.headers);
     let h2 = head.version == Version::HTTP_2;
     Ok(Reading {
         facts,

@@ -53,6 +53,10 @@ pub enum Reason {
     Misdirected,
     /// A `plain` listener serves trusted proxies only.
     UntrustedPeer,
+    /// The site asks for a client certificate, and there is none.
+    CertificateMissing,
+    /// A client certificate is good, and has none of the names that the site allows.
+    CertificateNotAllowed,
     /// A client of a trusted proxy has as many requests in flight as `limits.connections_per_client`.
     ClientFull,
     /// The client is in none of the class's networks.
@@ -119,6 +123,8 @@ impl Reason {
         match self {
             Self::Misdirected => "misdirected",
             Self::UntrustedPeer => "untrusted_peer",
+            Self::CertificateMissing => "certificate_missing",
+            Self::CertificateNotAllowed => "certificate_not_allowed",
             Self::ClientFull => "connections_per_client",
             Self::NotAllowlisted => "not_allowlisted",
             Self::TokenBlocked => "token_blocked",
@@ -168,6 +174,7 @@ impl Reason {
             Self::AddressBlocked | Self::CrossOrigin | Self::UntrustedPeer | Self::LinkEmbedded => {
                 StatusCode::FORBIDDEN
             }
+            Self::CertificateMissing | Self::CertificateNotAllowed => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             // Not 503: a proxy in front would take the gateway for down, for all of its clients.
             Self::RateLimited

@@ -1,4 +1,6 @@
-//! Sockets of one worker: bind, accept with back-off, caps, handshake, drain.
+//! Sockets of one worker: bind, accept with back-off, caps, drain. What comes before the first request is in [`greet`].
+
+mod greet;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -12,7 +14,6 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::{Request, Response};
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
@@ -20,10 +21,11 @@ use super::bind;
 use super::caps::{Caps, Full, Permit};
 use super::deadlines::{Deadlines, PERIOD};
 use super::local::Local;
-use super::serve::{self, Served};
+use super::passage::Passages;
 use super::socket::Socket;
-use super::{Connection, Kind, tls};
-use crate::clock::{Clock, Now};
+use super::tls::Entrance;
+use super::{Connection, Kind};
+use crate::clock::Clock;
 use crate::config::settings::Limits;
 use crate::config::values::Networks;
 use crate::request::body::Body;
@@ -47,6 +49,12 @@ pub enum Refusal {
     Untrusted,
     /// The kernel had no more descriptors or memory.
     Exhausted,
+    /// `listen.proxy_protocol`: a trusted peer began with something else than a PROXY header.
+    ProxyHeaderMissing,
+    /// Its PROXY header breaks the rules.
+    ProxyHeaderMalformed,
+    /// Its PROXY header was not whole within `limits.head_timeout`.
+    ProxyHeaderLate,
 }
 
 impl Refusal {
@@ -57,6 +65,9 @@ impl Refusal {
             Self::ClientFull => "connections_per_client",
             Self::Untrusted => "untrusted_peer",
             Self::Exhausted => "descriptors",
+            Self::ProxyHeaderMissing => "proxy_header_missing",
+            Self::ProxyHeaderMalformed => "proxy_header_malformed",
+            Self::ProxyHeaderLate => "proxy_header_late",
         }
     }
 }
@@ -71,7 +82,7 @@ pub trait Events {
     fn connection_closed(&self, kind: Kind) {
         let _ = kind;
     }
-    /// A TLS handshake failed: `timeout`, `unknown_name`, `tls` or `io`.
+    /// A TLS handshake failed: `timeout`, `unknown_name`, `tls`, `io`, or what was wrong with a client's certificate.
     fn handshake_failed(&self, reason: &'static str) {
         let _ = reason;
     }
@@ -89,8 +100,12 @@ pub struct Context {
     pub limits: Rc<RefCell<Limits>>,
     /// Peers that stand for many clients: no cap per client; `plain` listeners serve only them.
     pub trusted: Rc<RefCell<Networks>>,
+    /// Connections of `trusted` begin with a PROXY header.
+    pub proxy_protocol: Rc<Cell<bool>>,
     /// TLS; an `https` listener without it cannot run.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<Entrance>>,
+    /// Names whose TLS is not ended here.
+    pub passages: Option<Rc<dyn Passages>>,
     /// This worker's connections.
     pub deadlines: Rc<Deadlines>,
     /// Counts over all workers.
@@ -302,44 +317,6 @@ where
         }
     }
 
-    /// TLS, where it belongs to the listener; then what serves the connection.
-    async fn greet(self: Rc<Self>, socket: Socket, peer: SocketAddr, kill: Rc<Kill>) -> Option<Served> {
-        let accepted = self.cx.clock.now();
-        let mut connection = Connection::new(peer, self.kind, kill);
-        connection.watch.ended.set_events(Rc::clone(&self.cx.events), self.kind);
-        let Some(tls) = self.cx.tls.as_ref().filter(|_| self.kind == Kind::Https) else {
-            return Some(self.serve(socket, connection, accepted));
-        };
-        let limit = self.cx.limits.borrow().head_timeout;
-        let handshake = tokio_rustls::TlsAcceptor::from(Arc::clone(tls)).accept(socket);
-        match tokio::time::timeout(limit, handshake).await {
-            Ok(Ok(stream)) => {
-                let session = stream.get_ref().1;
-                // Whoever comes for a challenge has seen its certificate: that was all.
-                if session.alpn_protocol() == Some(tls::CHALLENGE) {
-                    return None;
-                }
-                connection.sni = session.server_name().map(|name| name.to_ascii_lowercase().into());
-                connection.h2 = session.alpn_protocol() == Some(b"h2");
-                return Some(self.serve(stream, connection, accepted));
-            }
-            Ok(Err(error)) => self.cx.events.handshake_failed(reason_of(&error)),
-            Err(_) => self.cx.events.handshake_failed("timeout"),
-        }
-        None
-    }
-
-    fn serve<T: serve::Io>(&self, io: T, connection: Connection, accepted: Now) -> Served {
-        let connection = Rc::new(connection);
-        self.cx.deadlines.watch(&connection, accepted);
-        if *self.cx.drain.borrow() {
-            connection.watch.close();
-        }
-        let service = (self.service)(Rc::clone(&connection));
-        let limits = serve::HttpLimits::of(&self.cx.limits.borrow());
-        serve::serve(io, &connection, limits, service)
-    }
-
     async fn drain(&self) {
         self.cx.deadlines.close_all();
         let limit = self.cx.limits.borrow().drain_timeout;
@@ -381,12 +358,4 @@ async fn drained(drain: &mut watch::Receiver<bool>) {
 
 fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
-}
-
-fn reason_of(error: &io::Error) -> &'static str {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::General(text)) if text.contains("no server certificate") => "unknown_name",
-        Some(_) => "tls",
-        None => "io",
-    }
 }

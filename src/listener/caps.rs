@@ -17,8 +17,8 @@ pub struct Caps {
 /// A place among the open connections; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    _open: Open,
-    _client: Option<Place>,
+    open: Open,
+    client: Option<Place>,
 }
 
 /// One of all.
@@ -52,12 +52,24 @@ impl Caps {
             return Err(Full::All);
         }
         let take = |most| self.clients.take(Client::Address(peer), most).ok_or(Full::Client);
-        Ok(Permit { _open: open, _client: per_client.map(take).transpose()? })
+        Ok(Permit { client: per_client.map(take).transpose()?, open })
     }
 
     /// Open connections.
     pub fn open(&self) -> usize {
         self.all.load(Ordering::Relaxed)
+    }
+}
+
+impl Permit {
+    /// The connection turns out to be this client's, of whom a trusted proxy told: it takes a place of his too.
+    ///
+    /// # Errors
+    /// When he has none left.
+    pub fn count_for(&mut self, client: IpAddr, most: usize) -> Result<(), Full> {
+        let place = self.open.0.clients.take(Client::Address(client), most).ok_or(Full::Client)?;
+        self.client = Some(place);
+        Ok(())
     }
 }
 
@@ -84,6 +96,18 @@ mod tests {
         let _other = caps.enter(at("192.0.2.2"), 10, Some(2)).unwrap();
         drop(first);
         assert!(caps.enter(at("192.0.2.1"), 10, Some(2)).is_ok());
+    }
+
+    #[test]
+    fn a_client_of_whom_a_proxy_tells_has_as_many_places_as_any() {
+        let caps = Arc::new(Caps::default());
+        let mut proxied = caps.enter(at("10.0.0.1"), 10, None).unwrap();
+        proxied.count_for(at("192.0.2.1"), 1).unwrap();
+        assert_eq!(caps.enter(at("192.0.2.1"), 10, Some(1)).unwrap_err(), Full::Client);
+        let mut second = caps.enter(at("10.0.0.1"), 10, None).unwrap();
+        assert_eq!(second.count_for(at("192.0.2.1"), 1).unwrap_err(), Full::Client);
+        drop((proxied, second));
+        assert_eq!((caps.open(), caps.clients.clients()), (0, 0));
     }
 
     #[test]

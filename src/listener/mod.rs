@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use crate::request::certificate::Certified;
 use crate::request::facts::Malformed;
 use crate::stores::streams::Kill;
 
@@ -14,9 +15,11 @@ pub mod conn;
 pub mod deadlines;
 pub mod framing;
 pub mod local;
+pub mod passage;
+pub mod proxy;
 pub mod redirect;
 pub mod serve;
-mod socket;
+pub mod socket;
 pub mod stream;
 mod tally;
 pub mod tls;
@@ -57,10 +60,14 @@ impl Kind {
 pub struct Connection {
     /// The socket's peer, IPv4-mapped addresses as IPv4; after a PROXY header the address that it names.
     pub peer: SocketAddr,
+    /// The proxy that sent the PROXY header, and what it said.
+    pub proxy: Option<(SocketAddr, proxy::Named)>,
     /// Which listener accepted it.
     pub kind: Kind,
     /// The server name of the TLS handshake, lower case; `None` without TLS or without SNI.
     pub sni: Option<Box<str>>,
+    /// What rules about client certificates the handshake was made under, and what was shown.
+    pub certified: Option<Box<Certified>>,
     /// HTTP/2.
     pub h2: bool,
     /// Ends the whole connection.
@@ -95,8 +102,10 @@ impl Connection {
     pub fn new(peer: SocketAddr, kind: Kind, kill: Rc<Kill>) -> Self {
         Self {
             peer,
+            proxy: None,
             kind,
             sni: None,
+            certified: None,
             h2: false,
             kill,
             malformed: Cell::new(None),

@@ -14,15 +14,35 @@ use crate::stores::streams::Kill;
 
 /// A TCP stream, its kill switch, and its place among the connections that may be open.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub struct Socket {
     stream: TcpStream,
     kill: Local<Kill>,
-    _permit: Permit,
+    permit: Permit,
+    /// Was read before it was due; comes first.
+    early: Vec<u8>,
 }
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream, kill: Local<Kill>, permit: Permit) -> Self {
-        Self { stream, kill, _permit: permit }
+        Self { stream, kill, permit, early: Vec::new() }
+    }
+
+    /// The next read begins with these bytes.
+    pub(crate) fn give_back(&mut self, bytes: &[u8]) {
+        self.early.splice(..0, bytes.iter().copied());
+    }
+
+    /// Its place among the open connections.
+    pub(crate) fn permit(&mut self) -> &mut Permit {
+        &mut self.permit
+    }
+
+    /// The address that the client has connected to.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn local_address(&self) -> io::Result<std::net::SocketAddr> {
+        self.stream.local_addr()
     }
 }
 
@@ -41,6 +61,14 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.early.is_empty() {
+            let piece = self.early.len().min(buffer.remaining());
+            buffer.put_slice(self.early.drain(..piece).as_slice());
+            if self.early.is_empty() {
+                self.early = Vec::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }

@@ -136,6 +136,7 @@ fn compile_site(settings: &Settings, site: &settings::Site, kept: &Kept) -> Site
         maintenance: site.maintenance.clone(),
         bounds: site.app.bounds.iter().map(|bound| [bound.clone(), bound.to_lowercase()]).collect(),
         takes_reports: site.takes_reports(),
+        client_certificates: site.client_certificates.clone(),
         index: RouteIndex::new(&routes),
         routes,
     }

@@ -21,6 +21,7 @@ pub use routes::Found;
 use crate::config::app::{Login, Teaches, Tokens};
 use crate::config::bound::Bound;
 use crate::config::class::Class;
+use crate::config::client_certificates::ClientCertificates;
 use crate::config::cluster::Cluster;
 use crate::config::path_pattern::PathPattern;
 use crate::config::settings::{ClassMap, Observed, Settings};
@@ -104,6 +105,8 @@ pub struct Site {
     pub takes_reports: bool,
     /// Its routes; the first is the collector of reports, the last one matches everything.
     pub routes: Vec<Route>,
+    /// Who must show a certificate in the handshake.
+    pub client_certificates: Option<ClientCertificates>,
     index: routes::RouteIndex,
 }
 

@@ -16,6 +16,34 @@ pub enum Client {
     Unknown,
 }
 
+/// A client, and how it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The client.
+    pub client: Client,
+    /// How.
+    pub how: How,
+}
+
+/// How a client was found; places in `X-Forwarded-For` count from the right, over all of its lines, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It is the peer, who is no trusted proxy: whatever it claims is not looked at.
+    Peer,
+    /// It is a trusted proxy, whose own connection this is.
+    Own,
+    /// The peer is on this machine or in its network, is not trusted, and claims to stand for somebody.
+    Tunnel,
+    /// The peer is a trusted proxy that names nobody.
+    Silent,
+    /// The element at this place is the first that is no trusted proxy.
+    Hop(usize),
+    /// All elements are trusted proxies; the one at this place is the last.
+    LastHop(usize),
+    /// The element at this place is no address: what stands before it is anybody's word.
+    Garbage(usize),
+}
+
 /// Fields by which a proxy in front would name its client.
 const FORWARDING: [HeaderName; 6] = [
     X_FORWARDED_FOR,
@@ -35,28 +63,33 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// * A loopback or private peer that is not trusted and yet sends a forwarding field is *unknown*: a tunnel on the
 ///   same host must not turn every stranger into 127.0.0.1.
 /// * Any other peer is the client itself, whatever it claims.
-pub fn find(peer: IpAddr, trusted: &Networks, headers: &HeaderMap) -> Client {
+pub fn find(peer: IpAddr, trusted: &Networks, headers: &HeaderMap) -> Found {
     let peer = peer.to_canonical();
+    let found = |client, how| Found { client, how };
     if trusted.contains(peer) {
         return walk(trusted, headers);
     }
     if is_local(peer) && FORWARDING.iter().any(|name| headers.contains_key(name)) {
-        return Client::Unknown;
+        return found(Client::Unknown, How::Tunnel);
     }
-    Client::Address(peer)
+    found(Client::Address(peer), How::Peer)
 }
 
-fn walk(trusted: &Networks, headers: &HeaderMap) -> Client {
-    let mut found = Client::Unknown;
-    let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
-    for line in lines.into_iter().rev() {
-        let Ok(line) = line.to_str() else { return Client::Unknown };
-        for hop in line.rsplit(',') {
-            let Some(address) = parse_hop(hop.trim()) else { return Client::Unknown };
-            found = Client::Address(address);
+fn walk(trusted: &Networks, headers: &HeaderMap) -> Found {
+    let mut found = Found { client: Client::Unknown, how: How::Silent };
+    let mut place = 0;
+    for line in headers.get_all(X_FORWARDED_FOR).iter().rev() {
+        for hop in line.as_bytes().rsplit(|byte| *byte == b',') {
+            place += 1;
+            let address = std::str::from_utf8(hop).ok().and_then(|hop| parse_hop(hop.trim()));
+            let Some(address) = address else {
+                return Found { client: Client::Unknown, how: How::Garbage(place) };
+            };
+            found.client = Client::Address(address);
             if !trusted.contains(address) {
-                return found;
+                return Found { how: How::Hop(place), ..found };
             }
+            found.how = How::LastHop(place);
         }
     }
     found
@@ -105,7 +138,7 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        find(peer.parse().unwrap(), &trusted, &headers).to_string()
+        find(peer.parse().unwrap(), &trusted, &headers).client.to_string()
     }
 
     #[test]

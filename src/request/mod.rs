@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod carriers;
+pub mod certificate;
 pub mod client;
 pub mod credential;
 pub mod facts;

@@ -17,7 +17,7 @@ use crate::config::{self, Loaded};
 use crate::control::reload::Reloader;
 use crate::listener::Kind;
 use crate::listener::accept::Listener;
-use crate::listener::tls::{Certificates, Expiry, Leaf, Resolver, Wanted};
+use crate::listener::tls::{Certificates, Entrance, Expiry, Leaf, Resolver, Wanted};
 use crate::policy::{PolicyCell, compile};
 use crate::stores::kept::Kept;
 use crate::telemetry::access_log::{self, Prepared};
@@ -43,6 +43,8 @@ pub struct Means {
     pub kept: Kept,
     /// Certificates.
     pub resolver: Arc<Resolver>,
+    /// Who must show a certificate.
+    pub entrance: Arc<Entrance>,
     /// What the admin side reads.
     pub shared: Shared,
     /// Told of new files.
@@ -208,6 +210,13 @@ impl Live {
         let new = loaded.settings;
         let current = self.means.resolver.current();
         let certificates = Certificates::build(&Wanted::of(&new), self.means.clock.now(), Some(&current))?;
+        let guarded = self.means.entrance.prepare(&new).map_err(|error| {
+            Problems(vec![Problem::of_file(
+                &new.path,
+                format!("TLS cannot be had: {error}"),
+                "please report this",
+            )])
+        })?;
         let workers = self.means.shared.workers();
         let opened = self.open(&new, workers.len())?;
         let log = self.open_log(&new)?;
@@ -219,6 +228,7 @@ impl Live {
         let mut warnings = self.needs_restart(&new);
         warnings.extend(self.means.passed.unnamed(&wanted_now));
         self.means.resolver.replace(certificates);
+        self.means.entrance.replace(guarded);
         self.means.policy.publish(policy);
         self.means.shared.metrics_only_from.store(Arc::new(new.admin.metrics_only_from.clone()));
         if let Some(log) = log {

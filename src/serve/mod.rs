@@ -35,7 +35,7 @@ use crate::control::handover::Outside as _;
 use crate::control::{Control, Parts};
 use crate::listener::accept::Listener;
 use crate::listener::caps::Caps;
-use crate::listener::tls::{Certificates, Resolver, Wanted, server_config};
+use crate::listener::tls::{Certificates, Entrance, Resolver, Wanted};
 use crate::policy::{PolicyCell, compile};
 use crate::request::share_key::ShareKey;
 use crate::stores::blocks::Blocks;
@@ -85,6 +85,7 @@ struct Parted {
     kept: Kept,
     share_key: ShareKey,
     resolver: Arc<Resolver>,
+    entrance: Arc<Entrance>,
     control: Control,
     health: Arc<Health>,
     shared: live::Shared,
@@ -110,6 +111,7 @@ impl Parted {
             .map_err(|problems| problems.to_string())?;
         let kept = Kept::new(settings.limits.limiter_keys);
         let resolver = Resolver::new(certificates, Arc::clone(&kept.challenges));
+        let entrance = Entrance::new(Arc::clone(&resolver), &settings)?;
         let policy = Arc::new(PolicyCell::new(compile(&settings, &kept)));
         let blocks = Arc::<Blocks>::default();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -131,6 +133,7 @@ impl Parted {
                 policy: Arc::clone(&policy),
                 kept: kept.clone(),
                 resolver: Arc::clone(&resolver),
+                entrance: Arc::clone(&entrance),
                 shared: shared.clone(),
                 watch: Arc::clone(&watch),
                 log: log.control(),
@@ -161,6 +164,7 @@ impl Parted {
             kept,
             share_key,
             resolver,
+            entrance,
             control,
             health,
             shared,
@@ -248,7 +252,6 @@ impl Parted {
         draining: &watch::Receiver<bool>,
         ended: &mpsc::Sender<Result<(), String>>,
     ) -> Result<Workers, Fault> {
-        let tls = server_config(Arc::clone(&self.resolver), self.settings.tls.tls12)?;
         let caps = Arc::<Caps>::default();
         let in_flight = Arc::<Places>::default();
         let mut id = [0; 4];
@@ -264,7 +267,7 @@ impl Parted {
                 blocks: Arc::clone(&self.blocks),
                 kept: self.kept.clone(),
                 share_key: self.share_key.clone(),
-                tls: Arc::clone(&tls),
+                tls: Arc::clone(&self.entrance),
                 caps: Arc::clone(&caps),
                 in_flight: Arc::clone(&in_flight),
                 health: Arc::clone(&self.health),

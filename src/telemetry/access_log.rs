@@ -195,6 +195,7 @@ mod tests {
             upstream: None,
             cause: None,
             token: None,
+            certificate: None,
         }
     }
 

@@ -37,6 +37,14 @@ pub struct Metrics {
     client_unknown: IntCounter,
     streams_cut: IntCounter,
     companions_not_set: IntCounterVec,
+    passed: IntCounterVec,
+}
+
+/// The counters of one connection that is passed through.
+#[derive(Debug)]
+pub struct Passed {
+    up: Option<IntCounter>,
+    down: Option<IntCounter>,
 }
 
 /// The counters of one site on one worker, found once for each policy: a request then hashes no label.
@@ -136,6 +144,12 @@ impl Metrics {
                 "Logins whose token is no companion cookie that a browser would take: too long, or odd.",
                 &["site"],
             )?,
+            passed: counters(
+                r,
+                "passthrough_bytes_total",
+                "Bytes passed through without ending TLS, by the name of the passthrough.",
+                &["site", "direction"],
+            )?,
             registry,
         };
         Ok(Arc::new(metrics))
@@ -180,8 +194,28 @@ impl Metrics {
         self.streams_cut.inc_by(streams as u64);
     }
 
+    /// The counters of a connection that is passed through; `site` is the name of its `[[passthrough]]`.
+    pub fn passed(&self, site: &str) -> Passed {
+        let of = |direction| self.passed.get_metric_with_label_values(&[site, direction]).ok();
+        Passed { up: of("up"), down: of("down") }
+    }
+
     pub(super) fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
         self.registry.gather()
+    }
+}
+
+// === impl Passed ===
+
+impl Passed {
+    /// Bytes from the client.
+    pub fn up(&self, bytes: u64) {
+        self.up.iter().for_each(|counter| counter.inc_by(bytes));
+    }
+
+    /// Bytes to the client.
+    pub fn down(&self, bytes: u64) {
+        self.down.iter().for_each(|counter| counter.inc_by(bytes));
     }
 }
 

@@ -108,6 +108,20 @@ pub async fn for_http2(
     connected
 }
 
+/// Connects to somebody who takes bytes as they come; nothing is sent.
+///
+/// # Errors
+/// As [`for_http1`].
+pub async fn for_bytes(upstream: &Upstream, means: &Means, within: Duration) -> Result<Wire, ForwardError> {
+    let vital = may_try(upstream, means)?;
+    let connected = in_time(within, line(upstream, means, within)).await;
+    tell(&vital, &connected, means);
+    let line = connected?;
+    // What comes is no answer whose head could be without end.
+    line.answered();
+    Ok(Wire::new(&line))
+}
+
 /// Refused at once where connections hang and another try is under way.
 fn may_try(upstream: &Upstream, means: &Means) -> Result<Arc<Vital>, ForwardError> {
     let vital = means.health.of(upstream);

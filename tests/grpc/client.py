@@ -1,6 +1,6 @@
 """A gRPC client that does what each line of its input says, and answers each with one line of JSON.
 
-Arguments: the port, the file of the CA, the host.
+Arguments: the port, the file of the CA, the host; and the files of a certificate of its own and its key, if it has one.
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 
 import grpc
 
-PORT, CA, HOST = sys.argv[1:]
+PORT, CA, HOST, *OWN = sys.argv[1:]
 OPTIONS = [
     ("grpc.ssl_target_name_override", HOST),
     ("grpc.default_authority", f"{HOST}:{PORT}"),
@@ -35,7 +35,8 @@ def outcome(call):
 
 class Client:
     def __init__(self):
-        credentials = grpc.ssl_channel_credentials(open(CA, "rb").read())
+        cert, key = (open(path, "rb").read() for path in OWN) if OWN else (None, None)
+        credentials = grpc.ssl_channel_credentials(open(CA, "rb").read(), key, cert)
         self.channel = grpc.secure_channel(f"127.0.0.1:{PORT}", credentials, OPTIONS)
         self.live = {}
 

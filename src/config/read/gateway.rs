@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::listen::Public;
-use super::{Doc, Table, acme, blocks_file, hosts, listen, site};
+use super::{Doc, Table, acme, blocks_file, hosts, listen, networks, passthrough, site};
 use crate::config::defaults;
 use crate::config::settings::{Admin, FileBlock, Limits, Log, LogFormat, LogTarget, MinRate, Settings, Site};
-use crate::config::values::{ByteSize, Networks, ValueError, parse_duration, parse_network, parse_socket};
+use crate::config::values::{ByteSize, Networks, ValueError, parse_duration, parse_socket};
 
 /// Reads a config file.
 pub(super) fn read(doc: &Doc, mut root: Table<'_>) -> Option<Settings> {
@@ -21,6 +21,8 @@ pub(super) fn read(doc: &Doc, mut root: Table<'_>) -> Option<Settings> {
     let blocks = blocks(root.section("blocks"));
     let mut hosts = hosts::Hosts::default();
     let sites = sites(doc, &mut root, &site::Around { public: &public, bodies }, &mut hosts);
+    let passthroughs = passthrough::all(doc, &mut root, !public.listen.https.is_empty(), &mut hosts);
+    hosts.refuse_ourselves(doc, &public.listen);
     if public_is_sound {
         hosts.want_certificates(doc, &public);
     }
@@ -40,6 +42,7 @@ pub(super) fn read(doc: &Doc, mut root: Table<'_>) -> Option<Settings> {
         limits,
         blocks,
         sites,
+        passthroughs,
     })
 }
 
@@ -51,9 +54,7 @@ fn sites(doc: &Doc, root: &mut Table<'_>, around: &site::Around<'_>, hosts: &mut
         let help = "add [[site]] with hosts, app and upstream; `portcullis init` prints one";
         doc.missing(0..0, "there is no site", help);
     }
-    let sites = tables.into_iter().filter_map(|table| site::site(table, around, hosts, &mut apps)).collect();
-    hosts.refuse_ourselves(doc, &around.public.listen);
-    sites
+    tables.into_iter().filter_map(|table| site::site(table, around, hosts, &mut apps)).collect()
 }
 
 /// Limits of bodies that `[limits]` names itself; they are weaker than a site's and stronger than an app file's.
@@ -80,7 +81,7 @@ fn admin(mut table: Table<'_>) -> Admin {
             .map_err(|error| value_error(error.message, "write e.g. \"127.0.0.1:9180\", or \"off\"")),
     });
     let metrics = metrics.unwrap_or_else(|| defaults::ADMIN_METRICS.parse().ok());
-    let metrics_only_from = table.list("metrics_only_from", parse_network).map(Networks::new);
+    let metrics_only_from = networks::of_key(&mut table, "metrics_only_from");
     let metrics_only_from = metrics_only_from.unwrap_or_else(|| {
         Networks::new(defaults::METRICS_ONLY_FROM.iter().filter_map(|net| net.parse().ok()))
     });
@@ -137,7 +138,7 @@ fn min_rate(mut table: Table<'_>) -> MinRate {
 }
 
 /// A time that is not nothing: zero would cut every connection.
-fn some_time(text: &str) -> Result<Duration, ValueError> {
+pub(super) fn some_time(text: &str) -> Result<Duration, ValueError> {
     let time = parse_duration(text)?;
     if time.is_zero() {
         return Err(value_error(format!("`{text}` leaves no time at all"), "write e.g. \"10s\""));

@@ -12,22 +12,37 @@ use crate::config::values::HostPattern;
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
     hosts: Vec<(HostPattern, Span)>,
+    /// Of `[[passthrough]]`: they want no certificate here.
+    passed: Vec<(HostPattern, Span)>,
     upstreams: Vec<(Upstream, Span)>,
 }
 
 impl Hosts {
     /// Notes a host; the same one twice is a problem: which site would answer?
     pub fn add(&mut self, doc: &Doc, host: &HostPattern, span: Span) {
-        if let Some((_, first)) = self.hosts.iter().find(|(known, _)| known == host) {
+        if self.is_new(doc, host, &span) {
+            self.hosts.push((host.clone(), span));
+        }
+    }
+
+    /// Notes a host whose TLS is passed through.
+    pub fn add_passed(&mut self, doc: &Doc, host: &HostPattern, span: Span) {
+        if self.is_new(doc, host, &span) {
+            self.passed.push((host.clone(), span));
+        }
+    }
+
+    fn is_new(&self, doc: &Doc, host: &HostPattern, span: &Span) -> bool {
+        let first = self.hosts.iter().chain(&self.passed).find(|(known, _)| known == host);
+        if let Some((_, first)) = first {
             let line = doc.line_of(first);
             doc.problem(
-                span,
+                span.clone(),
                 format!("`{host}` is named twice"),
                 format!("keep it in one place: it stands in line {line} already"),
             );
-            return;
         }
-        self.hosts.push((host.clone(), span));
+        first.is_none()
     }
 
     /// Notes an upstream.
@@ -89,7 +104,7 @@ impl Hosts {
             }
             Err(_) => {
                 let ours = port == listen.public_port || sockets.any(|socket| socket.port() == port);
-                ours && self.hosts.iter().any(|(host, _)| host.matches(name))
+                ours && self.hosts.iter().chain(&self.passed).any(|(host, _)| host.matches(name))
             }
         }
     }

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use super::certificates::{self, Names};
-use super::{Span, Table, acme};
+use super::{Span, Table, acme, networks};
 use crate::config::acme::Acme;
 use crate::config::defaults;
 use crate::config::settings::{CertificateFiles, Listen, Tls, UnknownSni};
-use crate::config::values::{Networks, parse_network, parse_socket};
+use crate::config::values::{Networks, parse_socket};
 
 /// The public side.
 pub(super) struct Public {
@@ -36,8 +36,7 @@ fn listen(mut table: Table<'_>) -> Listen {
     let http = sockets(&mut table, "http", &mut seen).unwrap_or_else(|| parsed(defaults::HTTP));
     let plain_value = table.get("plain");
     let plain = sockets(&mut table, "plain", &mut seen).unwrap_or_default();
-    let trusted = table.list("trusted_proxies", parse_network);
-    let trusted_proxies = Networks::new(trusted.unwrap_or_default());
+    let trusted_proxies = trusted_proxies(&mut table);
     if let Some(value) = plain_value.filter(|_| !plain.is_empty() && trusted_proxies.is_empty()) {
         table.doc.problem(
             value.span,
@@ -50,11 +49,11 @@ fn listen(mut table: Table<'_>) -> Listen {
         table.doc.missing(table.span.clone(), "nothing listens", help);
     }
     let public_port = public_port(&mut table, &https);
-    proxy_protocol(&mut table);
+    let proxy_protocol = proxy_protocol(&mut table, &trusted_proxies);
     let choices = [("refuse", UnknownSni::Refuse), ("421", UnknownSni::Misdirected)];
     let unknown_sni = table.choice("unknown_sni", &choices).unwrap_or(UnknownSni::Refuse);
     table.finish();
-    Listen { https, http, plain, public_port, trusted_proxies, proxy_protocol: false, unknown_sni }
+    Listen { https, http, plain, public_port, trusted_proxies, proxy_protocol, unknown_sni }
 }
 
 fn public_port(table: &mut Table<'_>, https: &[SocketAddr]) -> u16 {
@@ -71,14 +70,29 @@ fn public_port(table: &mut Table<'_>, https: &[SocketAddr]) -> u16 {
     defaults::PUBLIC_PORT
 }
 
-fn proxy_protocol(table: &mut Table<'_>) {
-    let Some(value) = table.get("proxy_protocol") else { return };
-    if value.choice(&[("off", false), ("require-from-trusted", true)]) == Some(true) {
-        value.later(
-            "let the balancer before this one end TLS and send X-Forwarded-For to `listen.plain`, \
-             or keep \"off\"",
+fn trusted_proxies(table: &mut Table<'_>) -> Networks {
+    let trusted = networks::of_key(table, "trusted_proxies").unwrap_or_default();
+    if trusted.iter().any(|network| network.prefix_len() == 0) {
+        table.doc.warning(
+            table.span.clone(),
+            "`listen.trusted_proxies` holds everybody: any client may choose its own address",
+            "name only the proxies before this one, e.g. [\"10.0.0.5\"]",
         );
     }
+    trusted
+}
+
+fn proxy_protocol(table: &mut Table<'_>, trusted: &Networks) -> bool {
+    let Some(value) = table.get("proxy_protocol") else { return false };
+    let required = value.choice(&[("off", false), ("require-from-trusted", true)]) == Some(true);
+    if required && trusted.is_empty() {
+        table.doc.problem(
+            value.span,
+            "PROXY headers are taken from `listen.trusted_proxies` only, and there are none",
+            "add the address of the balancer before this one, e.g. trusted_proxies = [\"10.0.0.5\"]",
+        );
+    }
+    required
 }
 
 fn sockets(table: &mut Table<'_>, key: &'static str, seen: &mut Vec<SocketAddr>) -> Option<Vec<SocketAddr>> {

@@ -9,7 +9,8 @@ use super::hosts::Hosts;
 use super::listen::Public;
 use super::upstream_tls::Trust;
 use super::{
-    Keys, Table, Value, app, headers, login_guard, nearest, nonce, route, share, tokens, upstream, upstreams,
+    Keys, Table, Value, app, client_certificates, headers, login_guard, nearest, networks, nonce, route,
+    share, tokens, upstream, upstreams,
 };
 use crate::config::app::App;
 use crate::config::class::Class;
@@ -17,7 +18,7 @@ use crate::config::cluster::Cluster;
 use crate::config::defaults;
 use crate::config::settings::{ClassMap, Site, SiteRoute};
 use crate::config::upstream::{Address, Speaks};
-use crate::config::values::{ByteSize, HostPattern, Networks, Rate, ValueError, parse_network, parse_refill};
+use crate::config::values::{ByteSize, HostPattern, Networks, Rate, ValueError, parse_refill};
 
 /// What a site takes over from the rest of the file.
 pub(super) struct Around<'a> {
@@ -58,6 +59,7 @@ pub(super) fn site(
     let routes = routes(&mut table, &only_from, (&trust, &asking), seen);
     trust.finish();
     warn_of_grpc(&table, upstream.as_ref(), &routes);
+    let client_certificates = client_certificates::read(&mut table);
     let (doc, span) = (table.doc, table.span.clone());
     table.finish();
     let app = app?;
@@ -105,6 +107,7 @@ pub(super) fn site(
         companion_cookie: tokens.companion_cookie,
         members_only: tokens.members_only,
         backchannel,
+        client_certificates,
     })
 }
 
@@ -162,8 +165,7 @@ fn only_from(table: &Table<'_>) -> Vec<(Class, Networks)> {
     let mut rules = Vec::new();
     for (word, value) in table.entries(Keys::Classes) {
         let class = class_of_key(word, &value);
-        let Some(items) = value.list() else { continue };
-        let networks: Vec<_> = items.iter().filter_map(|item| item.parse(parse_network)).collect();
+        let Some(networks) = networks::of(&value) else { continue };
         let everybody = networks.iter().any(|network| network.prefix_len() == 0);
         let Some(class) = class else { continue };
         if everybody && class.restricts() {

@@ -77,6 +77,36 @@ fn read(value: &Value<'_>, trust: &Trust<'_>, seen: &mut Hosts) -> Option<Upstre
     Some(upstream)
 }
 
+/// `host:port` or `unix:/path`, without a scheme: who takes bytes as they come.
+pub(super) fn bare(value: &Value<'_>) -> Option<Address> {
+    let text = value.text()?;
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix(value, path).map(|upstream| upstream.address);
+    }
+    let help = "write host and port, e.g. \"127.0.0.1:9090\"; or \"unix:/run/app.sock\"";
+    let wrong = |why: &str| {
+        let message = format!("`{text}` is no upstream: {why}");
+        value.wrong(ValueError { message, help: help.into() });
+    };
+    if text.contains("://") {
+        wrong("its TLS is passed through, whatever is inside: no scheme");
+        return None;
+    }
+    match parse(&format!("http://{text}")) {
+        Ok((_, host, port)) if text.ends_with(&format!(":{port}")) => {
+            Some(Address::Tcp { host: host.into(), port })
+        }
+        Ok(_) => {
+            wrong("the port is missing");
+            None
+        }
+        Err(_) => {
+            wrong("host or port cannot be read");
+            None
+        }
+    }
+}
+
 fn wrong(text: &str, why: &str) -> ValueError {
     ValueError { message: format!("`{text}` is no upstream: {why}"), help: HELP.into() }
 }

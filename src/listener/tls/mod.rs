@@ -1,6 +1,7 @@
 //! TLS of the public side: one `ServerConfig` for the life of the process, certificates by name, replaced hot.
 
 mod certificates;
+mod entrance;
 mod leaf;
 pub mod own;
 mod self_signed;
@@ -8,14 +9,15 @@ mod self_signed;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 
 use crate::stores::challenges::Challenges;
 
 pub use certificates::{Certificates, Expiry, Source, Wanted};
+pub use entrance::{Chosen, Entrance, Guarded};
 pub use leaf::Leaf;
 
 /// What an authority speaks that tries whether a host is ours (RFC 8737), and nobody else.
@@ -84,21 +86,28 @@ pub fn is_challenge(hello: &ClientHello<'_>) -> bool {
 /// # Errors
 /// When the provider does not offer what we ask; a fault of the build.
 pub fn server_config(resolver: Arc<Resolver>, tls12: bool) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut config = agreeing(base(tls12)?.with_no_client_auth().with_cert_resolver(resolver));
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    Ok(Arc::new(config))
+}
+
+/// Versions and key exchanges.
+fn base(tls12: bool) -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, rustls::Error> {
     let provider = Arc::new(provider());
     let mut drawn = [0; 32];
     provider.secure_random.fill(&mut drawn).map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
     let versions: &[&rustls::SupportedProtocolVersion] =
         if tls12 { &[&rustls::version::TLS13, &rustls::version::TLS12] } else { &[&rustls::version::TLS13] };
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
-        .with_cert_resolver(resolver);
+    ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)
+}
+
+/// What is agreed with every client.
+fn agreeing(mut config: ServerConfig) -> ServerConfig {
     // Last: it is settled only with a client that offers nothing else, which gets no more than the handshake.
     config.alpn_protocols = SPOKEN.into_iter().chain([CHALLENGE]).map(<[u8]>::to_vec).collect();
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
     // A request of early data could be played again by anyone who saw it.
     config.max_early_data_size = 0;
-    Ok(Arc::new(config))
+    config
 }
 
 #[cfg(test)]

@@ -33,6 +33,9 @@ pub(super) fn write(entry: &Entry<'_>, stamp: &str, masks: Masks<'_>, out: &mut 
     if let Some(token) = entry.token {
         text(out, ",\"token\":\"", token);
     }
+    if let Some(certificate) = entry.certificate {
+        quoted(out, ",\"certificate\":\"", |out| words(certificate.as_bytes(), out));
+    }
     if let Some(referer) = entry.referer {
         quoted(out, ",\"referer\":\"", |out| masks.all.url(referer, out));
     }

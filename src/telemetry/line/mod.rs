@@ -60,6 +60,8 @@ pub struct Entry<'a> {
     pub cause: Option<&'a str>,
     /// The token's `jti`, or a short keyed hash of it. Never the token.
     pub token: Option<&'a str>,
+    /// What the client's certificate calls it.
+    pub certificate: Option<&'a str>,
 }
 
 /// What was decided of a request.

@@ -42,6 +42,7 @@ fn entry() -> Entry<'static> {
         upstream: None,
         cause: None,
         token: Some("abc"),
+        certificate: Some("agent 1\"\n"),
     }
 }
 
@@ -60,7 +61,7 @@ fn json_lines_parse_and_hold_every_field() {
             "site": "files.example.com", "class": "login", "method": "POST",
             "path": "/api/auth/login?token=***", "protocol": "HTTP/1.1", "status": 429, "verdict": "deny",
             "guard": "rate", "reason": "rate_limited", "bytes_in": 12, "bytes_out": 34, "duration_ms": 1.234,
-            "token": "abc", "referer": "https://files.example.com/?code=***",
+            "token": "abc", "certificate": "agent 1%22%0A", "referer": "https://files.example.com/?code=***",
             "agent": "curl/8 %22quoted%22%0A",
         })
     );
