@@ -187,6 +187,7 @@ impl Door {
             hosts: vec!["localhost".parse().expect("a host")],
             nameless: Some("localhost".parse().expect("a host")),
             own: true,
+            given: None,
             stranger: false,
             state_dir: state.path().to_owned(),
         };

@@ -98,6 +98,7 @@ const SETUP_BUSY: Told = told(
 );
 
 /// Of a refusal by a guard.
+#[expect(clippy::too_many_lines, reason = "a table: an entry for each reason")]
 pub const fn denied(reason: Reason) -> Told {
     match reason {
         Reason::Misdirected => told(

@@ -252,6 +252,7 @@ mod tests {
     use crate::request::share_key::ShareKey;
     use crate::stores::kept::Kept;
     use crate::stores::seal::Seal;
+    use crate::stores::sessions::Sessions;
 
     fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -311,7 +312,7 @@ mod tests {
             snapshot: &snapshot,
             share_key: &share_key,
             seal: &seal,
-            sessions: &sessions,
+            sessions: &Sessions::default(),
             now,
             rehearsal: false,
         };

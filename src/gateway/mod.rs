@@ -8,8 +8,8 @@ pub mod account;
 mod answer;
 pub mod attempt;
 mod backchannel;
-mod certificate;
 pub mod causes;
+mod certificate;
 mod changes;
 pub mod collector;
 mod companion;
@@ -19,16 +19,16 @@ pub mod exchange;
 pub mod explain;
 mod forward;
 mod handed;
+mod heard;
 mod held;
 pub mod hops;
 mod id;
 mod judge;
 mod learning;
-mod link;
-mod origin;
-mod ticket;
 pub mod lesson;
+mod link;
 mod nonce;
+mod origin;
 mod own;
 mod probe;
 pub mod read;
@@ -37,6 +37,7 @@ pub mod respond;
 pub mod rpc;
 pub mod share;
 mod teach;
+mod ticket;
 mod tunnel;
 pub mod upload;
 pub mod view;
@@ -59,7 +60,7 @@ use self::collector::Collector;
 pub use self::decide::{Decision, Permit, Withheld, decide};
 use self::exchange::{Beginning, Exchange};
 pub use self::forward::{Forward, ForwardError, NO_CONNECTION, NO_CONNECTION_LATELY, Within};
-use self::handed::Means as Judging;
+use self::heard::Waits;
 use self::hops::Identity;
 use self::learning::Learning;
 pub use self::link::Link;
@@ -144,22 +145,15 @@ where
             return finish(exchange, answer, dress);
         }
         if let Some(own) = own::asked(&reading, &head.headers) {
-            let came = own::Came {
-                reading: &reading,
-                headers: &head.headers,
-                link: &*from.link,
-                shape: asked.shape,
-            };
+            let came = own::Came::new(&reading, &head.headers, &*from.link, asked.shape);
             let answer = Box::pin(self.answer_own(own, came, &mut exchange, incoming)).await;
             return finish(exchange, answer, dress);
         }
         // Registered before the index is read: a block is seen here, or its sweep sees this stream.
         let mut live = Some(self.streams.register(Rc::clone(&reading.facts), Rc::clone(&from.kill)));
-        let trailers = reading.h2 && (asked.is_rpc() || reading.facts.class == Class::Rpc);
-        exchange.trailers = trailers;
+        exchange.trailers = reading.h2 && (asked.is_rpc() || reading.facts.class == Class::Rpc);
         let learning = Learning::begin(&reading, &head.headers, &self.kept);
-        let upload = Upload::new(&reading, Rc::clone(&exchange.received), Rc::clone(&from.link), trailers)
-            .read_aside(learning.body());
+        let upload = upload_of(&reading, &exchange, &from.link).read_aside(learning.body());
         let with = (&reading, &mut head.headers, &upload);
         let (permit, body, attempt, mut visit) =
             match self.admitted(incoming, with, &*from.link, &mut exchange).await {
@@ -172,11 +166,7 @@ where
             };
         exchange.measure(&reading);
         let strips = permit.strips_cookies();
-        let facts = if strips { reading.facts.without_cookies().into() } else { Rc::clone(&reading.facts) };
-        if strips {
-            // What is left out does not end this stream when another block comes.
-            live = Some(self.streams.register(Rc::clone(&facts), from.kill));
-        }
+        let facts = self.facts_of(&reading, strips.then_some(from.kill), &mut live);
         let slot = Rc::default();
         let (id, link) = (&*exchange.id, &from.link);
         let way = Way { reading: &reading, facts, upload: &upload, id, slot: &slot, link };
@@ -192,11 +182,9 @@ where
             learning: &learning,
             live: &mut live,
             visit,
+            strips,
         };
-        let answer = self.heard(answered, waits, &mut exchange).await;
-        let answer = companion::attach(answer, &reading, &self.kept, &mut exchange).await;
-        let answer = answer::expire_cookies(answer, reading.site, strips);
-        let answer = download::tame(answer, &reading, asked.shape);
+        let answer = self.answered(answered, waits, &mut exchange).await;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return answer::switched(exchange, answer, dress, &slot);
         }
@@ -255,35 +243,18 @@ where
         Ok((permit, body, attempt, visit))
     }
 
-    /// What the client gets of what the upstream has answered, and what that settles.
-    async fn heard(
+    /// What goes on with the request; `stripped`: without its cookies. What is left out does not end this stream when another
+    /// block comes.
+    fn facts_of(
         &self,
-        answered: Result<Response<Body>, ForwardError>,
-        waits: Waits<'_>,
-        exchange: &mut Exchange,
-    ) -> Response<Body> {
-        let Waits { reading, upload, link, asked, attempt, learning, live, mut visit } = waits;
-        let dead = visit.settle(&answered, exchange);
-        let answer = match answered {
-            Ok(answer) if dead => return visit.dead(answer, exchange, asked).await,
-            Ok(answer) => answer::permitted(answer, reading, exchange, asked, learning.lesson()),
-            Err(error) => {
-                attempt.into_iter().for_each(|attempt| self.unanswered(attempt, &error));
-                return answer::failed(&error, upload, link, exchange, asked);
-            }
-        };
-        // By what the application said, whatever becomes of it: a right password is no guess.
-        let settled = match attempt {
-            Some(attempt) => self.settle(attempt, answer, reading).await,
-            None => Ok(answer),
-        };
-        match settled {
-            Ok(answer) => learning.hear(answer, self.judging(), (exchange, asked, live)).await,
-            Err(_) => {
-                exchange.because("the answer to the login broke off");
-                respond::failed(&ForwardError::Closed, asked.shape)
-            }
-        }
+        reading: &Reading<'_>,
+        stripped: Option<Rc<Kill>>,
+        live: &mut Option<Registration>,
+    ) -> Rc<Facts> {
+        let Some(kill) = stripped else { return Rc::clone(&reading.facts) };
+        let facts = Rc::new(reading.facts.without_cookies());
+        *live = Some(self.streams.register(Rc::clone(&facts), kill));
+        facts
     }
 
     fn around<'v>(&'v self, view: &'v View, now: Now) -> Surroundings<'v> {
@@ -295,10 +266,6 @@ where
             now,
             rehearsal: false,
         }
-    }
-
-    fn judging(&self) -> Judging<'_> {
-        Judging { blocks: &self.blocks, kept: &self.kept, clock: &self.clock }
     }
 
     fn forward(&self, permit: Permit, mut head: Parts, body: Body, way: Way<'_>) -> Forward {
@@ -380,16 +347,8 @@ struct Way<'a> {
     link: &'a Rc<dyn Link>,
 }
 
-/// What waits for the upstream's answer.
-struct Waits<'a> {
-    reading: &'a Reading<'a>,
-    upload: &'a Upload,
-    link: &'a dyn Link,
-    asked: &'a Asked,
-    attempt: Option<Attempt>,
-    learning: &'a Learning<'a>,
-    live: &'a mut Option<Registration>,
-    visit: Visit<'a>,
+fn upload_of(reading: &Reading<'_>, exchange: &Exchange, link: &Rc<dyn Link>) -> Upload {
+    Upload::new(reading, Rc::clone(&exchange.received), Rc::clone(link), exchange.trailers)
 }
 
 /// What was no request as far as its bytes went.

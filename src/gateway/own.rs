@@ -34,6 +34,13 @@ pub struct Came<'a> {
     pub shape: Shape,
 }
 
+impl<'a> Came<'a> {
+    /// What came.
+    pub fn new(reading: &'a Reading<'a>, headers: &'a HeaderMap, link: &'a dyn Link, shape: Shape) -> Self {
+        Self { reading, headers, link, shape }
+    }
+}
+
 /// Whether a request is for the gateway itself.
 pub fn asked<'p>(reading: &Reading<'p>, headers: &HeaderMap) -> Option<Own<'p>> {
     if headers.contains_key(probe::FIELD) {

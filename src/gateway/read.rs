@@ -134,8 +134,8 @@ pub fn read<'p>(
     let misdirected = || Refusal::Denied(Denial::new("host", Reason::Misdirected));
     let site = policy.site(place).ok_or_else(misdirected)?;
     let entered = head.extensions.get::<Entered>().cloned();
-    let shown_on = if entered.is_some() { site.download.as_ref() } else { site.hosts.get(host_place) };
-    let site_host = shown_on.ok_or_else(misdirected)?;
+    let own = if entered.is_some() { site.download.as_ref() } else { site.hosts.get(host_place) };
+    let host = own.ok_or_else(misdirected)?;
     certificate::check(site, link)?;
     let method = meant_method(head);
     let found = site.route(method, &path).ok_or_else(misdirected)?;
@@ -177,11 +177,6 @@ pub fn read<'p>(
         now: around.now,
         rehearsal: around.rehearsal,
     });
-    let public_port = policy.settings.listen.public_port;
-    // A balancer that passes bytes on adds no header: what there is is its client's.
-    let believed = policy.trusted_proxies.contains(link.peer());
-    let secure = !link.is_plain() || !believed || proto_is_https(&head.headers);
-    let h2 = head.version == Version::HTTP_2;
     Ok(Reading {
         facts,
         companion: companion.token,
@@ -189,14 +184,19 @@ pub fn read<'p>(
         presented,
         place,
         site,
-        host: site_host,
+        host,
         found,
         path,
         authority,
-        public_port,
-        secure,
-        h2,
+        public_port: policy.settings.listen.public_port,
+        secure: is_secure(link, policy, &head.headers),
+        h2: head.version == Version::HTTP_2,
     })
+}
+
+/// A balancer that passes bytes on adds no header: what there is is its client's.
+fn is_secure(link: &dyn Link, policy: &Policy, headers: &HeaderMap) -> bool {
+    !link.is_plain() || !policy.trusted_proxies.contains(link.peer()) || proto_is_https(headers)
 }
 
 /// What HTTP/2 brings that HTTP/1.1 heads were checked for before they came here.

@@ -127,13 +127,7 @@ impl<'a> Visit<'a> {
     }
 
     /// In place of the application's answer for a link that is none: the one that a blocked link gets too.
-    pub async fn dead(
-        self,
-        answer: Response<Body>,
-        exchange: &mut Exchange,
-        asked: &Asked,
-    ) -> Response<Body> {
-        drop(answer);
+    pub async fn dead(self, exchange: &mut Exchange, asked: &Asked) -> Response<Body> {
         exchange.upstream_answered();
         if let Some(share) = self.share {
             wait(share.pace.of_dead(exchange.taken())).await;

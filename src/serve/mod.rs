@@ -107,20 +107,14 @@ impl Parted {
             format!("cannot open the state directory {}: {error}", settings.state_dir.display())
         })?;
         let share_key = directory::share_key(&settings.state_dir)?;
-        let certificates = Certificates::build(&Wanted::of(&settings), clock.now(), None)
-            .map_err(|problems| problems.to_string())?;
         let kept = Kept::new(settings.limits.limiter_keys);
-        let resolver = Resolver::new(certificates, Arc::clone(&kept.challenges));
+        let resolver = resolver(&settings, &clock, &kept)?;
         let entrance = Entrance::new(Arc::clone(&resolver), &settings)?;
         let policy = Arc::new(PolicyCell::new(compile(&settings, &kept)));
         let blocks = Arc::<Blocks>::default();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let (change, changed) = mpsc::channel(1);
-        let tell = change.clone();
-        let watch = Arc::new(Watch::start(seen.clone(), Pace::default(), move || {
-            // One that waits already says the same.
-            let _ = tell.try_send(());
-        }));
+        let watch = watch_files(seen.clone(), change.clone());
         let said = ProcessLog::start()?;
         let say = say(clock.clone(), &said);
         say_panics(Arc::clone(&say));
@@ -290,6 +284,19 @@ impl Parted {
         }
         Ok(Workers::new(senders))
     }
+}
+
+fn resolver(settings: &Settings, clock: &Clock, kept: &Kept) -> Result<Arc<Resolver>, Fault> {
+    let certificates = Certificates::build(&Wanted::of(settings), clock.now(), None);
+    let certificates = certificates.map_err(|problems| problems.to_string())?;
+    Ok(Resolver::new(certificates, Arc::clone(&kept.challenges)))
+}
+
+fn watch_files(seen: Contents, change: mpsc::Sender<()>) -> Arc<Watch> {
+    Arc::new(Watch::start(seen, Pace::default(), move || {
+        // One that waits already says the same.
+        let _ = change.try_send(());
+    }))
 }
 
 /// As many descriptors as the system allows, and no core dump: it would hold keys and tokens.

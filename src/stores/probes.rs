@@ -127,6 +127,7 @@ mod tests {
                 created: facts.now.wall,
                 until: facts.now.wall + 1000,
                 learned: false,
+                spares: None,
                 ended: None,
             };
             let index = Index::new([&block.held(facts.now)]);

@@ -9,8 +9,8 @@ use super::hosts::Hosts;
 use super::listen::Public;
 use super::upstream_tls::Trust;
 use super::{
-    Keys, Table, Value, app, client_certificates, headers, login_guard, nearest, networks, nonce, route,
-    share, tokens, upstream, upstreams,
+    Doc, Keys, Span, Table, Value, app, client_certificates, headers, login_guard, nearest, networks, nonce,
+    route, share, tokens, upstream, upstreams,
 };
 use crate::config::app::App;
 use crate::config::class::Class;
@@ -68,23 +68,7 @@ pub(super) fn site(
     let backchannel = tokens.backchannel(&app, doc);
     let host = hosts.first().map(ToString::to_string).unwrap_or_default();
     let upstream = asking.of_site(&upstream?, &app, &host);
-    for (port, upstream) in app
-        .routes
-        .iter()
-        .filter_map(|route| route.port)
-        .flat_map(|port| upstream.members().iter().map(move |upstream| (port, upstream)))
-    {
-        if matches!(upstream.address, Address::Unix(_)) {
-            let message =
-                format!("`{}` listens on port {port} too, which a socket file does not lead to", app.name);
-            doc.problem(
-                span.clone(),
-                message,
-                "write upstream = \"http://127.0.0.1:PORT\", as the application does",
-            );
-        }
-        seen.add_upstream(&upstream.at_port(port), span.clone());
-    }
+    add_ports(&app, &upstream, (doc, span), seen);
     Some(Site {
         rate: merged_rates(own_rates, &app),
         body: merged_bodies(bodies, around.bodies, &app),
@@ -109,6 +93,22 @@ pub(super) fn site(
         backchannel,
         client_certificates,
     })
+}
+
+/// The other ports that the application listens on.
+fn add_ports(app: &App, cluster: &Cluster, (doc, span): (&Doc, Span), seen: &mut Hosts) {
+    for port in app.routes.iter().filter_map(|route| route.port) {
+        for upstream in cluster.members() {
+            if matches!(upstream.address, Address::Unix(_)) {
+                let name = &app.name;
+                let message =
+                    format!("`{name}` listens on port {port} too, which a socket file does not lead to");
+                let help = "write upstream = \"http://127.0.0.1:PORT\", as the application does";
+                doc.problem(span.clone(), message, help);
+            }
+            seen.add_upstream(&upstream.at_port(port), span.clone());
+        }
+    }
 }
 
 /// Not wrong: other protocols of calls are content with HTTP/1.1.

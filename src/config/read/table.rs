@@ -14,13 +14,11 @@ pub(in crate::config) struct Table<'d> {
     /// `None`: the section is absent, each key has its default.
     table: Option<&'d DeTable<'d>>,
     known: Vec<&'static str>,
-    /// Refused with words of their own, and not worth suggesting.
-    later: Vec<&'static str>,
 }
 
 impl<'d> Table<'d> {
     pub fn new(doc: &'d Doc, name: String, span: Span, table: &'d DeTable<'d>) -> Self {
-        Self { doc, name, span, table: Some(table), known: Vec::new(), later: Vec::new() }
+        Self { doc, name, span, table: Some(table), known: Vec::new() }
     }
 
     /// The value of a key, if it is there.
@@ -101,14 +99,7 @@ impl<'d> Table<'d> {
     /// A table of this table; an absent one has only absent keys.
     pub fn section(&mut self, key: &'static str) -> Table<'d> {
         let name = self.name_of(key);
-        let absent = Table {
-            doc: self.doc,
-            name,
-            span: self.span.clone(),
-            table: None,
-            known: Vec::new(),
-            later: Vec::new(),
-        };
+        let absent = Table { doc: self.doc, name, span: self.span.clone(), table: None, known: Vec::new() };
         self.table(key).unwrap_or(absent)
     }
 
@@ -130,20 +121,11 @@ impl<'d> Table<'d> {
         })
     }
 
-    /// A key that a later version will take: accepted in silence it would promise what nobody keeps.
-    pub fn later(&mut self, key: &'static str, meanwhile: &str) {
-        self.later.push(key);
-        if let Some((found, value)) = self.table.and_then(|table| table.get_key_value(key)) {
-            let (name, key_span, span) = (self.name_of(key), found.span(), value.span());
-            Value { doc: self.doc, name, key_span, span, inner: value.get_ref() }.later(meanwhile);
-        }
-    }
-
     /// Reports every key that nobody asked for.
     pub fn finish(self) {
         for (key, _) in self.table.into_iter().flat_map(|table| table.iter()) {
             let name: &str = key.get_ref();
-            if !self.known.contains(&name) && !self.later.contains(&name) {
+            if !self.known.contains(&name) {
                 let place = if self.name.is_empty() { "the file".into() } else { format!("`{}`", self.name) };
                 self.doc.problem(
                     key.span(),

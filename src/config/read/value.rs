@@ -21,12 +21,6 @@ impl<'d> Value<'d> {
         self.doc.problem(self.span.clone(), format!("`{}`: {}", self.name, error.message), error.help);
     }
 
-    /// Notes that a later version will take this.
-    pub fn later(&self, meanwhile: &str) {
-        let message = format!("`{}` is not in this version", self.name);
-        self.doc.problem(self.key_span.clone(), message, format!("remove it; meanwhile {meanwhile}"));
-    }
-
     /// A string.
     pub fn text(&self) -> Option<&'d str> {
         self.may_be(Kind::Text);
