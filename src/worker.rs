@@ -215,6 +215,8 @@ impl Worker {
         if self.draining.is_none() {
             // Also those whose listener a reload has closed.
             self.cx.deadlines.close_all();
+            // Nobody takes over any more: the sockets end with their listeners.
+            self.open.iter_mut().for_each(|one| one.socket = None);
         }
         let since = *self.draining.get_or_insert(now.mono);
         let over = u128::from(now.mono.saturating_sub(since)) >= limit.as_nanos();

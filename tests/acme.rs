@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's own functions are test code")]
 #![allow(clippy::expect_used, clippy::disallowed_methods, reason = "tests wait for the real world")]
+#![allow(clippy::print_stdout, reason = "measured figures are shown")]
 
 mod common;
 

@@ -92,6 +92,13 @@ fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
 
+/// The companion cookie that an answer sets; the one that knows the device stands beside it.
+fn set_cookie(answer: &raw::Answer) -> Option<String> {
+    let lines = answer.head.lines().filter_map(|line| line.split_once(": "));
+    let mut cookies = lines.filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie"));
+    cookies.find(|(_, value)| value.starts_with(COOKIE)).map(|(_, value)| value.to_owned())
+}
+
 /// Logs in; the companion cookie as the browser sends it.
 async fn companion(gate: &Gate, subject: u64) -> String {
     let body = format!("{{\"username\":\"u{subject}\",\"password\":\"p\"}}");
@@ -99,7 +106,7 @@ async fn companion(gate: &Gate, subject: u64) -> String {
         gate.ask("POST /api/auth/login", "Content-Type: application/json\r\n", body.as_bytes()).await;
     assert_eq!(answer.status, 200);
     assert!(answer.text().contains("\"token\""), "the answer is what it was");
-    let cookie = answer.header("set-cookie").expect("a companion cookie");
+    let cookie = &*set_cookie(&answer).expect("a companion cookie");
     let week = ["; Path=/; Max-Age=6047", "; Path=/; Max-Age=6048"];
     assert!(week.iter().any(|week| cookie.contains(week)), "as long as the token: {cookie}");
     assert!(cookie.ends_with("; Secure; HttpOnly; SameSite=Strict"), "{cookie}");
@@ -372,7 +379,7 @@ async fn previews_for_members_are_closed_to_strangers() {
     let upstream = Upstream::by_request(application);
     let gate = Gate::start(WHOLE, upstream.address);
     let cookie = companion(&gate, 7).await;
-    for path in [THUMB, "/iiif/3/7/full/max/0/default.jpg", "/oai?verb=ListRecords"] {
+    for path in [THUMB, "/api/assets/7/preview?size=800"] {
         let image = "Sec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\nSec-Fetch-Site: same-origin\r\n";
         let answer = gate.ask(&format!("GET {path}"), &format!("{cookie}{image}"), b"").await;
         assert_eq!(answer.status, 200, "{path}");
@@ -466,7 +473,7 @@ async fn only_an_answer_that_hands_out_a_token_sets_the_cookie_and_a_token_too_l
     let gone = format!("{COOKIE}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Strict");
     assert_eq!(login("wrong").await.header("set-cookie"), None);
     let long = login("long").await;
-    assert_eq!((long.status, long.header("set-cookie")), (200, Some(&*gone)), "not that of an earlier login");
+    assert_eq!((long.status, set_cookie(&long)), (200, Some(gone.clone())), "not that of an earlier login");
     assert!(long.text().contains("xxxx"));
     let counted = "portcullis_companion_cookies_not_set_total{site=\"files.test\"}";
     assert_eq!(gate.metric(counted), Some(1.0));

@@ -669,7 +669,7 @@ async fn an_answer_that_breaks_off_while_it_is_held_is_no_answer() {
     let gate = arkeep(&upstream, "");
     let answer = try_login(&gate, "alice").await;
     assert!(answer.status == 502 && !answer.text().contains("data"), "{}", answer.head);
-    assert!(wait_for(LIMIT, || gate.log().contains("while that was held")).await, "{}", gate.log());
+    assert!(wait_for(LIMIT, || gate.log().contains("broke off")).await, "{}", gate.log());
 }
 
 #[tokio::test]

@@ -125,13 +125,13 @@ fn the_guards_answer_in_their_order_and_the_first_refusal_ends_it() {
 #[test]
 fn previews_for_members_are_asked_about_behind_the_verification_and_before_the_browser() {
     let policy = policy("[site.rate.preview]\nrefill = \"1/min\"\nburst = 1\n");
-    let order = ["allowlist", "blocks", "verify", "members", "browser", "size", "rate"];
+    let order = ["allowlist", "blocks", "verify", "members", "browser", "size", "values", "rate"];
     let site = policy.site(0).unwrap();
-    let views = PathViews::read(&"/iiif/3/x".parse().unwrap()).unwrap();
+    let views = PathViews::read(&"/api/assets/x/thumb".parse().unwrap()).unwrap();
     let route = site.route(&Method::GET, &views).unwrap().route;
     let own = Facts { class: route.class, companion: Companion::Own, now: NOW, ..Facts::example() };
     let bad = Facts { companion: Companion::Absent, runs_as_code: true, ..own.clone() };
-    for (facts, count) in [(bad.clone(), 4), (Facts { companion: Companion::Own, ..bad }, 5), (own, 7)] {
+    for (facts, count) in [(bad.clone(), 4), (Facts { companion: Companion::Own, ..bad }, 5), (own, 8)] {
         let mut heard = Vec::new();
         let permitted =
             decide(route, &Index::default(), &facts, &[], &mut |guard, _| heard.push(guard)).is_ok();

@@ -1,5 +1,6 @@
 //! `portcullis check`: every problem of a config, else what it means.
 
+mod logins;
 mod upstreams;
 
 use std::io::{self, Write};
@@ -12,7 +13,7 @@ use super::access::{self, User};
 use super::{check_tokens, exit, links, reach, ways};
 use crate::config::class::Class;
 use crate::config::problem::{Problem, Problems, Severity};
-use crate::config::settings::{CspChoice, LoginGuard, Settings, Site};
+use crate::config::settings::{CspChoice, Settings, Site};
 use crate::config::values::Networks;
 use crate::config::{self, Loaded};
 use crate::warnings::{self, Machine};
@@ -151,36 +152,11 @@ fn write_site(site: &Site, settings: &Settings, out: &mut dyn Write) -> io::Resu
         writeln!(out, "  previews    members only")?;
     }
     links::write(site, out)?;
-    write_login_guard(site, out)?;
+    logins::write(site, out)?;
     let mut rows = vec![["class", "reachable from", "rate (burst)", "body", "paths"].map(String::from)];
     rows.extend(classes(site).map(|class| row(site, class)));
     write_table(&rows, out)?;
     write_policies(site, settings.listen.public_port, out)
-}
-
-fn write_login_guard(site: &Site, out: &mut dyn Write) -> io::Result<()> {
-    let guard = &site.login_guard;
-    let (pair, client, account) = (guard.failures, guard.client_failures, guard.account_failures);
-    writeln!(
-        out,
-        "  logins      {pair} failures in {} of a client at an account, {client} of a client, {account} at an account",
-        span(guard.per)
-    )?;
-    let (first, most) = (span(guard.lockout_first), span(guard.lockout_most));
-    let known = if guard.devices { "devices are known by a cookie" } else { "no device cookies" };
-    writeln!(out, "              then locked out for {first}, up to {most}; {known}")?;
-    if !guard.never_lock.is_empty() {
-        writeln!(out, "              never locked over all clients: {}", guard.never_lock.join(", "))?;
-    }
-    let login = site.app.login.as_ref();
-    if login.is_none_or(|login| login.account.is_none()) {
-        writeln!(out, "              by client only: the app file's [login] names no account")?;
-    }
-    if let Some(defaults) = login.map(|login| &login.default_passwords).filter(|pairs| !pairs.is_empty()) {
-        let names: Vec<&str> = defaults.iter().map(|(account, _)| &**account).collect();
-        writeln!(out, "              default passwords refused from outside: {}", names.join(", "))?;
-    }
-    writeln!(out)
 }
 
 /// What answers teach; `None`: the app file says nothing of it.
@@ -356,7 +332,7 @@ fn site_json(site: &Site) -> Value {
         "upstream": site.upstream.to_string(),
         "upstreams": upstreams::json(&site.upstream),
         "mode": if site.observe { "observe" } else { "enforce" },
-        "login_guard": login_guard_json(&site.login_guard),
+        "login_guard": logins::json(&site.login_guard),
         "csp_mode": if site.headers.csp_observe { "observe" } else { "enforce" },
         "csp_report": site.takes_reports(),
         "csp_nonce": site.headers.nonce.is_some(),
@@ -370,19 +346,6 @@ fn site_json(site: &Site) -> Value {
         "backchannel_logout": check_tokens::json(site.backchannel.as_ref()),
         "client_certificates": ways::client_certificates_json(site),
         "classes": classes(site).map(|class| class_json(site, class)).collect::<Vec<_>>(),
-    })
-}
-
-fn login_guard_json(guard: &LoginGuard) -> Value {
-    json!({
-        "failures": guard.failures,
-        "client_failures": guard.client_failures,
-        "account_failures": guard.account_failures,
-        "per_seconds": guard.per.as_secs(),
-        "lockout_first_seconds": guard.lockout_first.as_secs(),
-        "lockout_most_seconds": guard.lockout_most.as_secs(),
-        "never_lock": guard.never_lock,
-        "devices": guard.devices,
     })
 }
 
