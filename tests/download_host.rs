@@ -485,7 +485,7 @@ async fn only_an_answer_that_hands_out_a_token_sets_the_cookie_and_a_token_too_l
     let plain = Gate::start("", upstream.address);
     let body = b"{\"username\":\"u\",\"password\":\"p\"}";
     let off = plain.ask("POST /api/auth/login", json, body).await;
-    assert_eq!((off.status, off.header("set-cookie")), (200, None), "off unless it is asked for");
+    assert_eq!((off.status, set_cookie(&off)), (200, None), "off unless it is asked for");
 }
 
 #[tokio::test]
