@@ -97,6 +97,8 @@ pub struct Control {
     outside: Option<Box<dyn Outside>>,
     /// The process that we took over from, while it drains.
     follower: Option<Follower>,
+    /// A hand-over has failed, and what was given is not all taken back.
+    astray: bool,
     /// The highest number of a block when the store was opened: what came later only we know.
     last_at_open: u64,
     quota: taught::Quota,
@@ -172,6 +174,7 @@ impl Control {
             started: now,
             outside: None,
             follower: None,
+            astray: false,
             last_at_open,
             blocks,
             held: opened.blocks.into_iter().map(|block| (block.id, block.held(now))).collect(),

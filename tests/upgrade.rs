@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::gate::{Config, Gate};
-use common::tokens::{App, session};
+use common::tokens::{App, jwt, session};
 use common::upstream::{OK, Upstream};
-use common::{HOST, raw, wait_until};
+use common::{HOST, raw, wait_until, wait_until_async};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Answers at once, but `/stream`, which gives a piece now and then for as long as somebody takes it.
@@ -169,4 +169,37 @@ async fn where_no_gateway_runs_it_is_a_start_like_any_other() {
     gate.kill();
     drop(gate.take_over());
     assert_eq!(gate.ask("GET /a", "", b"").await.status, 200);
+}
+
+#[tokio::test]
+async fn who_logs_out_while_the_old_process_drains_is_logged_out_in_the_new_one() {
+    let over = Arc::new(AtomicBool::new(false));
+    let waits = Arc::clone(&over);
+    let upstream = Upstream::by_request(move |request| {
+        if request.target != "/api/v1/auth/logout" {
+            return OK.to_vec();
+        }
+        wait_until(Duration::from_secs(20), || waits.load(Ordering::SeqCst));
+        b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()
+    });
+    let mut gate = Config { app: "arkeep".into(), ..Config::default() }.start(upstream.address);
+    let in_an_hour =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 3600;
+    let token =
+        jwt(&format!(r#"{{"iss":"arkeep-server","sub":"7","jti":"j7","iat":{0},"exp":{0}}}"#, in_an_hour));
+    let mut stream = gate.connect().await;
+    let port = gate.https.port();
+    let request = format!(
+        "POST /api/v1/auth/logout HTTP/1.1\r\nHost: {HOST}:{port}\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    assert!(wait_until(Duration::from_secs(5), || !upstream.requests().is_empty()));
+    let _old = gate.take_over();
+    over.store(true, Ordering::SeqCst);
+    let answer = raw::read_answer(&mut stream, false).await;
+    assert_eq!(answer.status, 204, "the old process has asked, and answers");
+    let refused = wait_until_async(Duration::from_secs(10), async || {
+        gate.ask("GET /api/v1/x", &format!("Authorization: Bearer {token}\r\n"), b"").await.status == 401
+    });
+    assert!(refused.await, "{}", gate.errors());
 }

@@ -193,6 +193,7 @@ impl Control {
     /// What is done now and then: unwritten blocks are tried again, the spool is looked into, what is over leaves
     /// the index, and what ended long ago the disk.
     pub(super) async fn tend(&mut self) {
+        self.come_back().await;
         self.key_sets.tend(self.clock.now());
         self.authority.tend(self.clock.now());
         self.tend_spool().await;

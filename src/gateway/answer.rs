@@ -83,8 +83,9 @@ impl<'a> Dress<'a> {
         self.headers.apply(headers, self.origin, self.own_origin);
         if answer.extensions_mut().remove::<respond::OwnPage>().is_some() {
             answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, respond::OWN_PAGE_CSP);
+        } else {
+            answer = nonce::put_in(answer, self.headers, exchange);
         }
-        answer = nonce::put_in(answer, self.headers, exchange);
         let headers = answer.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&exchange.id) {
             headers.insert(hops::X_REQUEST_ID, id);

@@ -173,6 +173,13 @@ pub async fn attach(
     }
     match reading.facts.class {
         Class::Login | Class::Refresh if hands_out(&answer) => give(answer, reading, kept, exchange).await,
+        // Somebody else may have logged in: never the cookie of an earlier login beside it.
+        Class::Oidc if answer.status().is_success() || answer.status().is_redirection() => {
+            with(answer, NO_COOKIE)
+        }
+        Class::Login if answer.status().is_redirection() && !reading.facts.method.is_safe() => {
+            with(answer, NO_COOKIE)
+        }
         Class::Logout if answer.status().is_success() || answer.status().is_redirection() => {
             with(answer, NO_COOKIE)
         }

@@ -1,6 +1,7 @@
 //! The decision: guards in their order. Only [`decide`] can make a [`Permit`], and the upstream takes nothing without one.
 //! A try at a secret gets its permit withheld: only what its own guard says turns it into one.
 
+use crate::clock::Now;
 use crate::config::cluster::Cluster;
 use crate::guards::allowlist::{self, Allowlist};
 use crate::guards::browser::Browser;
@@ -41,6 +42,7 @@ pub struct Withheld {
     permit: Permit,
     kind: Kind,
     observe: bool,
+    now: Now,
 }
 
 impl Withheld {
@@ -70,8 +72,13 @@ impl Withheld {
             }
             Err(denial) => {
                 let passed = Passed::observed(&denial);
-                pass(denial.guard, Verdict::Deny(denial), self.observe, on)?;
-                Ok((self.permit, passed))
+                let mut permit = self.permit;
+                if let Err(denial) = pass(denial.guard, Verdict::Deny(denial), self.observe, on) {
+                    // The application is not asked: it was no miss.
+                    permit.charged().into_iter().for_each(|charged| charged.take_back(self.now));
+                    return Err(denial);
+                }
+                Ok((permit, passed))
             }
         }
     }
@@ -154,7 +161,7 @@ pub fn decide(
     let permit = Permit { upstream: route.upstream.clone(), strip_cookies, charged };
     // Last, since it wants the body: what costs most, and what counts, after all that can refuse without.
     Ok(match Tries::of(cx).filter(|_| tries.is_some()) {
-        Some(kind) => Decision::Withheld(Withheld { permit, kind, observe: observe.login }),
+        Some(kind) => Decision::Withheld(Withheld { permit, kind, observe: observe.login, now: cx.now }),
         None => Decision::Permit(permit),
     })
 }

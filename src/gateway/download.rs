@@ -111,15 +111,15 @@ fn is_read(method: &Method) -> bool {
 
 /// Whether the site sends this request on to its download host.
 pub fn leaves(reading: &Reading<'_>, headers: &HeaderMap) -> bool {
-    let facts = &reading.facts;
+    let (facts, observe) = (&reading.facts, reading.found.route.observe);
     reading.site.download.is_some()
         && reading.entered.is_none()
         && matches!(facts.class, Class::Download | Class::ShareDownload | Class::Preview)
         && is_read(&facts.method)
         && !facts.websocket
-        // The guards refuse these.
-        && !facts.runs_as_code
-        && facts.companion != Companion::Foreign
+        // The guards refuse these, where they do not only observe.
+        && (!facts.runs_as_code || observe.browser)
+        && (facts.companion != Companion::Foreign || observe.members)
         && is_navigation(headers)
 }
 

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use http::Response;
 use http::header::{self, HeaderMap, SET_COOKIE};
 
-use super::account::{Form, account_of};
+use super::account::{Form, field_of};
 use super::held::{Held, decoded, hold};
 use super::lesson::Aside;
 use super::read::Reading;
@@ -93,7 +93,11 @@ impl<'a> Handed<'a> {
         let now = by.clock.now();
         let found = self.tokens(&head.headers, &held);
         match &found {
-            Err(Unreadable) if self.is_page(&head.headers) => {}
+            // A page may be long, but what its head sets is looked at all the same.
+            Err(Unreadable) if self.is_page(&head.headers) => match self.places().find(&head.headers, b"") {
+                Ok(found) => self.blocked(&found, by, now)?,
+                Err(Unreadable) => self.unreadable(by, now)?,
+            },
             Err(Unreadable) => self.unreadable(by, now)?,
             Ok(found) => self.blocked(found, by, now)?,
         }
@@ -136,12 +140,24 @@ impl<'a> Handed<'a> {
 
     /// A long-lived credential is exchanged: by its class, or as OAuth says it.
     fn refreshes(&self) -> bool {
-        let grant = || account_of(&self.body.all()?, self.form?, "grant_type");
         *self.refreshes.get_or_init(|| match self.facts.class {
             Class::Refresh => true,
-            Class::Login => grant().is_some_and(|grant| grant == "refresh_token"),
+            Class::Login => self.may_refresh(),
             _ => false,
         })
+    }
+
+    /// What cannot be read in one way may say so.
+    fn may_refresh(&self) -> bool {
+        let Some(body) = self.body.all() else { return true };
+        if body.is_empty() {
+            return false;
+        }
+        let Some(form) = self.form else { return true };
+        match field_of(&body, form, "grant_type") {
+            Ok(grant) => grant.is_some_and(|grant| grant == "refresh_token"),
+            Err(_) => true,
+        }
     }
 
     /// What is known to have been exchanged. A token that nobody has verified may make nothing younger: whoever has an old

@@ -26,7 +26,7 @@ impl<U> Gateway<U> {
 
     /// A trusted proxy's connections are not capped per client: its clients' requests in flight are. Not a guard, since it
     /// is no fact of the request, and what is explained or rehearsed is not in flight.
-    fn admit(&self, exchange: &mut Exchange, link: &dyn Link) -> Result<(), Denial> {
+    pub(super) fn admit(&self, exchange: &mut Exchange, link: &dyn Link) -> Result<(), Denial> {
         let policy = exchange.policy();
         if !policy.trusted_proxies.contains(link.peer().to_canonical()) {
             return Ok(());

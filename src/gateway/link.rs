@@ -20,6 +20,11 @@ pub trait Link {
     fn is_own(&self) -> bool {
         false
     }
+    /// A trusted proxy says that it cannot name the client (PROXY `UNKNOWN` and the like): headers that came behind it are
+    /// that client's own.
+    fn is_nobody(&self) -> bool {
+        false
+    }
     /// What rules about client certificates its handshake was made under, and what was shown; `None`: nobody was asked.
     fn certified(&self) -> Option<&Certified> {
         None

@@ -75,7 +75,13 @@ pub fn put_in(mut answer: Response<Body>, set: &HeaderSet, exchange: &mut Exchan
             let page = Page { body, word, nonce: nonce.into_bytes(), held: Vec::new() };
             Body::stream(Source::Own(Box::pin(page)), Box::new(Nobody))
         }
-        own => own,
+        Body::Full(whole) => {
+            let word = word.as_bytes().to_vec();
+            let mut page = Page { body: Body::Empty, word, nonce: nonce.into_bytes(), held: Vec::new() };
+            let passed = page.pass(&whole);
+            Body::Full([&passed[..], &page.held].concat().into())
+        }
+        Body::Empty => Body::Empty,
     })
 }
 

@@ -76,6 +76,12 @@ impl<U> Gateway<U> {
         exchange: &mut Exchange,
         body: Incoming,
     ) -> Response<Body> {
+        if !matches!(own, Own::Reports)
+            && let Err(denial) = self.admit(exchange, came.link)
+        {
+            exchange.denied(&denial);
+            return respond::denied(&denial, Some(came.reading.site), came.shape);
+        }
         match own {
             Own::Probe => self.probed(&came, exchange),
             Own::Reports => self.report(&came, exchange, body).await,

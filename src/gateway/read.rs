@@ -104,11 +104,14 @@ pub fn client(link: &dyn Link, policy: &Policy, head: &Parts) -> Client {
 
 /// The same, and how it was found.
 pub fn found(link: &dyn Link, policy: &Policy, head: &Parts) -> client::Found {
-    let found = client::find(link.peer(), &policy.trusted_proxies, &head.headers);
-    if found.how == How::Silent && link.is_own() {
+    // Behind a PROXY header the proxy adds no field: what there is came from whoever it cannot name, or from itself.
+    if link.is_nobody() {
+        return client::Found { client: Client::Unknown, how: How::Silent };
+    }
+    if link.is_own() {
         return client::Found { client: Client::Address(link.peer().to_canonical()), how: How::Own };
     }
-    found
+    client::find(link.peer(), &policy.trusted_proxies, &head.headers)
 }
 
 /// Reads a head. `length`: of the body, as announced.
@@ -196,7 +199,8 @@ pub fn read<'p>(
 
 /// A balancer that passes bytes on adds no header: what there is is its client's.
 fn is_secure(link: &dyn Link, policy: &Policy, headers: &HeaderMap) -> bool {
-    !link.is_plain() || !policy.trusted_proxies.contains(link.peer()) || proto_is_https(headers)
+    let believed = policy.trusted_proxies.contains(link.peer()) && !link.is_nobody();
+    !link.is_plain() || !believed || proto_is_https(headers)
 }
 
 /// What HTTP/2 brings that HTTP/1.1 heads were checked for before they came here.

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::pace::Pace;
 use super::{Denial, Reason, Verdict};
@@ -69,6 +69,8 @@ pub struct Judged {
 pub struct Charged {
     share: Arc<Share>,
     link: Key,
+    /// GET or HEAD: any application with CORS says yes to OPTIONS of anything.
+    reads: bool,
     counters: [Option<Counter>; 2],
 }
 
@@ -103,7 +105,8 @@ impl Share {
     pub fn check(self: &Arc<Self>, cx: &Facts) -> Judged {
         let passes = |charged| Judged { verdict: Verdict::Pass, charged };
         let Some(link) = cx.share else { return passes(None) };
-        let mut charged = Charged { share: Arc::clone(self), link, counters: [None; 2] };
+        let reads = matches!(cx.method, Method::GET | Method::HEAD);
+        let mut charged = Charged { share: Arc::clone(self), link, reads, counters: [None; 2] };
         if self.shares.alive.has((self.site, link), cx.now) {
             return passes(Some(charged));
         }
@@ -176,9 +179,14 @@ impl Charged {
             return;
         }
         self.refund(now);
-        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+        if self.reads && (status.is_success() || status == StatusCode::NOT_MODIFIED) {
             share.shares.alive.mark((share.site, link), ALIVE, now);
         }
+    }
+
+    /// Takes the charge back: the application was not asked.
+    pub fn take_back(self, now: Now) {
+        self.refund(now);
     }
 
     fn refund(&self, now: Now) {
@@ -270,6 +278,17 @@ mod tests {
         for status in [StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED, StatusCode::BAD_GATEWAY] {
             assert!((5000..5100).all(|link| asked(&guard, &visit("192.0.2.1", link), status)), "{status}");
         }
+    }
+
+    #[test]
+    fn only_who_reads_a_link_finds_it_alive() {
+        let guard = guard();
+        let ask = Facts { method: Method::OPTIONS, ..visit("192.0.2.1", 1) };
+        assert!(asked(&guard, &ask, StatusCode::NO_CONTENT));
+        let embedded = Facts { embedded: true, ..visit("192.0.2.1", 1) };
+        assert!(!asked(&guard, &embedded, StatusCode::OK), "an answer to OPTIONS says nothing of it");
+        assert!(asked(&guard, &visit("192.0.2.1", 1), StatusCode::OK));
+        assert!(asked(&guard, &embedded, StatusCode::OK));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::serve::Served;
 use super::socket::Socket;
+use crate::request::client::Client;
 use crate::stores::streams::Kill;
 
 /// Bytes of a ClientHello, record headers included: five times what browsers send with keys that quantum computers do not
@@ -37,6 +38,8 @@ pub struct Passing {
     pub hello: Vec<u8>,
     /// Who it is, after a PROXY header.
     pub peer: SocketAddr,
+    /// The same as who it is judged by; unknown where a trusted proxy cannot name it.
+    pub client: Client,
     /// Ends it, by a reset.
     pub kill: Rc<Kill>,
 }

@@ -1,7 +1,7 @@
 //! `block --verify`: the gateway knocks at its own door with what is blocked, and says who opened. The probe passes sockets,
 //! TLS, framing, route and guards like anybody's request; that it is a probe is asked only behind those.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -30,6 +30,8 @@ use crate::stores::probes::{FIELD, Guise, PATH, Probes, VERDICT};
 const LIMIT: Duration = Duration::from_secs(2);
 /// Sites that are probed where a block holds on all of them.
 const SITES: usize = 16;
+/// A PROXY header of version 2 that says: this connection is my own.
+const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
 /// The guard that is to refuse.
 const BLOCKS: &str = "blocks";
 /// Of a probe's number, in bytes.
@@ -76,6 +78,11 @@ impl Door {
         for site in settings.sites.iter().filter(meant).take(SITES) {
             probes.push(self.one(&order, site, settings, place).await);
         }
+        let others = settings.sites.iter().filter(meant).count().saturating_sub(SITES);
+        if others > 0 {
+            let why = format!("{others} more sites were not probed; say --site for each of them");
+            probes.push(Probe { failure: Some(why), ..shown("-".into(), place, order.what.kind().word()) });
+        }
         if probes.is_empty() {
             let message = "the block's site is no site of the config any more: it holds nowhere";
             return Err(Refusal::new(RefusalKind::Unknown, message));
@@ -101,19 +108,12 @@ impl Door {
             Err(why) => Err(why),
         };
         let took_us = self.clock.now().mono.saturating_sub(start) / 1000;
-        let scheme = if place.tls { "https" } else { "plain" };
-        let shown = Probe {
-            site: site.name(),
-            through: format!("{scheme} {}", place.address),
-            with: with.to_owned(),
-            refused: false,
-            status: None,
-            guard: None,
-            reason: None,
-            took_us,
-            failure: None,
-        };
-        told(shown, heard)
+        let asks = site.client_certificates.as_ref().is_some_and(|rules| rules.required);
+        let heard = heard.map_err(|why| match asks {
+            true => format!("{why} (the site demands a client certificate, and the probe has none)"),
+            false => why,
+        });
+        told(Probe { took_us, ..shown(site.name(), place, with) }, heard)
     }
 
     fn number(&self, guise: Guise) -> Result<String, String> {
@@ -140,7 +140,10 @@ impl Door {
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
         let stream = TcpStream::connect(place.address).await;
-        let stream = stream.map_err(|error| format!("no connection to {}: {error}", place.address))?;
+        let mut stream = stream.map_err(|error| format!("no connection to {}: {error}", place.address))?;
+        if self.wants_proxy_header(&stream) {
+            stream.write_all(LOCAL).await.map_err(|error| format!("the connection broke: {error}"))?;
+        }
         if !place.tls {
             return ask(stream, request).await;
         }
@@ -148,6 +151,31 @@ impl Door {
         let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
         ask(stream.map_err(|error| format!("TLS with {}: {error}", place.address))?, request).await
+    }
+}
+
+impl Door {
+    /// Where this machine is a trusted proxy itself, its connections begin as theirs do.
+    fn wants_proxy_header(&self, stream: &TcpStream) -> bool {
+        let policy = self.policy.load();
+        let listen = &policy.settings.listen;
+        let own = stream.local_addr().map(|own| own.ip().to_canonical());
+        listen.proxy_protocol && own.is_ok_and(|own| listen.trusted_proxies.contains(own))
+    }
+}
+
+fn shown(site: String, place: Place, with: &str) -> Probe {
+    let scheme = if place.tls { "https" } else { "plain" };
+    Probe {
+        site,
+        through: format!("{scheme} {}", place.address),
+        with: with.to_owned(),
+        refused: false,
+        status: None,
+        guard: None,
+        reason: None,
+        took_us: 0,
+        failure: None,
     }
 }
 
@@ -207,7 +235,8 @@ fn place(settings: &Settings) -> Result<Place, String> {
 fn reached(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        // Dual stack, or 0.0.0.0 on hosts without IPv6.
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         other => other,
     };
     SocketAddr::new(ip, address.port())

@@ -1,6 +1,7 @@
 //! Orders of identity providers, from the worker that has verified them to the control thread, which alone blocks.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -9,6 +10,8 @@ use crate::request::credential::Key;
 
 /// Orders that wait; more are refused.
 const QUEUE: usize = 256;
+/// How long a provider waits for the outcome.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One verified order.
 #[derive(Debug)]
@@ -58,7 +61,11 @@ impl Logouts {
         if self.orders.try_send(order).is_err() {
             return Outcome::NotDone;
         }
-        outcome.await.unwrap_or(Outcome::NotDone)
+        match tokio::time::timeout(PATIENCE, outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            // The control thread has other things to do, or another process owns the store now.
+            _ => Outcome::NotDone,
+        }
     }
 
     /// The other end; there is one.

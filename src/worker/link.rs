@@ -24,6 +24,10 @@ impl Link for Connection {
         self.proxy.is_some_and(|(_, named)| named == Named::Own)
     }
 
+    fn is_nobody(&self) -> bool {
+        self.proxy.is_some_and(|(_, named)| named == Named::Nobody)
+    }
+
     fn certified(&self) -> Option<&Certified> {
         self.certified.as_deref()
     }
@@ -62,6 +66,10 @@ impl Link for Stream {
 
     fn is_own(&self) -> bool {
         self.connection.is_own()
+    }
+
+    fn is_nobody(&self) -> bool {
+        self.connection.is_nobody()
     }
 
     fn certified(&self) -> Option<&Certified> {

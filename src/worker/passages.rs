@@ -121,7 +121,7 @@ impl Ways {
     /// What blocks may know of it: its address and the names that it is blocked under.
     fn facts(&self, to: &Passthrough, passing: &Passing) -> Facts {
         Facts {
-            client: Client::Address(passing.peer.ip()),
+            client: passing.client,
             scopes: to.hosts.iter().map(|host| scope_of(&host.to_string())).collect(),
             class: Class::Rpc,
             method: Method::CONNECT,
@@ -164,7 +164,7 @@ impl Passage {
         Self {
             metrics: SiteMetrics::new(&ways.metrics, &site),
             name,
-            client: Client::Address(passing.peer.ip()),
+            client: passing.client,
             begun: ways.gateway.clock.now(),
             id: ways.gateway.next_id(),
             counts: Counts::new(ways.metrics.passed(&site)),
@@ -192,12 +192,15 @@ impl Drop for Passage {
         let (status, verdict) = self.outcome.get();
         let cause = self.cause.take();
         let mask = Mask::default();
-        let Client::Address(client) = self.client else { return };
+        let client = match self.client {
+            Client::Address(client) => Some(client),
+            Client::Unknown => None,
+        };
         let lasted = ways.gateway.clock.now().mono.saturating_sub(self.begun.mono);
         let entry = Entry {
             wall: self.begun.wall,
             id: &self.id,
-            client: Some(client),
+            client,
             site: &self.site,
             class: None,
             method: "CONNECT",

@@ -25,6 +25,7 @@ use crate::listener::tls::{self, Chosen};
 use crate::listener::{Connection, Kind};
 use crate::request::body::Body;
 use crate::request::certificate::{Certificate, Certified, PolicyId};
+use crate::request::client::Client;
 use crate::stores::streams::Kill;
 
 /// For a client to hear why there is no handshake, and what it may have sent meanwhile.
@@ -113,7 +114,11 @@ where
         let carry = passages.zip(name.as_deref()).and_then(|(passages, name)| passages.lead(name));
         if let Some(carry) = carry {
             let (peer, kill) = (connection.peer, Rc::clone(&connection.kill));
-            return Ok(Greeted::Passed(carry(Passing { socket, hello, peer, kill })));
+            let client = match connection.proxy {
+                Some((_, Named::Nobody)) => Client::Unknown,
+                _ => Client::Address(peer.ip()),
+            };
+            return Ok(Greeted::Passed(carry(Passing { socket, hello, peer, client, kill })));
         }
         // An authority that tries whether the host is ours has no certificate to show; it gets the handshake and no more.
         let challenge = tls::is_challenge(&accepted.client_hello());
