@@ -75,13 +75,16 @@ impl Control {
         if !self.astray {
             return;
         }
+        // From the try before, which may have come as far as here.
+        self.store.release();
         let outcome = match Store::open(&self.state.store()) {
             Ok(opened) => {
                 self.store = opened.store;
                 self.merge(opened.blocks);
-                let confirmed = self.workers.sweep(SWEEP).await.confirmed;
-                let opened = self.outside.as_mut().map_or(Ok(()), |outside| outside.open());
-                if confirmed { opened } else { opened.and(Err("a worker did not answer".into())) }
+                if !self.workers.sweep(SWEEP).await.confirmed {
+                    (self.say)("a worker has not confirmed the blocks that another process has taken in");
+                }
+                self.outside.as_mut().map_or(Ok(()), |outside| outside.open())
             }
             Err(error) => Err(error.to_string()),
         };

@@ -73,9 +73,15 @@ impl Default for Config {
 impl Config {
     /// Starts the gateway before this upstream and waits until it is ready.
     pub fn start(self, upstream: SocketAddr) -> Gate {
-        let mut gate = self.launch(upstream);
-        gate.wait_ready();
-        gate
+        // Between being found free and being bound a port may go to somebody's outgoing connection.
+        for _ in 0..5 {
+            let mut gate = self.clone().launch(upstream);
+            if !gate.lost_a_port() {
+                gate.wait_ready();
+                return gate;
+            }
+        }
+        panic!("ports are taken again and again");
     }
 
     /// Starts the gateway and waits for nothing.
@@ -248,6 +254,16 @@ impl Gate {
             code.is_some()
         });
         code
+    }
+
+    /// Whether it has ended because somebody else has one of its ports.
+    fn lost_a_port(&mut self) -> bool {
+        let mut ended = false;
+        wait_until(START, || {
+            ended = self.child.try_wait().unwrap().is_some();
+            ended || self.admin("/readyz").is_some()
+        });
+        ended && self.errors().contains("Address already in use")
     }
 
     /// Waits until it takes requests.

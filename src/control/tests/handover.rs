@@ -14,6 +14,7 @@ fn what_another_process_has_taken_in_before_it_failed_counts_here_too() {
         let mut opened = Store::open(&bench.store()).unwrap();
         let mut theirs = opened.blocks.remove(0);
         theirs.id = 2;
+        theirs.reason = "theirs".into();
         opened.store.write(&[&theirs]).unwrap();
         // While it has the store nothing can be taken back, and an order of ours gets the same number.
         control.astray = true;
