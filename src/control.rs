@@ -13,7 +13,6 @@ mod fetch;
 pub mod handover;
 mod key_sets;
 mod learned;
-mod locked_links;
 mod lockouts;
 mod logouts;
 mod recall;

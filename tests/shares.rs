@@ -226,7 +226,14 @@ async fn no_log_has_the_link_and_the_audit_log_has_the_lockout() {
     let audit = audit();
     let line: serde_json::Value =
         serde_json::from_str(audit.lines().find(|line| line.contains("\"lockout\"")).unwrap()).unwrap();
-    assert_eq!(line["what"], serde_json::json!({ "site": HOST, "who": "192.0.2.1/32", "seconds": 30 }));
+    let what = serde_json::json!({ "site": HOST, "of": "share links", "client": "192.0.2.1", "seconds": 30 });
+    assert_eq!(line["what"], what);
+    let count = |name| gate.metric(&format!("portcullis_lockouts_{name}{{site=\"{HOST}\"}}"));
+    assert_eq!((count("total"), count("active")), (Some(1.0), Some(1.0)));
+    let unlocked = gate.cli(["unlock", "client", "192.0.2.1"]);
+    let said = String::from_utf8_lossy(&unlocked.stdout);
+    assert_eq!(said, format!("UNLOCKED: share links on {HOST} (30 s): 192.0.2.1\n"));
+    assert_eq!((visitor.guesses("192.0.2.1", 500..525).await, count("total")), (20, Some(2.0)));
     assert!(wait_until(LIMIT, || gate.log().contains("links_locked")));
     let denials = gate.cli(["denials", "--json"]);
     let denials = String::from_utf8_lossy(&denials.stdout).into_owned();

@@ -34,6 +34,18 @@ impl Client {
         Self::H1(Box::new(tls), request(gateway).into_bytes())
     }
 
+    /// HTTP/1.1, with the body of a login to this path.
+    pub async fn posting(gateway: &Gateway, path: &str) -> Self {
+        let tls = tls(gateway, "http/1.1").await;
+        let body = r#"{"username":"ann","password":"correct horse battery staple"}"#;
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: {HOST}:{}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            gateway.https.port(),
+            body.len()
+        );
+        Self::H1(Box::new(tls), request.into_bytes())
+    }
+
     pub async fn h2(gateway: &Gateway) -> Self {
         let tls = tls(gateway, "h2").await;
         let (sender, connection) = h2::client::handshake(tls).await.unwrap();
@@ -108,16 +120,21 @@ pub async fn tls(gateway: &Gateway, alpn: &str) -> TlsStream<TcpStream> {
     TlsConnector::from(trusting(&gateway.ca(), alpn)).connect(name, stream).await.unwrap()
 }
 
-fn trusting(ca: &Path, alpn: &str) -> Arc<ClientConfig> {
+/// Those of a CA's certificate.
+pub fn roots(ca: &Path) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
     }
+    roots
+}
+
+fn trusting(ca: &Path, alpn: &str) -> Arc<ClientConfig> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
+        .with_root_certificates(roots(ca))
         .with_no_client_auth();
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
     Arc::new(config)

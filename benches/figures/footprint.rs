@@ -10,16 +10,41 @@ use crate::rig::{Gateway, Setup};
 
 const FEW: usize = 2000;
 const MANY: usize = 5000;
+/// Sites of a hoster.
+const SITES: usize = 1000;
 const STARTS: usize = 5;
-const PLAIN: Setup = Setup { protected: false, log: false };
 
 pub fn run() {
     for (name, protected) in [("no blocks", false), ("100,000 blocks", true)] {
         println!("start to first answer over TLS, {name}, ms: {}", starts(protected));
     }
+    println!("{}", many_sites());
     for kind in [Kind::Clear, Kind::H1, Kind::H2] {
         println!("idle connection, {kind:?}: {}", idle(kind));
     }
+}
+
+/// Each with a certificate of its own, signed at each start.
+fn many_sites() -> String {
+    let runtime = runtime();
+    let mut all = Vec::new();
+    for others in [0, SITES] {
+        let mut gateway = Gateway::start(&[], Setup { app: "keepstack", others, ..Setup::PLAIN });
+        let first = gateway.started.elapsed();
+        let mut again = Vec::new();
+        for _ in 0..STARTS {
+            gateway.restart(&[]);
+            runtime.block_on(async { Client::h1(&gateway).await.ask(1).await });
+            again.push(gateway.started.elapsed());
+        }
+        all.push(format!(
+            "{} ms the first time, {} from then on, {} KiB",
+            first.as_millis(),
+            median(again),
+            gateway.resident()
+        ));
+    }
+    format!("start to first answer with one site: {}; with {SITES} more: {}", all[0], all[1])
 }
 
 fn starts(protected: bool) -> String {
@@ -31,7 +56,7 @@ fn starts(protected: bool) -> String {
     let mut fresh = Vec::new();
     let mut again = Vec::new();
     for _ in 0..STARTS {
-        let mut gateway = Gateway::start(&[], Setup { protected, log: false });
+        let mut gateway = Gateway::start(&[], Setup { protected, ..Setup::PLAIN });
         fresh.push(answered(&gateway));
         gateway.restart(&[]);
         again.push(answered(&gateway));
@@ -53,7 +78,7 @@ enum Kind {
 
 /// Connections that have had one answer each and now wait.
 fn idle(kind: Kind) -> String {
-    let gateway = Gateway::start(&["taskset", "-c", "0"], PLAIN);
+    let gateway = Gateway::start(&["taskset", "-c", "0"], Setup::PLAIN);
     runtime().block_on(async {
         let mut open: Vec<(Option<Client>, Option<TcpStream>)> = Vec::new();
         let mut sizes = Vec::new();

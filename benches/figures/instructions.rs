@@ -1,7 +1,7 @@
 //! Instructions per request, user space, by callgrind: the slope between two request counts over one connection, so that
 //! start, handshake and warm-up cancel out.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::client::Client;
@@ -14,38 +14,60 @@ const MANY: usize = 1600;
 pub fn run() {
     println!("instructions per request, TLS 1.3, answers of 1 KiB (h2: 32 streams in flight)");
     println!("{:<32}{:>10}{:>10}", "", "HTTP/1.1", "HTTP/2");
-    for (name, protected, log) in [
-        ("plain", false, false),
-        ("with protections", true, false),
-        ("with protections and access log", true, true),
+    for (name, setup) in [
+        ("plain", Setup::PLAIN),
+        ("with protections", Setup::PROTECTED),
+        ("with protections and access log", Setup { log: true, ..Setup::PROTECTED }),
     ] {
-        let [h1, h2] = measure(name, Setup { protected, log });
+        let mut counted = Counted::start(name, setup);
+        let h1 = counted.slope(Client::h1);
+        let h2 = counted.slope(Client::h2);
         println!("{name:<32}{h1:>10}{h2:>10}");
     }
 }
 
-fn measure(name: &str, setup: Setup) -> [u64; 2] {
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("callgrind.{}", name.replace(' ', "-")));
-    let out = format!("--callgrind-out-file={}", kept.display());
-    let prefix = ["taskset", "-c", "0", "valgrind", "--tool=callgrind", "--quiet", &out];
-    let gateway = Gateway::start(&prefix, setup);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut dumps = 0;
-    let mut counted = || {
-        dumps += 1;
-        dump(&gateway, &kept, dumps)
-    };
-    let mut slope = |client: &mut Client| {
+/// What the login guard, the judging of what a login hands out, and the device cookie cost together: the same POST, answered
+/// with the same token, to the login and to elsewhere. The latter is judged too, as what an API answers may be a token.
+pub fn logins() {
+    println!("instructions per POST over HTTP/1.1, TLS 1.3, answers of 1 KiB");
+    let mut counted = Counted::start("logins", Setup { app: "keepstack", ..Setup::PLAIN });
+    for path in ["/api/custom", "/api/auth/login"] {
+        let each = counted.slope(async |gateway| Client::posting(gateway, path).await);
+        println!("{path:<32}{each:>10}");
+    }
+}
+
+/// A gateway under callgrind.
+struct Counted {
+    gateway: Gateway,
+    kept: PathBuf,
+    dumps: u32,
+}
+
+impl Counted {
+    fn start(name: &str, setup: Setup) -> Self {
+        let kept =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("callgrind.{}", name.replace(' ', "-")));
+        let out = format!("--callgrind-out-file={}", kept.display());
+        let prefix = ["taskset", "-c", "0", "valgrind", "--tool=callgrind", "--quiet", &out];
+        Self { gateway: Gateway::start(&prefix, setup), kept, dumps: 0 }
+    }
+
+    fn slope(&mut self, client: impl AsyncFnOnce(&Gateway) -> Client) -> u64 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut client = runtime.block_on(client(&self.gateway));
         runtime.block_on(client.ask(WARM_UP));
-        counted();
+        self.counted();
         runtime.block_on(client.ask(FEW));
-        let few = counted();
+        let few = self.counted();
         runtime.block_on(client.ask(MANY));
-        counted().saturating_sub(few) / (MANY - FEW) as u64
-    };
-    let h1 = slope(&mut runtime.block_on(Client::h1(&gateway)));
-    let h2 = slope(&mut runtime.block_on(Client::h2(&gateway)));
-    [h1, h2]
+        self.counted().saturating_sub(few) / (MANY - FEW) as u64
+    }
+
+    fn counted(&mut self) -> u64 {
+        self.dumps += 1;
+        dump(&self.gateway, &self.kept, self.dumps)
+    }
 }
 
 /// What was executed since the last dump. The files stay, for `callgrind_annotate`.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis::request::credential::Fingerprint;
 use portcullis::stores::blocks::{Block, What};
 use portcullis::stores::durable::Store;
@@ -25,6 +27,17 @@ pub struct Setup {
     pub protected: bool,
     /// With an access log, in a file.
     pub log: bool,
+    /// The app file.
+    pub app: &'static str,
+    /// Sites besides the one that is measured.
+    pub others: usize,
+}
+
+impl Setup {
+    /// An application that nobody has described, without anything switched on.
+    pub const PLAIN: Self = Self { protected: false, log: false, app: "generic", others: 0 };
+    /// With rate limit, allowlist and blocks.
+    pub const PROTECTED: Self = Self { protected: true, ..Self::PLAIN };
 }
 
 /// A running gateway; killed when dropped.
@@ -122,21 +135,27 @@ fn config(dir: &Path, setup: Setup, https: SocketAddr, plain: SocketAddr) -> Str
     } else {
         ""
     };
+    let others: String =
+        (0..setup.others).map(|number| site(&format!("{number}.{HOST}"), setup.app)).collect();
     format!(
         "[listen]\nhttps = [\"{https}\"]\nhttp = []\nplain = [\"{plain}\"]\npublic_port = {port}\n\
          trusted_proxies = [\"127.0.0.2/32\"]\n\
          [tls]\nself_signed = true\n[admin]\nsocket = \"{dir}/admin.sock\"\nmetrics = \"off\"\n\
          [state]\ndir = \"{dir}/state\"\n[log]\naccess = \"{log}\"\n\
          [limits]\nconnections = 20000\nconnections_per_client = 20000\nidle_timeout = \"10m\"\n\
-         [[site]]\nhosts = [\"{HOST}\"]\napp = \"generic\"\nupstream = \"http://{upstream}\"\n{protections}",
+         {others}{site}{protections}",
         port = https.port(),
+        site = site(HOST, setup.app),
         dir = dir.display(),
-        upstream = upstream(),
     )
 }
 
+fn site(host: &str, app: &str) -> String {
+    format!("[[site]]\nhosts = [\"{host}\"]\napp = \"{app}\"\nupstream = \"http://{}\"\n", upstream())
+}
+
 /// Addresses that are free: both are held at once, so that they differ.
-fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     std::array::from_fn(|place| held[place].local_addr().unwrap())
 }
@@ -171,7 +190,7 @@ fn block(number: u64, wall: u64) -> Block {
     }
 }
 
-/// Answers every request with 1 KiB; runs until the process ends.
+/// Answers every request with 1 KiB, a POST with as much JSON; runs until the process ends.
 fn upstream() -> SocketAddr {
     static ADDRESS: std::sync::OnceLock<SocketAddr> = std::sync::OnceLock::new();
     *ADDRESS.get_or_init(|| {
@@ -194,16 +213,37 @@ fn upstream() -> SocketAddr {
 
 async fn answer(mut stream: tokio::net::TcpStream) {
     let _ = stream.set_nodelay(true);
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: 1024\r\n\r\n";
-    let answer = [head.as_bytes(), &[b'x'; 1024]].concat();
+    let file = answer_of("application/octet-stream", &"x".repeat(1024));
+    let token = format!("{{\"token\":\"{}\",\"more\":\"", hmac_pair());
+    let login = answer_of("application/json", &format!("{token}{}\"}}", "x".repeat(1022 - token.len())));
     let mut got = Vec::with_capacity(4096);
     while stream.read_buf(&mut got).await.is_ok_and(|read| read > 0) {
-        // Bodies are not sent here: each head is a request.
-        while let Some(end) = got.windows(4).position(|four| four == b"\r\n\r\n") {
-            got.drain(..end + 4);
-            if stream.write_all(&answer).await.is_err() {
+        while let Some(end) = whole(&got) {
+            let answer = if got.starts_with(b"POST") { &login } else { &file };
+            got.drain(..end);
+            if stream.write_all(answer.as_bytes()).await.is_err() {
                 return;
             }
         }
     }
+}
+
+/// Where the first request ends, if all of it is there.
+fn whole(got: &[u8]) -> Option<usize> {
+    let end = got.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let head = std::str::from_utf8(&got[..end]).unwrap().to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let end = end + length.map_or(0, |length| length.parse::<usize>().unwrap());
+    (got.len() >= end).then_some(end)
+}
+
+fn answer_of(kind: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// A token as Keepstack hands it out.
+fn hmac_pair() -> String {
+    let claims = r#"{"sub":42,"username":"ann","role":"viewer","exp":4102444800}"#;
+    format!("{}.{}", URL_SAFE_NO_PAD.encode(claims), URL_SAFE_NO_PAD.encode([b's'; 32]))
 }

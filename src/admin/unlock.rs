@@ -28,9 +28,9 @@ pub struct Unlocked {
 pub struct LockoutShown {
     /// The site's name.
     pub site: String,
-    /// Of what: `client at account`, `device`, `client`, `account`, `refresh`, `enroll`.
+    /// Of what: `client at account`, `device`, `client`, `account`, `refresh`, `enroll`, `share links`.
     pub of: String,
-    /// Who; none: all who are no known devices.
+    /// Who, or whose network; none: all who are no known devices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
     /// As whom; but for the first letters masked where no such account is known, since people type passwords there.

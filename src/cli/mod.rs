@@ -85,7 +85,7 @@ enum Verb {
     Unblock(Asking<blocks::UnblockArgs>),
     /// List what was refused lately, or would have been.
     Denials(Asking<denials::DenialsArgs>),
-    /// End lockouts of the login guard before their time.
+    /// End lockouts of the login guard and the share guard before their time.
     Unlock(Asking<unlock::UnlockArgs>),
     /// Show what browsers report of a site's Content-Security-Policy, and propose a policy.
     Csp(Asking<csp::CspArgs>),

@@ -53,7 +53,10 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
     let counts: Vec<_> = blocks.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     writeln!(out, "  blocks   {}", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") })?;
     if *lockouts > 0 {
-        writeln!(out, "  locked   {lockouts} out of logins (portcullis denials; portcullis unlock)")?;
+        writeln!(
+            out,
+            "  locked   {lockouts} out of logins or share links (portcullis denials; portcullis unlock)"
+        )?;
     }
     for hole in holes {
         let (class, site) = (plain(&hole.class), plain(&hole.site));

@@ -10,7 +10,7 @@ use super::exit;
 use crate::admin::unlock::{LockoutShown, UnlockOrder, Unlocked};
 use crate::telemetry::audit::plain;
 
-/// End lockouts of the login guard now, and forgive the failures that led to them.
+/// End lockouts of the login guard and the share guard now, and forgive the failures that led to them.
 #[derive(Debug, Args)]
 pub struct UnlockArgs {
     /// Whom.
@@ -24,7 +24,7 @@ pub struct UnlockArgs {
 /// Who is unlocked.
 #[derive(Debug, Subcommand)]
 pub enum Whom {
-    /// A client, at all accounts of all sites.
+    /// A client, at all accounts and share links of all sites; with it its network at share links.
     Client {
         /// Its address, as the access log shows it (IPv6: its /64), or `unknown`.
         address: String,

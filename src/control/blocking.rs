@@ -204,7 +204,6 @@ impl Control {
         self.keep_accounts();
         self.tell_lockouts();
         self.keep_sessions();
-        self.write_lockouts();
         let now = self.clock.now();
         self.rotate_seal_keys(now);
         let standing = self.held.values().filter(|held| !held.is_over(now)).count();

@@ -9,7 +9,7 @@ use crate::admin::unlock::{LockoutShown, UnlockOrder, Unlocked};
 use crate::clock::Now;
 use crate::request::client::Client;
 use crate::request::facts::scope_of;
-use crate::stores::lockouts::{Lockout, News};
+use crate::stores::lockouts::{Lockout, News, Of};
 use crate::stores::logins::Whom;
 use crate::telemetry::audit::Entry;
 
@@ -43,13 +43,15 @@ impl Control {
     pub(super) fn tell_lockouts(&mut self) {
         let News { lockouts, more } = self.kept.logins.lockouts.news();
         let shown: Vec<LockoutShown> = lockouts.iter().map(|lockout| self.shown_lockout(lockout)).collect();
-        let lines: Vec<_> = shown.iter().map(|what| lockout_entry(what, "locked out")).collect();
+        let lines: Vec<_> =
+            lockouts.iter().zip(&shown).map(|(lockout, shown)| entry_of(lockout.of, shown)).collect();
         if let Err(error) = self.audit.record_all(self.clock.now().wall, &lines) {
             (self.say)(&format!("the audit log was not written: {error}"));
         }
         if more > 0 {
             let what = format!("{more} lockouts more, too many to be told one by one");
-            self.audit(&lockout_entry(&what, "locked out"));
+            let (by, reason) = ("login guard, share guard", "too many failures");
+            self.audit(&Entry { action: "lockout", by, what: &what, reason, outcome: "locked out" });
         }
         self.tell_defaults();
     }
@@ -97,7 +99,10 @@ impl Control {
         LockoutShown {
             site: lockout.site.to_string(),
             of: lockout.of.word().to_owned(),
-            client: lockout.client.map(|client| client.to_string()),
+            client: lockout
+                .client
+                .map(|client| client.to_string())
+                .or_else(|| lockout.network.map(|network| network.to_string())),
             account: lockout.account.as_deref().map(|name| self.shown_account(&lockout.site, name)),
             seconds: lockout.length.as_secs(),
         }
@@ -112,8 +117,16 @@ impl Control {
     }
 }
 
-fn lockout_entry<'a, T>(what: &'a T, outcome: &'a str) -> Entry<'a, T> {
-    Entry { action: "lockout", by: "login guard", what, reason: "too many failures", outcome }
+fn entry_of(of: Of, what: &LockoutShown) -> Entry<'_, LockoutShown> {
+    let (by, reason, outcome) = match of {
+        Of::Links => (
+            "share guard",
+            "too many share links that are none",
+            "locked out, but for links that have answered lately",
+        ),
+        _ => ("login guard", "too many failures", "locked out"),
+    };
+    Entry { action: "lockout", by, what, reason, outcome }
 }
 
 fn client_of(text: &str) -> Result<Client, Refusal> {

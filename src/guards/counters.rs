@@ -137,6 +137,7 @@ impl Counters {
             site: Arc::clone(&self.site),
             of: counter.of,
             client: (!of_all).then_some(whose.client),
+            network: None,
             account: whose.account.filter(|_| !of_any).map(Box::from),
             length,
             since: whose.now,

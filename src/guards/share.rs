@@ -12,7 +12,6 @@
 //! Caveat: it slows guessing down; what ends it is the length of the links, which is the application's to choose. Browsers
 //! that do not say who asks (`Sec-Fetch-Site`) are counted, whoever's page it was.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,9 +24,11 @@ use crate::config::share::ShareRules;
 use crate::request::client::Client;
 use crate::request::credential::Key;
 use crate::request::facts::{Facts, scope_of};
-use crate::stores::attempts::{Attempts, CounterKey, Lockout, Refused, Rule};
+use crate::stores::attempts::{CounterKey, Lockout, Refused, Rule};
 use crate::stores::kept::Kept;
-use crate::stores::shares::{self, Shares};
+use crate::stores::lockouts::{self, Of};
+use crate::stores::logins::Logins;
+use crate::stores::shares::{self, Group, Shares};
 
 /// Metric label and log field.
 pub const NAME: &str = "share";
@@ -40,9 +41,9 @@ const TRIED: Duration = Duration::from_secs(3600);
 /// Counts misses of one site.
 #[derive(Debug)]
 pub struct Share {
-    attempts: Arc<Attempts>,
+    logins: Arc<Logins>,
     shares: Arc<Shares>,
-    name: Box<str>,
+    name: Arc<str>,
     /// The site, as a part of keys.
     site: u64,
     client: Rule,
@@ -79,9 +80,7 @@ pub struct Charged {
 struct Counter {
     key: CounterKey,
     rule: Rule,
-    /// Whose it is, in keys.
-    group: u128,
-    who: Option<ipnet::IpNet>,
+    group: Group,
 }
 
 impl Share {
@@ -89,7 +88,7 @@ impl Share {
     /// such link.
     pub fn new(kept: &Kept, name: &str, rules: &ShareRules, dead: &[StatusCode]) -> Self {
         Self {
-            attempts: Arc::clone(&kept.attempts),
+            logins: Arc::clone(&kept.logins),
             shares: Arc::clone(&kept.shares),
             name: name.into(),
             site: scope_of(name),
@@ -133,40 +132,43 @@ impl Share {
 
     /// Whether the budget was charged; who tries the same link again only has to be let in.
     fn charge(&self, link: Key, counter: Counter, cx: &Facts) -> Result<bool, Duration> {
-        let tried = (self.site, link, counter.group);
+        let tried = (self.site, link, counter.group.key);
         let again = self.shares.tried.has(tried, cx.now);
         if again || cx.rehearsal {
-            let asked = self.attempts.ask(counter.key, cx.now);
-            return asked.map(|()| false).map_err(|refused| self.wait(refused, counter));
+            let asked = self.logins.attempts.ask(counter.key, cx.now);
+            return asked.map(|()| false).map_err(|refused| self.wait(refused, counter, cx));
         }
-        self.attempts
-            .charge(counter.key, counter.rule, self.lockout, cx.now)
-            .map_err(|refused| self.wait(refused, counter))?;
+        let charged = self.logins.attempts.charge(counter.key, counter.rule, self.lockout, cx.now);
+        charged.map_err(|refused| self.wait(refused, counter, cx))?;
         // Before the answer has come: a page of a hundred pictures asks for them at once.
         self.shares.tried.mark(tried, TRIED, cx.now);
         Ok(true)
     }
 
-    fn wait(&self, refused: Refused, counter: Counter) -> Duration {
+    fn wait(&self, refused: Refused, counter: Counter, cx: &Facts) -> Duration {
         match refused {
             Refused::Locked(wait) => wait,
             Refused::Begun(length) => {
-                self.shares.locked(&self.name, counter.who, length);
+                let network = counter.group.network;
+                let lockout = lockouts::Lockout {
+                    site: Arc::clone(&self.name),
+                    of: Of::Links,
+                    client: network.is_none().then_some(cx.client),
+                    network,
+                    account: None,
+                    length,
+                    since: cx.now,
+                };
+                self.logins.lockouts.begun(counter.key, lockout);
                 length
             }
         }
     }
 
     fn counters(&self, client: Client) -> [Counter; 2] {
-        let [narrow, wide] = groups(client);
-        let (site, attempts) = (self.site, &self.attempts);
-        let counter = |of: &str, rule, (group, who)| Counter {
-            key: attempts.key_of((site, of, group)),
-            rule,
-            group,
-            who,
-        };
-        [counter("share client", self.client, narrow), counter("share network", self.network, wide)]
+        let [narrow, wide] = shares::groups(client);
+        let counter = |rule, group| Counter { key: self.logins.of_links(self.site, &group), rule, group };
+        [counter(self.client, narrow), counter(self.network, wide)]
     }
 }
 
@@ -191,8 +193,8 @@ impl Charged {
 
     fn refund(&self, now: Now) {
         for counter in self.counters.into_iter().flatten() {
-            self.share.attempts.refund(counter.key, counter.rule, now);
-            self.share.shares.tried.forget((self.share.site, self.link, counter.group));
+            self.share.logins.attempts.refund(counter.key, counter.rule, now);
+            self.share.shares.tried.forget((self.share.site, self.link, counter.group.key));
         }
     }
 }
@@ -201,28 +203,12 @@ fn refused(denial: Denial) -> Judged {
     Judged { verdict: Verdict::Deny(denial), charged: None }
 }
 
-/// An address and its /24, an IPv6 /64 and its /48, each as a part of keys and as the operator reads it; all whose address
-/// cannot be told are one.
-fn groups(client: Client) -> [(u128, Option<ipnet::IpNet>); 2] {
-    let Client::Address(address) = client else { return [(u128::MAX, None), (u128::MAX - 1, None)] };
-    // The lowest bits of an IPv6 network are free, and so are the highest of an IPv4 address: no two groups are one key.
-    let [narrow, wide] = match address {
-        IpAddr::V4(address) => {
-            let bits = u128::from(address.to_bits());
-            [bits | 1 << 32, bits >> 8 << 8 | 1 << 33]
-        }
-        IpAddr::V6(address) => {
-            let bits = address.to_bits();
-            [bits >> 64 << 64 | 1, bits >> 80 << 80 | 2]
-        }
-    };
-    let [one, network] = shares::networks(address);
-    [(narrow, Some(one)), (wide, Some(network))]
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
+    use crate::stores::logins::Whom;
 
     fn kept() -> Kept {
         Kept::new(100_000)
@@ -350,17 +336,25 @@ mod tests {
     }
 
     #[test]
-    fn a_lockout_is_told_once_with_the_client_or_its_network() {
+    fn a_lockout_is_told_once_with_the_client_or_its_network_and_can_be_lifted() {
         let kept = kept();
         let guard = guard_over(&kept);
         misses(&guard, "192.0.2.1", 0..100);
         for n in 2..10 {
             misses(&guard, &format!("192.0.2.{n}"), n * 1000..n * 1000 + 19);
         }
-        let (told, more) = kept.shares.take_lockouts();
-        let who: Vec<_> = told.iter().map(|one| one.who.unwrap().to_string()).collect();
-        assert_eq!((who, more), (vec!["192.0.2.1/32".to_owned(), "192.0.2.0/24".to_owned()], 0));
-        assert!(told.iter().all(|one| one.site == "files.example.com" && one.seconds == 30));
+        let told = kept.logins.lockouts.news().lockouts;
+        let who: Vec<_> =
+            told.iter().map(|one| (one.client, one.network.map(|one| one.to_string()))).collect();
+        let client = Client::Address("192.0.2.1".parse().unwrap());
+        assert_eq!(who, [(Some(client), None), (None, Some("192.0.2.0/24".to_owned()))]);
+        assert!(told.iter().all(|one| &*one.site == "files.example.com" && one.length.as_secs() == 30));
+        assert!(!asked(&guard, &visit("192.0.2.1", 500), StatusCode::NOT_FOUND));
+        let now = visit("192.0.2.1", 0).now;
+        let lifted = kept.logins.unlock(&Whom::Client(client), &[guard.site], now);
+        assert_eq!(lifted.len(), 2, "the network's too, or it would not help");
+        assert_eq!(misses(&guard, "192.0.2.1", 600..700), 20);
+        assert_eq!(kept.logins.lockouts.counts(now)["files.example.com"], (3, 1));
     }
 
     #[test]

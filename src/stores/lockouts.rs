@@ -1,4 +1,4 @@
-//! Who is locked out now and what an operator is to hear of: lockouts, and default passwords that somebody has tried.
+//! Who is locked out now, of logins and of share links, and what an operator is to hear of: lockouts, and default passwords that somebody has tried.
 //! In memory only; counters are in [`super::attempts`], this is their list for people.
 //!
 //! Bounded: at most [`MOST`] lockouts are listed and counted as active, at most [`NEWS`] are told one by one between two looks
@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::attempts::CounterKey;
+use super::logins::client_group;
 use crate::clock::Now;
 use crate::request::client::Client;
 
@@ -26,8 +29,10 @@ pub struct Lockout {
     pub site: Arc<str>,
     /// Of what.
     pub of: Of,
-    /// Who; `None`: all who are no known devices.
+    /// Who; `None`: all who are no known devices, or of a network.
     pub client: Option<Client>,
+    /// All of whom, where it is of a network.
+    pub network: Option<IpNet>,
     /// As whom, folded; `None`: as anybody. A stranger's word.
     pub account: Option<Box<str>>,
     /// How long it lasts.
@@ -51,6 +56,8 @@ pub enum Of {
     Refresh,
     /// A client at secrets of machines that join.
     Enroll,
+    /// A client at share links that are none, or its network.
+    Links,
 }
 
 /// What the control thread is to tell.
@@ -98,11 +105,20 @@ impl Of {
             Self::Account => "account",
             Self::Refresh => "refresh",
             Self::Enroll => "enroll",
+            Self::Links => "share links",
         }
     }
 }
 
 impl Lockout {
+    /// Whether it is of this client: of its address or /64, or of a network that it is in.
+    pub fn is_of(&self, client: Client) -> bool {
+        let same = |other| client_group(other) == client_group(client);
+        let inside =
+            |network: IpNet| matches!(client, Client::Address(address) if network.contains(&address));
+        self.client.is_some_and(same) || self.network.is_some_and(inside)
+    }
+
     /// Whether it is over.
     pub fn is_over(&self, now: Now) -> bool {
         let length = u64::try_from(self.length.as_nanos()).unwrap_or(u64::MAX);
@@ -197,6 +213,7 @@ mod tests {
             site: site.into(),
             of: Of::Pair,
             client: Some(Client::Unknown),
+            network: None,
             account: Some("x".repeat(1000).into()),
             length: Duration::from_secs(seconds),
             since: Now { mono: 1, wall: 1 },

@@ -1,4 +1,4 @@
-//! What all tries at secrets share and what outlives a policy: the counters by their names, the list of lockouts, room for
+//! What all tries at secrets and links share and what outlives a policy: the counters by their names, the list of lockouts, room for
 //! bodies that are read, and turns at setting up. Guards charge, an operator unlocks.
 
 use std::net::IpAddr;
@@ -10,6 +10,7 @@ use super::attempts::{Attempts, CounterKey};
 use super::held::Room;
 use super::lockouts::{Lockout, Lockouts};
 use super::places::Places;
+use super::shares::{self, Group};
 use super::turns::Turns;
 use crate::clock::Now;
 use crate::request::client::Client;
@@ -32,7 +33,7 @@ pub struct Logins {
 /// Whom an operator unlocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whom {
-    /// A client (IPv6: its /64), at all accounts.
+    /// A client (IPv6: its /64), at all accounts and share links; with it its network at share links.
     Client(Client),
     /// An account, for all clients.
     Account(String),
@@ -62,6 +63,11 @@ impl Logins {
         self.attempts.key_of((site, "devices", account))
     }
 
+    /// The counter of a client, or of its network, at share links.
+    pub fn of_links(&self, site: u64, group: &Group) -> CounterKey {
+        self.attempts.key_of((site, "links", group.key))
+    }
+
     /// Forgets what was counted; with it its lockout.
     pub fn clear(&self, key: CounterKey, now: Now) {
         if self.attempts.clear(key, now) {
@@ -79,10 +85,13 @@ impl Logins {
                 return lifted.into_iter().map(|(_, lockout)| lockout).collect();
             }
             Whom::Client(client) => {
-                let group = client_group(*client);
-                let lifted =
-                    self.lockouts.active(now, |lockout| lockout.client.map(client_group) == Some(group));
-                sites.iter().for_each(|site| self.clear(self.of_client(*site, *client), now));
+                let lifted = self.lockouts.active(now, |lockout| lockout.is_of(*client));
+                for site in sites {
+                    self.clear(self.of_client(*site, *client), now);
+                    shares::groups(*client)
+                        .iter()
+                        .for_each(|group| self.clear(self.of_links(*site, group), now));
+                }
                 lifted
             }
             Whom::Account(name) => {

@@ -1,19 +1,16 @@
 //! What is known of share links, by all workers. Nothing here is a link: keys are keyed hashes.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::Serialize;
 
 use super::lines::Lines;
 use super::marks::Marks;
+use crate::request::client::Client;
 
 /// Links, and pairs of link and client, that are remembered: 1 MiB each.
 const LINKS: usize = 65_536;
-/// Most lockouts that wait for the audit log.
-const MOST: usize = 256;
 
 /// Links that answered lately, links that did not, and whose turn it is.
 #[derive(Debug)]
@@ -26,49 +23,41 @@ pub struct Shares {
     pub tried: Marks,
     /// One download of a link at a time.
     pub lines: Arc<Lines>,
-    lockouts: Mutex<(Vec<Lockout>, u64)>,
 }
 
-/// One lockout that has begun, as the audit log has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Lockout {
-    /// The site's name.
-    pub site: String,
-    /// Who is locked out: a client or its network; `None`: the clients that cannot be told, which are one.
-    pub who: Option<IpNet>,
-    /// For how long.
-    pub seconds: u64,
+/// Who misses links: a client, or its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    /// As a part of keys: no two groups have one.
+    pub key: u128,
+    /// The wider one's, as the operator reads it.
+    pub network: Option<IpNet>,
 }
 
 impl Default for Shares {
     fn default() -> Self {
-        let lockouts = Mutex::default();
-        Self { alive: Marks::new(LINKS), tried: Marks::new(LINKS), lines: Arc::default(), lockouts }
+        Self { alive: Marks::new(LINKS), tried: Marks::new(LINKS), lines: Arc::default() }
     }
 }
 
-impl Shares {
-    /// A lockout has begun: on its way to the audit log. Whoever can begin many of them has many addresses: of more than 256
-    /// that wait only the number is told.
-    pub fn locked(&self, site: &str, who: Option<IpNet>, length: Duration) {
-        let mut waiting = self.lockouts.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.0.len() < MOST {
-            waiting.0.push(Lockout { site: site.to_owned(), who, seconds: length.as_secs() });
-        } else {
-            waiting.1 += 1;
+/// An address (of IPv6 its /64), and its /24 or /48; all whose address cannot be told are one.
+pub fn groups(client: Client) -> [Group; 2] {
+    let Client::Address(address) = client else {
+        return [u128::MAX, u128::MAX - 1].map(|key| Group { key, network: None });
+    };
+    // The lowest bits of an IPv6 network are free, and so are the highest of an IPv4 address.
+    let ([narrow, wide], width) = match address {
+        IpAddr::V4(address) => {
+            let bits = u128::from(address.to_bits());
+            ([bits | 1 << 32, bits >> 8 << 8 | 1 << 33], 24)
         }
-    }
-
-    /// Takes the lockouts that wait, and the number of those for which there was no room.
-    pub fn take_lockouts(&self) -> (Vec<Lockout>, u64) {
-        std::mem::take(&mut *self.lockouts.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// A client as one network, and the wider one around it: an IPv4 address and its /24, an IPv6 /64 and its /48.
-pub fn networks(address: IpAddr) -> [IpNet; 2] {
-    let widths = if address.is_ipv4() { [32, 24] } else { [64, 48] };
-    widths.map(|width| IpNet::new(address, width).map_or_else(|_| address.into(), |network| network.trunc()))
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            ([bits >> 64 << 64 | 1, bits >> 80 << 80 | 2], 48)
+        }
+    };
+    let network = IpNet::new(address, width).map_or_else(|_| address.into(), |network| network.trunc());
+    [Group { key: narrow, network: None }, Group { key: wide, network: Some(network) }]
 }
 
 #[cfg(test)]
@@ -76,21 +65,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_lockouts_is_counted_and_not_kept() {
-        let shares = Shares::default();
-        let [client, network] = networks("2001:db8:1:2::3".parse().unwrap());
-        for _ in 0..MOST + 3 {
-            shares.locked("a", Some(network), Duration::from_secs(30));
-        }
-        let (kept, more) = shares.take_lockouts();
-        assert_eq!((kept.len(), more), (MOST, 3));
-        let line = serde_json::to_string(&kept[0]).unwrap();
-        assert_eq!(line, r#"{"site":"a","who":"2001:db8:1::/48","seconds":30}"#);
-        assert_eq!(shares.take_lockouts(), (vec![], 0));
-        assert_eq!(client.to_string(), "2001:db8:1:2::/64");
-        assert_eq!(
-            networks("192.0.2.7".parse().unwrap()).map(|one| one.to_string()),
-            ["192.0.2.7/32", "192.0.2.0/24"]
-        );
+    fn a_client_and_its_network_are_two_groups() {
+        let of = |address: &str| groups(Client::Address(address.parse().unwrap()));
+        let [v4, v6] = [of("192.0.2.7"), of("2001:db8:1:2::3")];
+        let network = |groups: &[Group; 2]| groups.map(|group| group.network.map(|one| one.to_string()));
+        assert_eq!(network(&v4), [None, Some("192.0.2.0/24".to_owned())]);
+        assert_eq!(network(&v6), [None, Some("2001:db8:1::/48".to_owned())]);
+        assert_eq!(v6, of("2001:db8:1:2:ffff::"), "a /64 is one client");
+        assert_eq!((v4[1], v6[1]), (of("192.0.2.8")[1], of("2001:db8:1:3::")[1]));
+        let all = [v4[0], v4[1], v6[0], v6[1], groups(Client::Unknown)[0], groups(Client::Unknown)[1]];
+        let keys: std::collections::HashSet<u128> = all.iter().map(|group| group.key).collect();
+        assert_eq!(keys.len(), all.len());
     }
 }

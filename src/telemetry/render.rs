@@ -180,7 +180,7 @@ fn lockouts_total(lockouts: &[(String, u64, u64)]) -> MetricFamily {
         metric
     };
     let metrics = lockouts.iter().map(of).collect();
-    let help = "Lockouts of clients, accounts and devices after too many failures.";
+    let help = "Lockouts of clients, accounts, devices and guessers of share links after too many failures.";
     family("portcullis_lockouts_total", help, MetricType::COUNTER, metrics)
 }
 

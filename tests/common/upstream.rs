@@ -98,15 +98,18 @@ impl Upstream {
         self.connections().iter().flat_map(|record| record.bytes()).collect()
     }
 
-    /// What a strict parser sees in the connections.
+    /// What a strict parser sees in the connections. One that is just being received is waited for.
     ///
     /// # Panics
     /// When it sees anything but whole, well-formed requests.
     pub fn requests(&self) -> Vec<Request> {
         let of = |record: &Arc<Record>| {
-            let bytes = record.bytes();
-            strict::requests(&bytes)
-                .unwrap_or_else(|why| panic!("{why} in {:?}", String::from_utf8_lossy(&bytes)))
+            let mut read = Err(String::new());
+            wait_until(Duration::from_secs(2), || {
+                read = strict::requests(&record.bytes());
+                read.is_ok()
+            });
+            read.unwrap_or_else(|why| panic!("{why} in {:?}", String::from_utf8_lossy(&record.bytes())))
         };
         self.connections().iter().flat_map(of).collect()
     }
