@@ -18,7 +18,7 @@ use http::Response;
 use http::header::{self, HeaderMap, SET_COOKIE};
 
 use super::account::{Form, field_of};
-use super::held::{Held, decoded, hold};
+use super::held::{Held, hold};
 use super::lesson::Aside;
 use super::read::Reading;
 use crate::clock::{Clock, Now};
@@ -29,7 +29,7 @@ use crate::request::body::Body;
 use crate::request::carriers::set_cookie;
 use crate::request::credential::{Claims, Credential, Fingerprint};
 use crate::request::facts::Facts;
-use crate::request::tokens_in::{Places, Unreadable};
+use crate::request::tokens_in::Unreadable;
 use crate::stores::cached::BlocksReader;
 use crate::stores::kept::Kept;
 use crate::stores::sessions::{Place, Session};
@@ -94,10 +94,12 @@ impl<'a> Handed<'a> {
         let found = self.tokens(&head.headers, &held);
         match &found {
             // A page may be long, but what its head sets is looked at all the same.
-            Err(Unreadable) if self.is_page(&head.headers) => match self.places().find(&head.headers, b"") {
-                Ok(found) => self.blocked(&found, by, now)?,
-                Err(Unreadable) => self.unreadable(by, now)?,
-            },
+            Err(Unreadable) if self.is_page(&head.headers) => {
+                match self.site.handed_out().find(&head.headers, b"") {
+                    Ok(found) => self.blocked(&found, by, now)?,
+                    Err(Unreadable) => self.unreadable(by, now)?,
+                }
+            }
             Err(Unreadable) => self.unreadable(by, now)?,
             Ok(found) => self.blocked(found, by, now)?,
         }
@@ -108,11 +110,8 @@ impl<'a> Handed<'a> {
     }
 
     fn tokens(&self, headers: &HeaderMap, held: &Held) -> Result<Vec<Credential>, Unreadable> {
-        let body = match held {
-            Held::Whole(bytes) => decoded(headers, bytes).ok_or(Unreadable)?,
-            Held::Longer(_) => return Err(Unreadable),
-        };
-        let mut found = self.places().find(headers, &body)?;
+        let body = held.read(headers).ok_or(Unreadable)?;
+        let mut found = self.site.handed_out().find(headers, &body)?;
         if self.refreshes() {
             let brought = self.brought();
             for token in &mut found {
@@ -120,14 +119,6 @@ impl<'a> Handed<'a> {
             }
         }
         Ok(found)
-    }
-
-    fn places(&self) -> Places<'_> {
-        Places {
-            tokens: &self.site.tokens,
-            field: self.site.login.as_ref().map(|login| &*login.token),
-            lifetime: self.site.token_lifetime,
-        }
     }
 
     /// The page of a login form may be long; who only asks for it has not logged in.

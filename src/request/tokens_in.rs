@@ -57,22 +57,35 @@ impl Places<'_> {
         Ok(found)
     }
 
+    /// The token, by its shape, that a redirect takes along; `None`: none, or several that differ.
+    pub fn sole_in_location(self, headers: &HeaderMap) -> Option<String> {
+        let mut lines = headers.get_all(LOCATION).iter();
+        let (location, None) = (lines.next()?, lines.next()) else { return None };
+        let location: Vec<u8> = percent_decode(location.as_bytes()).collect();
+        let mut words: Vec<&[u8]> = location
+            .split(|byte| !is_part(*byte))
+            .filter(|word| matches!(self.shape(word), Ok(Some(_))))
+            .collect();
+        words.dedup();
+        let [word] = words[..] else { return None };
+        String::from_utf8(word.to_vec()).ok()
+    }
+
     /// What is a token of the site's by its shape; of opaque ones nobody can tell.
     pub fn shaped(self, text: &[u8], found: &mut Vec<Credential>) -> Result<(), Unreadable> {
-        if self.tokens.format == TokenFormat::Opaque {
-            return Ok(());
-        }
-        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
-        for word in text.split(|byte| !is_part(byte)) {
-            if word.len() < SHORTEST || !word.contains(&b'.') {
-                continue;
-            }
-            let one = self.examined(word)?;
-            if one.claims.is_some() {
+        for word in text.split(|byte| !is_part(*byte)) {
+            if let Some(one) = self.shape(word)? {
                 push(one, found)?;
             }
         }
         Ok(())
+    }
+
+    fn shape(self, word: &[u8]) -> Result<Option<Credential>, Unreadable> {
+        if self.tokens.format == TokenFormat::Opaque || word.len() < SHORTEST || !word.contains(&b'.') {
+            return Ok(None);
+        }
+        Ok(Some(self.examined(word)?).filter(|one| one.claims.is_some()))
     }
 
     fn add(self, text: &[u8], found: &mut Vec<Credential>) -> Result<(), Unreadable> {
@@ -85,6 +98,11 @@ impl Places<'_> {
     fn examined(self, text: &[u8]) -> Result<Credential, Unreadable> {
         examine(text, self.tokens.format, self.lifetime, false).map_err(|_| Unreadable)
     }
+}
+
+/// Of a token that has a shape.
+fn is_part(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)
 }
 
 fn push(one: Credential, found: &mut Vec<Credential>) -> Result<(), Unreadable> {
@@ -173,6 +191,32 @@ mod tests {
         assert_eq!(subjects(TokenFormat::Jwt, &[], &elsewhere).unwrap(), ["a"]);
         let escaped = format!(r#"{{"data":{{"token":"\u0065{}"}}}}"#, a.strip_prefix('e').unwrap());
         assert_eq!(subjects(TokenFormat::Jwt, &[], &escaped).unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn a_redirect_takes_along_one_token_or_none() {
+        let tokens = tokens(TokenFormat::Jwt);
+        let places = Places { tokens: &tokens, field: None, lifetime: tokens.lifetime };
+        let sole = |lines: &[String]| {
+            let mut map = HeaderMap::new();
+            for line in lines {
+                map.append(LOCATION, HeaderValue::from_str(line).unwrap());
+            }
+            places.sole_in_location(&map)
+        };
+        let (a, b) = (jwt("a"), jwt("b"));
+        assert_eq!(sole(&[format!("/auth/callback?token={a}&expires_in=1")]), Some(a.clone()));
+        assert_eq!(sole(&[format!("/done#access%5Ftoken={}", a.replace('.', "%2E"))]), Some(a.clone()));
+        assert_eq!(sole(&[format!("/x?token={a}&again={a}")]), Some(a.clone()));
+        for lines in [
+            &[format!("/x?token={a}&id={b}")][..],
+            &[format!("/x?token={a}"), "/y".into()],
+            &["/home?version=1.2.3-alpha.20260101".into()],
+            &[format!("/x?token={a}.more")],
+            &[],
+        ] {
+            assert_eq!(sole(lines), None, "{lines:?}");
+        }
     }
 
     #[test]
