@@ -199,6 +199,10 @@ async fn the_download_host_serves_tickets_and_nothing_else() {
         (DL, line(&format!("{path}?ticket={}", &ticket[1..])), ""),
         (DL, line(&format!("{path}?ticket={}", &ticket[..ticket.len() - 4])), ""),
         (DL, line(&format!("{path}?ticket={ticket}A")), ""),
+        (DL, line(&format!("{path}?ticket={}", "A".repeat(4096))), ""),
+        (DL, line(&format!("{path}?ticket={ticket}&ticket={ticket}")), ""),
+        (DL, line(&format!("{path}?TICKET={ticket}")), ""),
+        (DL, line(&format!("{path}?{}ticket={ticket}", "ticket=x&".repeat(1000))), ""),
         (DL, line(&format!("{path}?x=1&ticket={ticket}")), ""),
         (DL, line(&format!("{path}?ticket={ticket}&x=1")), ""),
         (DL, line(&format!("/api/assets/8/file?ticket={ticket}")), ""),
@@ -677,7 +681,7 @@ fn explain_and_check_say_where_a_download_is_shown() {
     let checked = String::from_utf8(gate.cli(["check", &file]).stdout).unwrap();
     for line in [
         "downloads   shown on dl.test",
-        "companion   a cookie stands for the token",
+        "Location of its redirect, gives a cookie that stands for it",
         "previews    members only",
     ] {
         assert!(checked.contains(line), "{checked}");

@@ -650,6 +650,23 @@ async fn wrong_basic_credentials_on_any_route_count_as_failed_logins() {
     assert_eq!(rig.log_in("203.0.113.7", "ann", "right").await, 429, "one account, one budget");
     assert_eq!(ask("203.0.113.8", "YW5uOnJpZ2h0", "/api/a").await, 200);
     assert_eq!(ask("203.0.113.8", "!!!", "/api/a").await, 400);
+    // Beside a body of another account they count too: whom the application takes nobody knows.
+    let beside = async |client: &str, credentials: &str| {
+        let headers = format!("Authorization: Basic {credentials}\r\n");
+        rig.attempt(client, &headers, &body_of("decoy", "x")).await.status
+    };
+    let mut statuses = Vec::new();
+    for number in 0..8 {
+        // eve:wrong, from everywhere.
+        statuses.push(beside(&format!("198.51.100.{number}"), "ZXZlOndyb25n").await);
+    }
+    assert_eq!(statuses, [401; 8]);
+    for number in 8..40 {
+        beside(&format!("198.51.100.{number}"), "ZXZlOndyb25n").await;
+    }
+    assert_eq!(rig.log_in("192.0.2.1", "eve", "right").await, 429, "twenty for the account");
+    // admin:admin, which its documents name.
+    assert_eq!((beside("192.0.2.2", "YWRtaW46YWRtaW4=").await, beside("192.0.2.2", "!!!").await), (401, 400));
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ impl Logins {
         self.attempts.key_of((site, "account", account))
     }
 
-    /// The counter of all known devices of an account, whose name is folded.
+    /// The counter of all known devices of an account, by its name as it is typed.
     pub fn of_devices(&self, site: u64, account: &str) -> CounterKey {
         self.attempts.key_of((site, "devices", account))
     }
@@ -95,13 +95,13 @@ impl Logins {
                 }
                 lifted
             }
-            Whom::Account(name) => {
-                let name = fold(name);
+            Whom::Account(typed) => {
+                let name = fold(typed);
                 // The list keeps the beginning of a name only; no account's name is as long.
                 let lifted = self.lockouts.active(now, |lockout| lockout.account.as_deref() == Some(&name));
                 for site in sites {
                     self.clear(self.of_account(*site, &name), now);
-                    self.clear(self.of_devices(*site, &name), now);
+                    self.clear(self.of_devices(*site, typed), now);
                 }
                 lifted
             }

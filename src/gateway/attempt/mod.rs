@@ -6,6 +6,7 @@ pub mod basic;
 mod body;
 pub mod device;
 mod outcome;
+mod typed;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
@@ -14,7 +15,8 @@ use hyper::body::Incoming;
 use self::body::Holding;
 use self::device::{Devices, Known};
 pub use self::outcome::Broken;
-use super::account::{Form, Unclear, field_of, named_in_query};
+use self::typed::Typed;
+use super::account::Unclear;
 use super::answer::{self, Asked};
 use super::exchange::Exchange;
 use super::read::Reading;
@@ -33,8 +35,6 @@ use crate::stores::logins::fold;
 use crate::stores::places::Place;
 use crate::stores::turns::Turn;
 
-/// Longest account's name that is read, in bytes; a mail address has 254.
-const NAME: usize = 512;
 /// Bytes of a login's body that are held where its class has no limit of its own that enforces.
 const HELD: u64 = 16 << 10;
 /// Requests with Basic credentials that a client may have in flight: no more guesses slip by at once.
@@ -74,6 +74,8 @@ struct Who {
     others: Vec<Known>,
     /// Somebody has logged in from here lately.
     address: bool,
+    /// Another account, in Basic credentials beside the body.
+    beside: Option<String>,
 }
 
 /// Why there is nothing to forward.
@@ -184,19 +186,31 @@ impl<U> Gateway<U> {
         means: Means<'_>,
     ) -> (Result<Passed, Denial>, Who) {
         let facts = &means.reading.facts;
-        let Ok(mut typed) = Typed::read(&holding.bytes, means, tries.login().has_defaults()) else {
-            return (Err(Denial::new(login::NAME, Reason::LoginUnreadable)), Who::default());
+        let (typed, basic) = match Typed::read(&holding.bytes, means, tries.login().has_defaults()) {
+            Ok(typed) => (typed, basic::read(means.headers)),
+            Err(Unclear) => return (Err(Denial::new(login::NAME, Reason::LoginUnreadable)), Who::default()),
         };
-        if typed.account.is_none() {
-            typed.account = basic::read(means.headers).and_then(|basic| basic.account);
+        if basic.is_none() && facts.basic {
+            return (Err(Denial::new(login::NAME, Reason::LoginUnreadable)), Who::default());
         }
         // Not earlier: a block that came while the body was read counts.
         let index = self.blocks.current();
+        let (typed, beside) = match basic {
+            Some(basic) => typed.and(basic),
+            None => (typed, None),
+        };
+        if let Some(basic) = &beside {
+            let who = Who::of(basic.account.clone(), None, tries, facts);
+            if let Err(denial) = tries.basic(who.attempt(facts), Some(&basic.password), &index, facts) {
+                return (Err(denial), Who::default());
+            }
+        }
         let devices = Devices::of(&self.kept.seal, &means.reading.site.name, means.headers);
         let account = typed.account.as_deref().filter(|_| means.reading.site.devices);
         let device = account.and_then(|name| devices.find(name, &index, facts)).map(|known| known.id);
         let mut who = Who::of(typed.account, device, tries, facts);
         who.others = devices.into_known();
+        who.beside = beside.and_then(|basic| basic.account);
         (tries.log_in(who.attempt(facts), typed.password.as_deref().map(|word| &**word), &index, facts), who)
     }
 
@@ -228,6 +242,12 @@ impl<U> Gateway<U> {
         if attempt.kind != Kind::Login {
             attempt.end(answer.status(), self.clock.now(), &reading.facts);
             return Ok(answer);
+        }
+        if let Some(beside) =
+            attempt.who.beside.clone().filter(|_| answer.status() == StatusCode::UNAUTHORIZED)
+        {
+            let tries = &attempt.tries;
+            tries.login().failed(Who::of(Some(beside), None, tries, &reading.facts).attempt(&reading.facts));
         }
         let token = reading.site.login.as_ref().map(|login| &*login.token);
         let (mut answer, meant) = outcome::of_login(answer, token, reading.path.normal()).await?;
@@ -298,7 +318,8 @@ impl Who {
     fn of(account: Option<String>, device: Option<[u8; 8]>, tries: &Tries, facts: &Facts) -> Self {
         let known = |name: &String| tries.login().knows_address(facts.client, name, facts.now);
         let address = device.is_none() && account.as_ref().is_some_and(known);
-        Self { folded: account.as_deref().map(fold), account, device, address, others: Vec::new() }
+        let folded = account.as_deref().map(fold);
+        Self { folded, account, device, address, ..Self::default() }
     }
 
     fn attempt(&self, facts: &Facts) -> Try<'_> {
@@ -307,66 +328,9 @@ impl Who {
             None if self.address => Device::Address,
             None => Device::Unknown,
         };
-        Try { client: facts.client, account: self.folded.as_deref(), device, now: facts.now }
+        let (account, typed) = (self.folded.as_deref(), self.account.as_deref());
+        Try { client: facts.client, account, typed, device, now: facts.now }
     }
-}
-
-/// What somebody has typed.
-struct Typed {
-    account: Option<String>,
-    password: Option<zeroize::Zeroizing<String>>,
-}
-
-impl Typed {
-    /// By the app file's [login]; without one nobody is named. An empty body names whom the query names.
-    fn read(body: &[u8], means: Means<'_>, passwords: bool) -> Result<Self, Unclear> {
-        let nobody = Self { account: None, password: None };
-        let Some(login) = means.reading.site.login.as_ref() else { return Ok(nobody) };
-        let Some(key) = login.account.as_deref() else { return Ok(nobody) };
-        let form = if body.is_empty() { None } else { Some(form_of(means.headers, body)?) };
-        let in_body = |key| form.map_or(Ok(None), |form| field_of(body, form, key));
-        let in_query = |key| means.reading.path.query().map_or(Ok(None), |query| named_in_query(query, key));
-        let account = match (in_body(key)?, in_query(key)?) {
-            (Some(one), Some(other)) if one != other => return Err(Unclear),
-            (one, other) => one.or(other),
-        };
-        if account.as_ref().is_some_and(|name| name.len() > NAME) {
-            return Err(Unclear);
-        }
-        let word = Some(&*login.password).filter(|_| passwords);
-        let found = |word: Result<Option<String>, Unclear>| word.ok().flatten();
-        let password = word.and_then(|word| found(in_body(word)).or_else(|| found(in_query(word))));
-        Ok(Self { account, password: password.map(Into::into) })
-    }
-}
-
-/// As what a body is to be read. Many applications read JSON whatever its type says, so all but a form is JSON, and a form
-/// must not look like JSON. PHP takes for a form whatever begins with its name; who honours a `charset` reads other letters.
-fn form_of(headers: &HeaderMap, body: &[u8]) -> Result<Form, Unclear> {
-    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
-    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
-    let kind = types.next().map(|kind| String::from_utf8_lossy(kind.as_bytes()).to_ascii_lowercase());
-    let kind = kind.unwrap_or_default();
-    let codings = headers.get_all(header::CONTENT_ENCODING).iter().all(plain);
-    if types.next().is_some() || !codings || !is_utf8(&kind) {
-        return Err(Unclear);
-    }
-    let json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
-    match Form::of(headers) {
-        Some(Form::Urlencoded) if json => Err(Unclear),
-        Some(Form::Urlencoded) => Ok(Form::Urlencoded),
-        _ if ["multipart/", "urlencoded"].iter().any(|word| kind.contains(word)) => Err(Unclear),
-        _ => Ok(Form::Json),
-    }
-}
-
-/// By a Content-Type in small letters.
-fn is_utf8(kind: &str) -> bool {
-    kind.split("charset").skip(1).all(|rest| {
-        let value = rest.trim_start_matches(['*', '=', ' ', '\t', '"', '\'']);
-        let value = value.split([';', ',', ' ', '\t', '"', '\'']).next().unwrap_or_default();
-        matches!(value, "" | "utf-8" | "utf8" | "us-ascii")
-    })
 }
 
 /// The refresh token: a cookie before what else a request carries; the refresh cookie is found last.
