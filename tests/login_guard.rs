@@ -631,6 +631,61 @@ async fn forms_name_accounts_too_and_looking_at_the_login_page_is_no_try() {
 }
 
 #[tokio::test]
+async fn an_application_that_nobody_has_described_is_guarded_whatever_its_guesser_says_he_comes_from() {
+    // As Laravel, Express and others: who is refused goes back to where he says that he comes from; as Django: a form sets a
+    // cookie each time that it is shown.
+    let upstream = Upstream::by_request(|request| {
+        let right = request.body.windows(5).any(|word| word == b"right");
+        let back = request.header("referrer").or(request.header("referer")).unwrap_or("/last").to_owned();
+        let to = |place: &str| {
+            format!("HTTP/1.1 302 Found\r\nLocation: {place}\r\nSet-Cookie: s=1\r\nContent-Length: 0\r\n\r\n")
+                .into_bytes()
+        };
+        match (right, request.target.ends_with("?form")) {
+            (true, _) => to("/dashboard"),
+            (false, true) => {
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nSet-Cookie: csrf=1\r\nContent-Length: 4\r\n\r\nform".to_vec()
+            }
+            (false, false) => to(&back),
+        }
+    });
+    let gate = config("generic", "").start(upstream.address);
+    let own = format!("https://files.test:{}", gate.https.port());
+    let ask = async |client: &str, path: &str, referer: &str, password: &str| {
+        let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+        let headers = format!("X-Forwarded-For: {client}\r\n{form}{referer}");
+        let body = format!("username=ann&password={password}");
+        gate.ask(&format!("POST {path}"), &headers, body.as_bytes()).await.status
+    };
+    let plain = format!("Referer: {own}/login\r\n");
+    for (number, (path, referer, heard)) in [
+        ("/login", plain.clone(), 5),
+        ("/login", format!("Referer: {own}/elsewhere\r\n"), 20),
+        ("/login", String::new(), 20),
+        ("/login", "Referer: https://evil.test/\r\n".to_owned(), 20),
+        ("/login", format!("{plain}Referrer: {own}/elsewhere\r\n"), 20),
+        ("/login?form", plain.clone(), 20),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let client = format!("203.0.113.{number}");
+        let mut guesses = 0;
+        while ask(&client, path, &referer, "guess").await != 429 {
+            guesses += 1;
+            assert!(guesses <= heard, "{path} {referer}");
+        }
+        assert_eq!(guesses, heard, "{path} {referer}");
+    }
+    // A browser says where it comes from; one that does not has room all the same.
+    for (client, referer) in [("192.0.2.1", &*plain), ("192.0.2.2", "")] {
+        for number in 0..18 {
+            assert_eq!(ask(client, "/login", referer, "right").await, 302, "login {number} {referer}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn wrong_basic_credentials_on_any_route_count_as_failed_logins() {
     let rig = Rig::start("");
     let ask = async |client: &str, credentials: &str, path: &str| {
