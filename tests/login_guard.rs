@@ -226,6 +226,26 @@ async fn what_the_application_could_not_judge_costs_nothing_and_who_hangs_up_pay
 }
 
 #[tokio::test]
+async fn who_resets_his_stream_before_the_answer_pays_too() {
+    let upstream = Upstream::scripted(|mut session| session.until_closed());
+    let gate = Config { site: FAST.into(), ..Config::default() }.start(upstream.address);
+    let client = http2::Client::connect(&gate).await;
+    let head = || client.head("POST", "/api/auth/login").header("content-type", "application/json");
+    for number in 0..5 {
+        let (answer, mut stream) = client.open(head(), false).await;
+        stream.send_data(Bytes::from(body_of("ann", &format!("guess{number}"))), true).unwrap();
+        let come = common::wait_for(raw::LIMIT, || upstream.connections().len() == number + 1);
+        assert!(come.await, "guess {number} is sent");
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(answer);
+        assert!(common::wait_for(raw::LIMIT, || upstream.connections()[number].is_closed()).await);
+    }
+    let (answer, mut stream) = client.open(head(), false).await;
+    stream.send_data(Bytes::from(body_of("ann", "right")), true).unwrap();
+    assert_eq!(http2::read(answer).await.unwrap().status, 429);
+}
+
+#[tokio::test]
 async fn a_botnet_gets_twenty_guesses_and_the_owner_gets_in_by_his_device() {
     let rig = Rig::start("");
     let welcome = rig.attempt("203.0.113.7", "", &body_of("ann", "right")).await;
