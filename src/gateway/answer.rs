@@ -21,7 +21,7 @@ use crate::guards::size::Size;
 use crate::guards::{Denial, Guard, Reason};
 use crate::policy::Site;
 use crate::request::body::Body;
-use crate::request::carriers::is_called;
+use crate::request::carriers::{is_called, leave_out};
 
 /// What an answer must know of the request when that has gone upstream.
 #[derive(Debug)]
@@ -195,23 +195,7 @@ pub fn switched(
 
 /// Leaves the application's token cookies out of a request.
 pub fn strip_cookies(headers: &mut HeaderMap, site: &Site) {
-    let names: Vec<&str> = cookie_names(site).collect();
-    let keep = |pair: &&[u8]| {
-        let sent = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
-        !names.iter().any(|name| is_called(sent, name))
-    };
-    let kept: Vec<Vec<u8>> = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .map(|line| line.as_bytes().split(|byte| *byte == b';').filter(keep).collect::<Vec<_>>().join(&b';'))
-        .collect();
-    headers.remove(header::COOKIE);
-    for line in kept {
-        if let (false, Ok(line)) = (line.trim_ascii().is_empty(), HeaderValue::from_bytes(line.trim_ascii()))
-        {
-            headers.append(header::COOKIE, line);
-        }
-    }
+    leave_out(headers, |sent| cookie_names(site).any(|name| is_called(sent, name)));
 }
 
 /// Lets the browser forget the application's token cookies, where they were left out of the request.

@@ -4,7 +4,8 @@
 //!    object, embed and their kin are refused, so `<script src="/s/TOKEN/file">` stays dead even on a page without a policy.
 //! 2. A WebSocket, and all of `live`, wants an Origin that is absent or the site's own: cookies and tokens of a visitor are no
 //!    invitation to connect from elsewhere.
-//! 3. A login posted by another site's page is refused, uncounted; a link to the login page may stand anywhere.
+//! 3. A login posted by another site's page is refused, uncounted; a link to the login page may stand anywhere. So is setting
+//!    the application up: who may is in a network of his own, and so is his browser, whatever page it shows.
 //!
 //! Caveat: browsers tell the truth in these fields, others may not; that is enough, since it is browsers that are abused here.
 
@@ -34,7 +35,9 @@ impl Guard for Browser {
         let refused = match self.class {
             Class::Download | Class::Preview | Class::ShareDownload if cx.runs_as_code => true,
             Class::Live => cx.origin == Origin::Foreign,
-            Class::Login if !matches!(cx.method, Method::GET | Method::HEAD) => cx.origin == Origin::Foreign,
+            Class::Login | Class::Setup if !matches!(cx.method, Method::GET | Method::HEAD) => {
+                cx.origin == Origin::Foreign
+            }
             _ => cx.websocket && cx.origin == Origin::Foreign,
         };
         if refused { Verdict::Deny(Denial::new(Self::NAME, Reason::CrossOrigin)) } else { Verdict::Pass }
@@ -55,6 +58,8 @@ mod tests {
             (Class::Live, Origin::Own, false, true),
             (Class::Live, Origin::Absent, false, true),
             (Class::Login, Origin::Foreign, false, false),
+            (Class::Setup, Origin::Foreign, false, false),
+            (Class::Setup, Origin::Own, false, true),
         ] {
             let guard = Browser::of(class);
             let facts = Facts { class, origin, runs_as_code, method: Method::POST, ..Facts::example() };

@@ -61,21 +61,33 @@ impl Places<'_> {
         Ok(found)
     }
 
+    /// The token, by its shape, that a redirect takes along; `None`: none, or several that differ.
+    pub fn sole_in_location(self, headers: &HeaderMap) -> Option<String> {
+        let mut lines = headers.get_all(LOCATION).iter();
+        let (location, None) = (lines.next()?, lines.next()) else { return None };
+        let location: Vec<u8> = percent_decode(location.as_bytes()).collect();
+        let mut words: Vec<&[u8]> =
+            dotted(&location).filter(|word| matches!(self.shape(word), Ok(Some(_)))).collect();
+        words.dedup();
+        let [word] = words[..] else { return None };
+        String::from_utf8(word.to_vec()).ok()
+    }
+
     /// What is a token of the site's by its shape, but for the one that is known; of opaque ones nobody can tell.
     fn shaped(self, text: &[u8], known: &[u8], found: &mut Vec<Credential>) -> Result<(), Unreadable> {
-        if self.tokens.format == TokenFormat::Opaque {
-            return Ok(());
-        }
-        for word in dotted(text) {
-            if word.len() < SHORTEST || word == known {
-                continue;
-            }
-            let one = self.examined(word)?;
-            if one.claims.is_some() {
+        for word in dotted(text).filter(|word| *word != known) {
+            if let Some(one) = self.shape(word)? {
                 push(one, found)?;
             }
         }
         Ok(())
+    }
+
+    fn shape(self, word: &[u8]) -> Result<Option<Credential>, Unreadable> {
+        if self.tokens.format == TokenFormat::Opaque || word.len() < SHORTEST {
+            return Ok(None);
+        }
+        Ok(Some(self.examined(word)?).filter(|one| one.claims.is_some()))
     }
 
     fn add(self, text: &[u8], found: &mut Vec<Credential>) -> Result<(), Unreadable> {
@@ -260,6 +272,32 @@ mod tests {
         assert_eq!(subjects(TokenFormat::Jwt, &[], &elsewhere).unwrap(), ["a"]);
         let escaped = format!(r#"{{"data":{{"token":"\u0065{}"}}}}"#, a.strip_prefix('e').unwrap());
         assert_eq!(subjects(TokenFormat::Jwt, &[], &escaped).unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn a_redirect_takes_along_one_token_or_none() {
+        let tokens = tokens(TokenFormat::Jwt);
+        let places = Places { tokens: &tokens, field: None, lifetime: tokens.lifetime };
+        let sole = |lines: &[String]| {
+            let mut map = HeaderMap::new();
+            for line in lines {
+                map.append(LOCATION, HeaderValue::from_str(line).unwrap());
+            }
+            places.sole_in_location(&map)
+        };
+        let (a, b) = (jwt("a"), jwt("b"));
+        assert_eq!(sole(&[format!("/auth/callback?token={a}&expires_in=1")]), Some(a.clone()));
+        assert_eq!(sole(&[format!("/done#access%5Ftoken={}", a.replace('.', "%2E"))]), Some(a.clone()));
+        assert_eq!(sole(&[format!("/x?token={a}&again={a}")]), Some(a.clone()));
+        for lines in [
+            &[format!("/x?token={a}&id={b}")][..],
+            &[format!("/x?token={a}"), "/y".into()],
+            &["/home?version=1.2.3-alpha.20260101".into()],
+            &[format!("/x?token={a}.more")],
+            &[],
+        ] {
+            assert_eq!(sole(lines), None, "{lines:?}");
+        }
     }
 
     #[test]
