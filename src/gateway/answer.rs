@@ -8,7 +8,6 @@ use http::request::Parts;
 use http::{Response, StatusCode, Version};
 
 use super::exchange::Exchange;
-use super::lesson::Lesson;
 use super::read::{Reading, Refusal};
 use super::respond::Shape;
 use super::upload::Upload;
@@ -111,14 +110,12 @@ pub fn refused(refusal: Refusal, exchange: &mut Exchange, asked: &Asked) -> Resp
     }
 }
 
-/// The upstream has answered. What the app file says of this class and status may not be what it answered; a login's answer
-/// teaches.
+/// The upstream has answered. What the app file says of this class and status may not be what it answered.
 pub fn permitted(
     mut answer: Response<Body>,
     reading: &Reading<'_>,
     exchange: &mut Exchange,
     asked: &Asked,
-    lesson: Option<Rc<Lesson>>,
 ) -> Response<Body> {
     exchange.upstream_answered();
     if asked.is_rpc() {
@@ -140,10 +137,7 @@ pub fn permitted(
         exchange.because(format!("the upstream answered a WebSocket with {}", answer.status().as_u16()));
         return respond::failed(&ForwardError::Closed, asked.shape);
     }
-    match lesson {
-        Some(lesson) => lesson.hear(answer),
-        None => answer,
-    }
+    answer
 }
 
 /// The upstream has not: because of the client's body, or of itself.

@@ -18,8 +18,8 @@ use http::Response;
 use http::header::{self, HeaderMap, SET_COOKIE};
 
 use super::account::{Form, Unclear, field_of, named_in_query};
-use super::held::{Held, hold};
-use super::lesson::Aside;
+use super::held::hold;
+use super::lesson::{Aside, Lesson};
 use super::read::Reading;
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
@@ -60,6 +60,7 @@ pub struct Handed<'a> {
     /// No token comes as far as this that was not verified.
     verified: bool,
     refreshes: OnceCell<bool>,
+    lesson: Option<Lesson>,
 }
 
 /// Why an answer is not given.
@@ -72,8 +73,13 @@ pub enum Withheld {
 }
 
 impl<'a> Handed<'a> {
-    /// Of a request; `None`: its class hands out no tokens. `body`: read beside its bytes.
-    pub fn of(reading: &'a Reading<'a>, headers: &HeaderMap, body: Rc<Aside>) -> Option<Self> {
+    /// Of a request; `None`: its class hands out no tokens. `body`: read beside its bytes. `lesson`: what it teaches besides.
+    pub fn of(
+        reading: &'a Reading<'a>,
+        headers: &HeaderMap,
+        body: Rc<Aside>,
+        lesson: Option<Lesson>,
+    ) -> Option<Self> {
         let facts = Rc::clone(&reading.facts);
         let hands = matches!(facts.class, Class::Login | Class::Refresh | Class::Oidc);
         let route = reading.found.route;
@@ -86,6 +92,7 @@ impl<'a> Handed<'a> {
             body,
             verified,
             refreshes: OnceCell::new(),
+            lesson,
         })
     }
 
@@ -97,7 +104,8 @@ impl<'a> Handed<'a> {
         let (head, body) = answer.into_parts();
         let held = hold(body).await.ok_or(Withheld::Broken)?;
         let now = by.clock.now();
-        let found = self.tokens(&head.headers, &held);
+        let read = held.read(&head.headers);
+        let found = self.tokens(&head.headers, read.as_deref());
         match &found {
             // A page may be long, but what its head sets is looked at all the same.
             Err(Unreadable) if self.is_page(&head.headers) => {
@@ -112,12 +120,15 @@ impl<'a> Handed<'a> {
         if head.status.is_success() || head.status.is_redirection() {
             self.remember(&head.headers, found.as_deref().unwrap_or_default(), by.kept, now);
         }
+        if let (Some(lesson), Some(read), Ok(found)) = (&self.lesson, &read, &found) {
+            lesson.learn(&head, read, found);
+        }
+        drop(read);
         Ok(Response::from_parts(head, held.into_body()))
     }
 
-    fn tokens(&self, headers: &HeaderMap, held: &Held) -> Result<Vec<Credential>, Unreadable> {
-        let body = held.read(headers).ok_or(Unreadable)?;
-        let mut found = self.site.handed_out().find(headers, &body)?;
+    fn tokens(&self, headers: &HeaderMap, body: Option<&[u8]>) -> Result<Vec<Credential>, Unreadable> {
+        let mut found = self.site.handed_out().find(headers, body.ok_or(Unreadable)?)?;
         if self.refreshes() {
             let brought = self.brought();
             for token in &mut found {
