@@ -89,7 +89,8 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
 /// A few by name; of many those that want a look.
 fn write_certificates(certificates: &[CertificateShown], out: &mut dyn Write) -> io::Result<()> {
     const SHOWN: usize = 20;
-    let quiet = |one: &&CertificateShown| !one.soon && one.problem.is_none();
+    let has_come = |one: &CertificateShown| !one.wanted || one.from == "acme";
+    let quiet = |one: &&CertificateShown| !one.soon && one.problem.is_none() && has_come(one);
     let many = certificates.len() > SHOWN;
     for one in certificates.iter().filter(|one| !many || !quiet(one)).take(SHOWN) {
         writeln!(out, "  tls      {}", certificate(one))?;

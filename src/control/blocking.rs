@@ -205,6 +205,7 @@ impl Control {
         self.tell_lockouts();
         self.keep_sessions();
         let now = self.clock.now();
+        self.tell_endings(now);
         self.rotate_seal_keys(now);
         let standing = self.held.values().filter(|held| !held.is_over(now)).count();
         let indexed: usize = self.blocks.load().counts().map(|(_, count)| count).sum();
