@@ -194,6 +194,7 @@ impl Control {
     /// the index, and what ended long ago the disk.
     pub(super) async fn tend(&mut self) {
         self.come_back().await;
+        self.reloader.tend();
         self.key_sets.tend(self.clock.now());
         self.authority.tend(self.clock.now());
         self.tend_spool().await;
