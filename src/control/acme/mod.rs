@@ -234,7 +234,8 @@ impl Authority {
         }
     }
 
-    fn stop(&mut self) {
+    /// Asks for nothing any more. What is under way is given up, and takes away what it has put somewhere.
+    pub fn stop(&mut self) {
         if let Some(desk) = self.desk.take() {
             desk.close();
         }
