@@ -132,3 +132,29 @@ fn duration(seconds: u64) -> String {
         (days, hours, ..) => format!("{days} d {hours} h"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_hosts_those_without_their_certificate_are_named_and_not_called_well() {
+        let of = |host: String, from: &str| CertificateShown {
+            host,
+            from: from.into(),
+            not_after: 0,
+            days_left: 60,
+            wanted: true,
+            problem: None,
+            next: None,
+            soon: false,
+        };
+        let mut all: Vec<_> = (0..30).map(|number| of(format!("h{number}.test"), "acme")).collect();
+        all.push(of("new.test".into(), "throw-away"));
+        let mut out = Vec::new();
+        write_certificates(&all, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("new.test by throw-away; asked for now"), "{text}");
+        assert!(text.contains("30 hosts are well, the first ends in 60 days"), "{text}");
+    }
+}

@@ -75,7 +75,7 @@ pub(super) struct Record {
     pub window: Option<(u64, u64)>,
     /// When to ask for it again, in Unix seconds.
     pub ask: u64,
-    /// When the authority was last followed in renewing long before the time.
+    /// When the authority was last followed in renewing long before the time: when that came about.
     hurried: u64,
     /// When the certificate was given.
     given: u64,
@@ -136,9 +136,6 @@ impl Plan {
             }
             *free -= 1;
             host.busy = Some(lane);
-            if step == Step::Order && host.is_hurried(unix) {
-                host.record.hurried = unix;
-            }
             begun.push((host.name.clone(), step));
         }
         begun
@@ -148,6 +145,9 @@ impl Plan {
     pub fn succeeded(&mut self, name: &HostPattern, now: Now, life: (u64, u64)) {
         self.answered(now);
         if let Some(host) = self.end(name) {
+            if host.is_hurried(now.unix()) {
+                host.record.hurried = now.unix();
+            }
             host.life = Some(life);
             host.record.trouble.end();
             (host.record.given, host.record.window, host.record.ask) = (now.unix(), None, 0);

@@ -68,7 +68,7 @@ pub(in crate::control) fn endings(shown: &[CertificateShown]) -> Vec<Ending> {
 fn throw_away(problem: &str, hosts: &[&str]) -> String {
     let who = match hosts {
         [one] => format!("{one} has"),
-        [first, more @ ..] => format!("{first} and {} more hosts have", more.len()),
+        [first, more @ ..] => format!("{first} and {} more have", more.len()),
         [] => "some host has".into(),
     };
     format!(
