@@ -566,3 +566,43 @@ async fn shown(address: SocketAddr, dir: &Path) -> Option<rustls::pki_types::Cer
     let shown = stream.get_ref().1.peer_certificates()?.first()?.clone();
     Some(shown.into_owned())
 }
+
+#[tokio::test]
+async fn a_block_waits_for_no_reload() {
+    let upstream = Upstream::answering(OK);
+    let gate = Gate::start("", upstream.address);
+    let conf = Conf::of(&gate);
+    // A config that takes for ever to read: an app file that comes when somebody writes it.
+    let app = gate.state().parent().unwrap().join("slow.toml");
+    assert!(std::process::Command::new("mkfifo").arg(&app).status().unwrap().success());
+    conf.write(&conf.number(2).replace("\"keepstack\"", &format!("{:?}", app.display().to_string())));
+    let (asked, reloads) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| asked.send(gate.cli(["reload"])).unwrap());
+        // Whoever opens it for writing waits until it is read.
+        let mut writes = fs::File::options().write(true).open(&app).unwrap();
+        let begun = Instant::now();
+        let blocked = gate.cli(["block", "address", "192.0.2.7", "--json"]);
+        println!("a block during a reload that hangs: {:?}", begun.elapsed());
+        let json: serde_json::Value = serde_json::from_slice(&blocked.stdout).unwrap();
+        assert_eq!((&json["confirmed"], &json["durable"]), (&true.into(), &true.into()), "{blocked:?}");
+        assert!(
+            gate.cli(["status"]).status.success() && reloads.try_recv().is_err(),
+            "the reload still runs"
+        );
+        // From here on it is a file like any other.
+        let aside = app.with_extension("aside");
+        fs::write(&aside, portcullis::config::builtin_app("keepstack").unwrap()).unwrap();
+        fs::rename(&aside, &app).unwrap();
+        std::io::Write::write_all(
+            &mut writes,
+            portcullis::config::builtin_app("keepstack").unwrap().as_bytes(),
+        )
+        .unwrap();
+        drop(writes);
+        assert!(reloads.recv_timeout(raw::LIMIT).expect("an answer").status.success());
+    });
+    assert_eq!(number_of(&gate).await, 2, "the new config is served");
+    let blocks = gate.cli(["blocks"]);
+    assert!(String::from_utf8_lossy(&blocks.stdout).contains("192.0.2.7"), "{blocks:?}");
+}

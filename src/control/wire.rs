@@ -16,8 +16,6 @@ use tokio::net::UnixStream;
 use crate::listener::Kind;
 use crate::stores::blocks::Block;
 
-/// The word of a new process that takes requests.
-pub const TAKEN: &[u8; 6] = b"taken\n";
 /// Sockets in one message; the kernel takes 253.
 const BATCH: usize = 64;
 /// Longest line beside them.
@@ -26,7 +24,8 @@ const LINE: usize = 16 << 10;
 /// A listening socket and what it is for.
 pub type Door = (Kind, SocketAddr, TcpListener);
 
-/// Blocks as they stand now; ended ones are lifted.
+/// Blocks as they stand now; ended ones are lifted. The first says that the new process takes requests, and its answer that the
+/// old one has heard it: before that each of them may still fail, and the other goes on alone.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Fed {
     /// Counts the messages.
@@ -46,9 +45,21 @@ pub struct Swept {
     pub confirmed: bool,
 }
 
+/// What a running gateway says to one that takes over.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Said {
+    /// The sockets of this message.
+    Given(Names),
+    /// An answer to a [`Fed`].
+    Swept(Swept),
+    /// It keeps everything, or has taken it back: why.
+    Kept(String),
+}
+
 /// Names the sockets of one message, in their order.
 #[derive(Debug, Serialize, Deserialize)]
-struct Names {
+pub struct Names {
     doors: Vec<(String, SocketAddr)>,
     /// Another message follows.
     more: bool,
@@ -71,7 +82,7 @@ pub async fn give(stream: &UnixStream, doors: &[Door]) -> io::Result<()> {
     let last = batches.len() - 1;
     for (number, batch) in batches.into_iter().enumerate() {
         let names = batch.iter().map(|(kind, address, _)| (kind.word().to_owned(), *address)).collect();
-        let said = line(&Names { doors: names, more: number < last });
+        let said = line(&Said::Given(Names { doors: names, more: number < last }));
         let descriptors: Vec<BorrowedFd<'_>> = batch.iter().map(|(.., socket)| socket.as_fd()).collect();
         stream.writable().await?;
         stream
@@ -94,11 +105,16 @@ fn send(stream: &UnixStream, said: &[u8], descriptors: &[BorrowedFd<'_>]) -> io:
 /// Takes the sockets that a running gateway gives.
 ///
 /// # Errors
-/// When it breaks off, or says what we do not understand.
+/// When it gives none, breaks off, or says what we do not understand.
 pub fn take(stream: &StdStream) -> io::Result<Vec<Door>> {
     let mut doors = Vec::new();
     loop {
-        let (names, descriptors) = receive(stream)?;
+        let (said, descriptors) = receive(stream)?;
+        let names = match said {
+            Said::Given(names) => names,
+            Said::Kept(why) => return Err(io::Error::other(why)),
+            Said::Swept(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "no sockets")),
+        };
         if names.doors.len() != descriptors.len() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "sockets are missing"));
         }
@@ -114,7 +130,7 @@ pub fn take(stream: &StdStream) -> io::Result<Vec<Door>> {
 }
 
 /// One line and the sockets beside it.
-fn receive(stream: &StdStream) -> io::Result<(Names, Vec<OwnedFd>)> {
+fn receive(stream: &StdStream) -> io::Result<(Said, Vec<OwnedFd>)> {
     let (mut said, mut descriptors) = (Vec::new(), Vec::new());
     // One byte after the other: what stands behind the line belongs to the next message, and so do its sockets.
     while said.last() != Some(&b'\n') {
@@ -164,9 +180,11 @@ mod tests {
         use std::io::Write as _;
         for said in [
             &b""[..],
-            b"{\"doors\":[]",
+            b"{\"given\":{\"doors\":[]",
             b"nonsense\n",
-            b"{\"doors\":[[\"https\",\"127.0.0.1:1\"]],\"more\":false}\n",
+            b"{\"given\":{\"doors\":[[\"https\",\"127.0.0.1:1\"]],\"more\":false}}\n",
+            b"{\"kept\":\"it is busy\"}\n",
+            b"{\"swept\":{\"number\":1,\"cut\":0,\"confirmed\":true}}\n",
         ] {
             let (mut ours, theirs) = StdStream::pair().unwrap();
             ours.write_all(said).unwrap();

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ use crate::stores::streams::{Kill, Killable};
 
 /// First and longest wait after the kernel refused us a connection; short, since a place may be free at once.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
+
+/// Why what still runs at the end of a drain is cut.
+const DRAINED: &str = "the gateway stopped and its drain was over (limits.drain_timeout)";
 
 /// What the kernel may hold for a client beyond what is on its way to it.
 const UNSENT: u32 = 128 * 1024;
@@ -145,6 +148,14 @@ pub struct Listener {
     kind: Kind,
 }
 
+/// A socket at work on this thread. While it runs it is the only one that holds its descriptor: what waits in its queue when it
+/// is closed is known.
+#[derive(Debug)]
+pub struct Opened {
+    socket: Rc<TcpListener>,
+    kind: Kind,
+}
+
 /// What happens to a connection once it is accepted.
 struct Door<S> {
     cx: Rc<Context>,
@@ -183,14 +194,6 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// A second descriptor of its socket.
-    ///
-    /// # Errors
-    /// When there is none left.
-    pub fn second(&self) -> io::Result<std::net::TcpListener> {
-        self.socket.try_clone()
-    }
-
     /// What it is for.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -206,10 +209,25 @@ impl Listener {
         S: Fn(Rc<Connection>) -> V + 'static,
         V: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + 'static,
     {
-        self.run_until(cx, service, std::future::pending()).await
+        self.open()?.run_until(cx, service, std::future::pending()).await
     }
 
-    /// The same, but when `closed` comes first only the socket is closed: its connections live on.
+    /// Gives it to the runtime of this thread.
+    ///
+    /// # Errors
+    /// When the socket cannot be used at all.
+    pub fn open(self) -> io::Result<Opened> {
+        Ok(Opened { socket: Rc::new(TcpListener::from_std(self.socket)?), kind: self.kind })
+    }
+}
+
+impl Opened {
+    /// The socket, for as long as it is open: whoever wants it for longer takes a descriptor of his own.
+    pub fn socket(&self) -> Weak<TcpListener> {
+        Rc::downgrade(&self.socket)
+    }
+
+    /// What [`Listener::run`] does, but when `closed` comes first only the socket is closed: its connections live on.
     ///
     /// # Errors
     /// When the socket cannot be used at all.
@@ -226,7 +244,7 @@ impl Listener {
         if self.kind == Kind::Https && cx.tls.is_none() {
             return Err(io::Error::other("an https listener needs TLS settings"));
         }
-        let listener = TcpListener::from_std(self.socket)?;
+        let listener = self.socket;
         let mut drain = cx.drain.clone();
         let door = Rc::new(Door { cx, kind: self.kind, service, open: Open::default() });
         let mut wait = BACK_OFF.0;
@@ -253,11 +271,18 @@ impl Listener {
             }
         };
         // Closing the socket would reset whoever waits in its queue.
-        let socket = listener.into_std()?;
-        for _ in 0..bind::BACKLOG {
-            let Ok((stream, peer)) = socket.accept() else { break };
-            stream.set_nonblocking(true)?;
-            door.enter(TcpStream::from_std(stream)?, peer);
+        let socket = Rc::into_inner(listener).ok_or_else(|| io::Error::other("a socket is held twice"))?;
+        let socket = socket.into_std()?;
+        // The kernel keeps one more than it is told; where others hold the socket too there is no end to what comes.
+        for _ in 0..=bind::BACKLOG {
+            match socket.accept() {
+                Ok((stream, peer)) => {
+                    stream.set_nonblocking(true)?;
+                    door.enter(TcpStream::from_std(stream)?, peer);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => {}
+            }
         }
         drop(socket);
         if drains {
@@ -326,7 +351,7 @@ where
             }
         };
         if tokio::time::timeout(limit, all_gone).await.is_err() {
-            self.cx.deadlines.kill_all();
+            self.cx.deadlines.kill_all(DRAINED);
         }
     }
 }

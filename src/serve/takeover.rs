@@ -15,7 +15,7 @@ use crate::listener::accept::Listener;
 /// How long the running gateway may take to write what it holds and to answer.
 const GIVES: Duration = Duration::from_secs(20);
 
-/// What the running gateway has given; it takes all back if this is dropped before [`Handed::taken`].
+/// What the running gateway has given; it takes all back if this is dropped before it has heard that we serve.
 #[derive(Debug)]
 pub(super) struct Handed {
     doors: Vec<Door>,
@@ -41,9 +41,8 @@ pub(super) fn ask(state_dir: &Path) -> Result<Option<Handed>, Fault> {
     };
     stream.set_read_timeout(Some(GIVES))?;
     stream.write_all(TAKE_OVER)?;
-    let doors = wire::take(&stream).map_err(|error| {
-        format!("the running gateway does not hand over ({error}); its log says why, and it goes on")
-    })?;
+    let doors = wire::take(&stream)
+        .map_err(|error| format!("the running gateway does not hand over, and goes on: {error}"))?;
     Ok(Some(Handed { doors, stream }))
 }
 
@@ -63,12 +62,11 @@ impl Handed {
         mine.map(|(_, (.., socket))| Ok(Listener::passed(socket.try_clone()?, kind))).collect()
     }
 
-    /// Says that the sockets are served: the old process accepts no more. From here on it hears of blocks.
+    /// By which the old process hears that we serve, and of every block from then on.
     ///
     /// # Errors
-    /// When it is gone.
-    pub(super) fn taken(mut self) -> std::io::Result<UnixStream> {
-        self.stream.write_all(wire::TAKEN)?;
+    /// The system's.
+    pub(super) fn into_stream(self) -> std::io::Result<UnixStream> {
         self.stream.set_nonblocking(true)?;
         Ok(self.stream)
     }
