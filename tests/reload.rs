@@ -572,15 +572,17 @@ async fn a_block_waits_for_no_reload() {
     let upstream = Upstream::answering(OK);
     let gate = Gate::start("", upstream.address);
     let conf = Conf::of(&gate);
-    // A config that takes for ever to read: an app file that comes when somebody writes it.
-    let app = gate.state().parent().unwrap().join("slow.toml");
-    assert!(std::process::Command::new("mkfifo").arg(&app).status().unwrap().success());
-    conf.write(&conf.number(2).replace("\"keepstack\"", &format!("{:?}", app.display().to_string())));
+    // New hosts want certificates, and the key that makes them comes when somebody writes it.
+    let (key, aside) = (gate.state().join("ca-key.pem"), gate.state().join("aside"));
+    let pem = fs::read(&key).unwrap();
+    fs::rename(&key, &aside).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&key).status().unwrap().success());
+    conf.write(&conf.large(2));
     let (asked, reloads) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(|| asked.send(gate.cli(["reload"])).unwrap());
         // Whoever opens it for writing waits until it is read.
-        let mut writes = fs::File::options().write(true).open(&app).unwrap();
+        let mut writes = fs::File::options().write(true).open(&key).unwrap();
         let begun = Instant::now();
         let blocked = gate.cli(["block", "address", "192.0.2.7", "--json"]);
         println!("a block during a reload that hangs: {:?}", begun.elapsed());
@@ -591,16 +593,11 @@ async fn a_block_waits_for_no_reload() {
             "the reload still runs"
         );
         // From here on it is a file like any other.
-        let aside = app.with_extension("aside");
-        fs::write(&aside, portcullis::config::builtin_app("keepstack").unwrap()).unwrap();
-        fs::rename(&aside, &app).unwrap();
-        std::io::Write::write_all(
-            &mut writes,
-            portcullis::config::builtin_app("keepstack").unwrap().as_bytes(),
-        )
-        .unwrap();
+        fs::rename(&aside, &key).unwrap();
+        std::io::Write::write_all(&mut writes, &pem).unwrap();
         drop(writes);
-        assert!(reloads.recv_timeout(raw::LIMIT).expect("an answer").status.success());
+        let reloaded = reloads.recv_timeout(raw::LIMIT).expect("an answer");
+        assert!(reloaded.status.success(), "{reloaded:?}");
     });
     assert_eq!(number_of(&gate).await, 2, "the new config is served");
     let blocks = gate.cli(["blocks"]);

@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::gate::{Config, Gate};
-use common::http2;
 use common::tokens::{App, jwt, session};
 use common::upstream::{OK, Upstream};
 use common::{HOST, raw, wait_until, wait_until_async};
@@ -245,17 +244,17 @@ async fn when_the_new_process_dies_the_old_one_cuts_all_and_ends() {
 async fn a_second_take_over_during_a_drain_is_refused_and_harms_nothing() {
     let (upstream, app) = (application(), App::everywhere("hmac-pair"));
     let mut gate = gate(&app, &upstream, "drain_timeout = \"60s\"");
-    let held = begin(&gate, "/stream", &session(1)).await;
+    let (own, stolen) = (session(1), [session(2), session(3)]);
+    let held = begin(&gate, "/stream", &own).await;
     let mut old = taken_over(&mut gate);
-    for subject in 2..4 {
+    for token in &stolen {
         let mut second = gate.try_take_over();
         assert_eq!(second.wait_ended(raw::LIMIT), Some(1), "{}", gate.errors());
         let said = format!("(process {}) still finishes what runs", old.id());
         assert!(gate.errors().contains(&said), "{}", gate.errors());
-        let token = session(subject);
-        let blocked = block(&gate, &token);
+        let blocked = block(&gate, token);
         assert_eq!((&blocked["confirmed"], &blocked["durable"]), (&true.into(), &true.into()), "{blocked}");
-        assert_eq!((status_of(&gate, &token).await, status_of(&gate, &session(1)).await), (401, 200));
+        assert_eq!((status_of(&gate, token).await, status_of(&gate, &own).await), (401, 200));
         let reloaded = gate.cli(["reload"]);
         assert!(reloaded.status.success(), "{reloaded:?}");
     }
@@ -263,5 +262,5 @@ async fn a_second_take_over_during_a_drain_is_refused_and_harms_nothing() {
     assert_eq!(old.wait_ended(raw::LIMIT), Some(0));
     let mut old = gate.take_over();
     assert_eq!(old.wait_ended(raw::LIMIT), Some(0), "the next one takes over as ever");
-    assert_eq!(status_of(&gate, &session(2)).await, 401);
+    assert_eq!(status_of(&gate, &stolen[0]).await, 401);
 }

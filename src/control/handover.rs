@@ -171,8 +171,7 @@ impl Control {
         drop(sockets);
         let mut word = String::new();
         match tokio::time::timeout(COME_UP, stream.read_line(&mut word)).await {
-            Ok(Ok(_)) => serde_json::from_str(&word).map_err(|_| "it ended before it was ready".into()),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(_) => serde_json::from_str(&word).map_err(|_| "it ended before it was ready".into()),
             Err(_) => Err("it did not come up in time".into()),
         }
     }

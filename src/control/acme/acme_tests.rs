@@ -37,11 +37,11 @@ async fn an_authority_that_cannot_be_reached_holds_nothing_up_and_is_said() {
     let done = tokio::time::timeout(Duration::from_secs(10), authority.done()).await.unwrap();
     struct Nobody;
     impl Reloader for Nobody {
-        fn apply(
-            &mut self,
-            _: crate::config::Loaded,
-        ) -> Result<Vec<String>, crate::config::problem::Problems> {
-            Ok(Vec::new())
+        fn prepare(
+            self: Arc<Self>,
+            _: &std::path::Path,
+        ) -> Result<crate::control::reload::Prepared, crate::config::problem::Problems> {
+            Err(crate::config::problem::Problems::default())
         }
     }
     authority.take(done, &mut Nobody, clock.now());
