@@ -120,6 +120,11 @@ impl Gate {
         Config { site: site.into(), ..Config::default() }.start(upstream)
     }
 
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The config file.
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("portcullis.toml")
