@@ -7,8 +7,7 @@ mod service;
 mod workers;
 
 use std::cell::{Cell, RefCell};
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
@@ -21,12 +20,12 @@ use crate::gateway::Gateway;
 use crate::gateway::collector::Collector;
 use crate::gateway::recent::Recents;
 use crate::gateway::view::Views;
-use crate::listener::Kind;
 use crate::listener::accept::{Context, Events, Listener, Refusal};
 use crate::listener::caps::Caps;
 use crate::listener::deadlines::PERIOD;
 use crate::listener::redirect::{Redirect, RedirectService};
 use crate::listener::tls::Entrance;
+use crate::listener::{Bound, Kind, Lent};
 use crate::policy::{PolicyCell, PolicyReader};
 use crate::request::share_key::ShareKey;
 use crate::request::target::Host;
@@ -121,16 +120,16 @@ struct Open {
     /// As the config names it.
     address: SocketAddr,
     /// For a process that takes over; gone once it is closed.
-    socket: Weak<tokio::net::TcpListener>,
+    socket: Weak<Bound>,
     /// Ends the listener when dropped.
     _end: oneshot::Sender<()>,
 }
 
 impl Open {
     /// A second descriptor of the socket.
-    fn second(&self) -> Option<(Kind, SocketAddr, TcpListener)> {
-        let own = self.socket.upgrade()?.as_fd().try_clone_to_owned().ok()?;
-        Some((self.kind, self.address, own.into()))
+    fn lend(&self) -> Option<Lent> {
+        let (socket, outlives) = self.socket.upgrade()?.lend().ok()?;
+        Some(Lent { kind: self.kind, address: self.address, socket, outlives })
     }
 }
 
@@ -256,7 +255,7 @@ impl Worker {
                 let _ = answer.send(self.gateway.recent.clients(CLIENTS));
             }
             Command::Sockets(answer) => {
-                drop(answer.send(self.open.iter().filter_map(Open::second).collect()));
+                drop(answer.send(self.open.iter().filter_map(Open::lend).collect()));
             }
             Command::Listen { open, close } => {
                 self.open.retain(|one| !close.contains(&(one.kind, one.address)));

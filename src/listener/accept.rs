@@ -17,7 +17,7 @@ use hyper::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
-use super::bind;
+use super::bind::{self, Bound};
 use super::caps::{Caps, Full, Permit};
 use super::deadlines::{Deadlines, PERIOD};
 use super::local::Local;
@@ -146,13 +146,13 @@ impl Context {
 pub struct Listener {
     socket: std::net::TcpListener,
     kind: Kind,
+    outlives: bool,
 }
 
-/// A socket at work on this thread. While it runs it is the only one that holds its descriptor: what waits in its queue when it
-/// is closed is known.
+/// The same at work on this thread.
 #[derive(Debug)]
 pub struct Opened {
-    socket: Rc<TcpListener>,
+    socket: Rc<Bound>,
     kind: Kind,
 }
 
@@ -178,12 +178,13 @@ impl Listener {
     /// # Errors
     /// When the address is taken or not ours.
     pub fn bind(address: SocketAddr, kind: Kind) -> io::Result<Self> {
-        Ok(Self { socket: bind::bind(address)?, kind })
+        Ok(Self { socket: bind::bind(address)?, kind, outlives: false })
     }
 
-    /// Takes over a socket that listens already and does not block; several workers may share it.
-    pub fn passed(socket: std::net::TcpListener, kind: Kind) -> Self {
-        Self { socket, kind }
+    /// Takes over a socket that listens already and does not block; several workers may share it. `outlives`: somebody else holds
+    /// it for longer than we do.
+    pub fn passed(socket: std::net::TcpListener, kind: Kind, outlives: bool) -> Self {
+        Self { socket, kind, outlives }
     }
 
     /// Where it listens.
@@ -217,13 +218,13 @@ impl Listener {
     /// # Errors
     /// When the socket cannot be used at all.
     pub fn open(self) -> io::Result<Opened> {
-        Ok(Opened { socket: Rc::new(TcpListener::from_std(self.socket)?), kind: self.kind })
+        Ok(Opened { socket: Rc::new(Bound::new(self.socket, self.outlives)?), kind: self.kind })
     }
 }
 
 impl Opened {
-    /// The socket, for as long as it is open: whoever wants it for longer takes a descriptor of his own.
-    pub fn socket(&self) -> Weak<TcpListener> {
+    /// The socket, for as long as it is open.
+    pub fn socket(&self) -> Weak<Bound> {
         Rc::downgrade(&self.socket)
     }
 
@@ -244,35 +245,24 @@ impl Opened {
         if self.kind == Kind::Https && cx.tls.is_none() {
             return Err(io::Error::other("an https listener needs TLS settings"));
         }
-        let listener = self.socket;
+        let bound = self.socket;
         let mut drain = cx.drain.clone();
         let door = Rc::new(Door { cx, kind: self.kind, service, open: Open::default() });
-        let mut wait = BACK_OFF.0;
-        let mut closed = std::pin::pin!(closed);
-        let drains = loop {
-            let accepted = tokio::select! {
-                biased;
-                () = drained(&mut drain) => break true,
-                () = &mut closed => break false,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => {
-                    wait = BACK_OFF.0;
-                    door.enter(stream, peer);
-                }
-                Err(error) if is_exhausted(&error) => {
-                    door.cx.events.refused(Refusal::Exhausted);
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(BACK_OFF.1);
-                }
-                // The client gave up before we came to it.
-                Err(_) => {}
-            }
+        let drains = tokio::select! {
+            biased;
+            () = drained(&mut drain) => true,
+            () = closed => false,
+            never = door.let_in(&bound.socket) => match never {},
         };
-        // Closing the socket would reset whoever waits in its queue.
-        let socket = Rc::into_inner(listener).ok_or_else(|| io::Error::other("a socket is held twice"))?;
-        let socket = socket.into_std()?;
+        if drains {
+            door.cx.deadlines.close_all();
+        }
+        // Nobody can be lent it from here on. Closing it would reset whoever is in a handshake or waits in its queue.
+        let bound = Rc::into_inner(bound).ok_or_else(|| io::Error::other("a socket is held twice"))?;
+        if bound.shuts_out() {
+            let _ = tokio::time::timeout(bind::UNDER_WAY, door.let_in(&bound.socket)).await;
+        }
+        let socket = bound.socket.into_std()?;
         // The kernel keeps one more than it is told; where others hold the socket too there is no end to what comes.
         for _ in 0..=bind::BACKLOG {
             match socket.accept() {
@@ -297,6 +287,26 @@ where
     S: Fn(Rc<Connection>) -> V + 'static,
     V: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + 'static,
 {
+    /// Accepts for as long as it is polled.
+    async fn let_in(self: &Rc<Self>, listener: &TcpListener) -> Infallible {
+        let mut wait = BACK_OFF.0;
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    wait = BACK_OFF.0;
+                    self.enter(stream, peer);
+                }
+                Err(error) if is_exhausted(&error) => {
+                    self.cx.events.refused(Refusal::Exhausted);
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(BACK_OFF.1);
+                }
+                // The client gave up before we came to it.
+                Err(_) => {}
+            }
+        }
+    }
+
     fn enter(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         match self.admit(peer.ip(), stream.as_raw_fd()) {

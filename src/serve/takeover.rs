@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::Fault;
 use crate::admin::socket::TAKE_OVER;
-use crate::control::wire::{self, Door};
-use crate::listener::Kind;
+use crate::control::wire;
 use crate::listener::accept::Listener;
+use crate::listener::{Kind, Lent};
 
 /// How long the running gateway may take to write what it holds and to answer.
 const GIVES: Duration = Duration::from_secs(20);
@@ -18,7 +18,7 @@ const GIVES: Duration = Duration::from_secs(20);
 /// What the running gateway has given; it takes all back if this is dropped before it has heard that we serve.
 #[derive(Debug)]
 pub(super) struct Handed {
-    doors: Vec<Door>,
+    doors: Vec<Lent>,
     stream: UnixStream,
 }
 
@@ -54,12 +54,13 @@ impl Handed {
         worker: usize,
         workers: usize,
     ) -> std::io::Result<Vec<Listener>> {
-        let own: Vec<&Door> = self.doors.iter().filter(|door| (door.0, door.1) == (kind, address)).collect();
+        let own: Vec<&Lent> =
+            self.doors.iter().filter(|door| (door.kind, door.address) == (kind, address)).collect();
         let mine = own.iter().enumerate().filter(|(place, _)| {
             // With fewer sockets than workers some are shared.
             if own.len() < workers { worker % own.len() == *place } else { place % workers == worker }
         });
-        mine.map(|(_, (.., socket))| Ok(Listener::passed(socket.try_clone()?, kind))).collect()
+        mine.map(|(_, door)| Ok(Listener::passed(door.socket.try_clone()?, kind, door.outlives))).collect()
     }
 
     /// By which the old process hears that we serve, and of every block from then on.

@@ -1,13 +1,13 @@
 //! The workers as the control thread sees them: what it asks, and how it waits for the answers.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::listener::Kind;
 use crate::listener::accept::Listener;
+use crate::listener::{Kind, Lent};
 use crate::request::client::Client;
 use crate::stores::recent::{Query, Record};
 
@@ -23,7 +23,7 @@ pub enum Command {
     /// Say whose the remembered requests are: some of their clients, each with its number of requests.
     Clients(oneshot::Sender<Vec<(Client, usize)>>),
     /// Give a second descriptor of every socket that it listens on.
-    Sockets(oneshot::Sender<Vec<(Kind, SocketAddr, TcpListener)>>),
+    Sockets(oneshot::Sender<Vec<Lent>>),
     /// A new policy for connections too, and other sockets: open these, close those (their connections live on).
     Listen {
         /// To serve from now on, each with the address that the config names.
@@ -121,7 +121,7 @@ impl Workers {
     }
 
     /// A second descriptor of every socket of every worker. `None`: not all have answered.
-    pub async fn sockets(&self, limit: Duration) -> Option<Vec<(Kind, SocketAddr, TcpListener)>> {
+    pub async fn sockets(&self, limit: Duration) -> Option<Vec<Lent>> {
         self.gather(Command::Sockets, limit).await
     }
 
