@@ -366,36 +366,6 @@ impl Control {
         self.sites.iter().filter(|site| !site.passed).map(|site| site.name.clone()).collect()
     }
 
-    async fn warnings(&self, now: Now) -> Vec<String> {
-        let mut warnings = self.orphans(now);
-        warnings.extend(self.advice().await.iter().map(ToString::to_string));
-        warnings.extend(self.key_sets.warnings(now));
-        warnings.extend(self.default_passwords(now));
-        warnings.extend(self.reloader.troubles());
-        warnings.extend(acme::warnings(&self.authority.shown(self.reloader.certificates(), now)));
-        if !self.unwritten.is_empty() {
-            warnings.push(format!(
-                "{} is not written: blocks hold until a restart; make room on the disk, it is tried again each {} s",
-                self.store.path().display(),
-                TICK.as_secs()
-            ));
-        }
-        warnings
-    }
-
-    /// Standing blocks of sites that are no longer in the config: they hold nowhere.
-    fn orphans(&self, now: Now) -> Vec<String> {
-        let standing = self.held.values().filter(|held| !held.is_over(now));
-        standing
-            .filter_map(|held| {
-                let site = held.block.site.as_deref()?;
-                let known = self.sites.iter().any(|facts| facts.is_called(site));
-                (!known)
-                    .then(|| format!("block {} holds on {site}, which is no site any more", held.block.id))
-            })
-            .collect()
-    }
-
     fn rebuild(&self) {
         let now = self.clock.now();
         let index = Index::new(self.held.values().filter(|held| !held.is_over(now)));

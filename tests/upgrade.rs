@@ -251,6 +251,8 @@ async fn when_the_new_process_dies_the_old_one_cuts_all_and_ends() {
     }
     assert!(old.wait_ended(Duration::from_secs(5)).is_some(), "nothing is left of it");
     assert!(gate.errors().contains("the new process is gone"), "{}", gate.errors());
+    let log = gate.log();
+    assert_eq!(log.matches("the process that took over from this one was gone").count(), 2, "{log}");
     gate.start_again();
     let blocked = block(&gate, &stolen);
     assert_eq!((blocked["cut"].as_u64(), blocked["confirmed"].as_bool()), (Some(0), Some(true)), "{blocked}");
@@ -423,6 +425,39 @@ async fn whichever_process_dies_while_they_change_the_other_goes_on_alone() {
     assert!(alone, "{}", gate.errors());
     assert_eq!(block(&gate, &late)["confirmed"].as_bool(), Some(true));
     assert_eq!((status_of(&gate, &early).await, status_of(&gate, &late).await), (401, 401));
+}
+
+#[tokio::test]
+async fn who_waits_in_the_queues_while_processes_change_is_served() {
+    let (upstream, app) = (application(), App::everywhere("hmac-pair"));
+    let mut gate = gate(&app, &upstream, "");
+    let (new, mut writes) = held_start(&gate);
+    gate.signal("STOP");
+    // Both processes have the sockets, and neither accepts.
+    let connect = |_| {
+        let client = std::net::TcpStream::connect(gate.https).unwrap();
+        client.set_nonblocking(true).unwrap();
+        tokio::net::TcpStream::from_std(client).unwrap()
+    };
+    let waiting: Vec<_> = (0..60).map(connect).collect();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(raw::trusting(&gate.ca(), &["http/1.1"])));
+    let head = format!("GET /x HTTP/1.1\r\nHost: {HOST}:{}\r\n\r\n", gate.https.port());
+    let mut clients = tokio::task::JoinSet::new();
+    for client in waiting {
+        let (connector, head) = (connector.clone(), head.clone());
+        clients.spawn(async move {
+            let mut stream = connector.connect(HOST.try_into().unwrap(), client).await.expect("a handshake");
+            raw::ask(&mut stream, head.as_bytes()).await.status
+        });
+    }
+    gate.signal("CONT");
+    writes.write_all(&std::fs::read(gate.state().join("seal.keys")).unwrap()).unwrap();
+    drop(writes);
+    let mut old = gate.replace_by(new);
+    while let Some(done) = clients.join_next().await {
+        assert_eq!(done.unwrap(), 200);
+    }
+    assert_eq!(old.wait_ended(raw::LIMIT), Some(0));
 }
 
 #[test]

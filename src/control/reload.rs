@@ -16,6 +16,9 @@ use crate::config::values::HostPattern;
 use crate::listener::tls::{Expiry, Leaf};
 use crate::telemetry::audit::{Entry, plain};
 
+/// So many seconds are too many for a reload.
+const LONG: u64 = 60;
+
 /// Takes a config into service: compiles the policy, swaps it, and replaces certificates, listeners and limits.
 pub trait Reloader: Send + Sync {
     /// Reads the config anew and makes of it all that takes time; nothing that is served changes. Runs on a thread of its own,
@@ -76,6 +79,18 @@ impl Reloads {
     /// Whether one is prepared now.
     pub fn is_running(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// What to say of one that does not come to its end: all later ones wait behind it.
+    pub fn trouble(&self, now: Now) -> Option<String> {
+        let (ordered, _) = self.running.as_ref()?;
+        let seconds = now.mono.saturating_sub(ordered.since.mono) / 1_000_000_000;
+        (seconds >= LONG).then(|| {
+            format!(
+                "a reload has been under way for {seconds} s, and later ones wait behind it: does a file that the config names lie \
+                 on a share that hangs? The old config is served on; blocks hold as ever; a restart ends it"
+            )
+        })
     }
 
     /// A hand-over waits for the running one; the last that asks, where several do.

@@ -249,6 +249,30 @@ fn a_broken_config_changes_nothing_and_is_shown() {
     assert_eq!(bench.fake.applied.load(Ordering::Relaxed), 1);
 }
 
+#[tokio::test]
+async fn a_reload_that_hangs_is_told_of_and_what_comes_meanwhile_waits_for_one_more() {
+    let bench = Bench::new();
+    let mut control = bench.control();
+    control.begin_reload("one", None);
+    let (reply, mut answer) = oneshot::channel();
+    control.begin_reload("two", Some(reply));
+    control.begin_reload("three", None);
+    let warned = |status: StatusAnswer| status.status.warnings.iter().any(|line| line.contains("under way"));
+    assert!(!warned(control.status().await));
+    bench.hand.advance(Duration::from_secs(61));
+    assert!(warned(control.status().await));
+    assert!(give(&mut control, order(address())).await.unwrap().durable, "blocks wait for nothing");
+    let mut rounds = 0;
+    while control.reloads.is_running() {
+        assert!(answer.try_recv().is_err(), "its files may have changed since the first began");
+        let prepared = control.reloads.prepared().await;
+        control.take_reload(prepared).await;
+        rounds += 1;
+    }
+    assert_eq!((rounds, bench.fake.applied.load(Ordering::Relaxed)), (2, 2));
+    assert!(answer.try_recv().unwrap().is_ok() && !warned(control.status().await));
+}
+
 #[test]
 fn a_hole_outlives_a_rebuilt_index_and_ends_by_the_clock() {
     use crate::admin::allow::AllowOrder;

@@ -41,8 +41,13 @@ pub(super) fn ask(state_dir: &Path) -> Result<Option<Handed>, Fault> {
     };
     stream.set_read_timeout(Some(GIVES))?;
     stream.write_all(TAKE_OVER)?;
-    let doors = wire::take(&stream)
-        .map_err(|error| format!("the running gateway does not hand over, and goes on: {error}"))?;
+    let doors = wire::take(&stream).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => format!(
+            "the running gateway gives nothing within {} s, and goes on: `portcullis status` may say what holds it up",
+            GIVES.as_secs()
+        ),
+        _ => format!("the running gateway does not hand over, and goes on: {error}"),
+    })?;
     Ok(Some(Handed { doors, stream }))
 }
 
