@@ -15,10 +15,13 @@ use super::wire::{self, Fed, Said};
 use crate::stores::blocks::Block;
 use crate::worker::{self, Workers};
 
-/// How long the old process may take to hear that we serve.
-const HEARS: Duration = Duration::from_secs(10);
+/// How long orders wait until the old process has heard that we serve; it may hear it later.
+const HEARS: Duration = Duration::from_secs(2);
 /// Most bytes that may wait for an old process to read them.
 const UNREAD: usize = 1 << 20;
+
+/// Why we must not serve.
+const KEPT: &str = "the running gateway has taken all back";
 
 /// An old process that drains.
 #[derive(Debug)]
@@ -103,7 +106,7 @@ impl Control {
         let new = new.map(|(_, held)| held.block.clone()).collect();
         let told = tokio::time::timeout(HEARS, follower.tell(new)).await;
         match told {
-            Ok(Told::Kept(why)) => return Err(format!("the running gateway has taken all back: {why}")),
+            Ok(Told::Kept(why)) => return Err(format!("{KEPT}: {why}")),
             Ok(Told::Gone) => return Ok(()),
             Ok(Told::Swept(swept)) if swept.confirmed => {}
             _ => (self.say)("the old process has not confirmed the blocks that came with the change"),
@@ -125,7 +128,12 @@ impl Control {
                 swept.cut += theirs.cut;
                 swept.confirmed &= theirs.confirmed;
             }
-            Ok(Told::Kept(_)) | Err(_) => swept.confirmed = false,
+            Ok(Told::Kept(why)) => {
+                (self.say)(&format!("{KEPT}: {why}"));
+                self.over = Some(KEPT);
+                swept.confirmed = false;
+            }
+            Err(_) => swept.confirmed = false,
         }
         self.follower = Some(follower);
         swept

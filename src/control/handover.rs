@@ -187,6 +187,7 @@ impl Control {
                 if lines.get_mut().write_all(answer.as_bytes()).await.is_err() {
                     return;
                 }
+                self.settle();
             }
             tokio::select! {
                 taught = lessons.take() => self.pass_on(taught),

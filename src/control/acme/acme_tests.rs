@@ -44,7 +44,7 @@ async fn an_authority_that_cannot_be_reached_holds_nothing_up_and_is_said() {
             Err(crate::config::problem::Problems::default())
         }
     }
-    authority.take(done, &mut Nobody, clock.now());
+    authority.take(done, &Nobody, clock.now());
     let said = said.lock().unwrap().join("\n");
     assert!(said.contains("no certificate for a.test: ") && said.contains("tried again"), "{said}");
     assert!(authority.plan.authority.failures == 1, "{said}");

@@ -98,6 +98,14 @@ async fn a_new_process_that_comes_too_late_hears_that_all_was_taken_back_and_doe
     drop(old);
     let refused = control.set_follower(new).await.unwrap_err();
     assert!(refused.contains("taken all back: it did not come up in time"), "{refused}");
+    // Also when it is heard late.
+    let (mut old, new) = Other::pair();
+    let (taken, _) = tokio::join!(control.set_follower(new), old.answer(0));
+    taken.unwrap();
+    old.say(&Said::Kept("it did not come up in time".into())).await;
+    assert!(!give(&mut control, order(address())).await.unwrap().confirmed);
+    assert_eq!(control.over.take(), Some("the running gateway has taken all back"));
+    control.follower = None;
     // One that is gone without a word has no streams: the new one goes on alone.
     let (old, new) = Other::pair();
     drop(old);
