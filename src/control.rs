@@ -11,6 +11,7 @@ mod csp;
 pub mod defaults;
 mod endings;
 mod fetch;
+pub mod follower;
 pub mod handover;
 mod key_sets;
 mod learned;
@@ -49,9 +50,10 @@ use crate::warnings::Machine;
 use crate::worker::Workers;
 use acme::Authority;
 use defaults::SiteFacts;
-use handover::{Follower, Outside};
+use follower::Follower;
+use handover::Outside;
 use key_sets::KeySets;
-use reload::Reloader;
+use reload::{Reloader, Reloads};
 
 /// Commands that may wait; more wait at the socket.
 pub const QUEUE: usize = 256;
@@ -74,7 +76,8 @@ pub struct Control {
     say: Say,
     sites: Vec<SiteFacts>,
     config: PathBuf,
-    reloader: Box<dyn Reloader>,
+    reloader: Arc<dyn Reloader>,
+    reloads: Reloads,
     last: LastReload,
     /// What the block file lists, until the blocks follow it.
     file: Option<Vec<FileBlock>>,
@@ -99,6 +102,8 @@ pub struct Control {
     follower: Option<Follower>,
     /// A hand-over has failed, and what was given is not all taken back.
     astray: bool,
+    /// Why the control thread ends, once it does.
+    over: Option<&'static str>,
     /// The highest number of a block when the store was opened: what came later only we know.
     last_at_open: u64,
     quota: taught::Quota,
@@ -118,7 +123,7 @@ pub struct Parts {
     /// The config that is served.
     pub loaded: Loaded,
     /// Takes a new config into service.
-    pub reloader: Box<dyn Reloader>,
+    pub reloader: Arc<dyn Reloader>,
     /// What outlives a policy.
     pub kept: Kept,
     /// The process log.
@@ -175,6 +180,7 @@ impl Control {
             outside: None,
             follower: None,
             astray: false,
+            over: None,
             last_at_open,
             blocks,
             held: opened.blocks.into_iter().map(|block| (block.id, block.held(now))).collect(),
@@ -190,6 +196,7 @@ impl Control {
             file,
             config: loaded.settings.path.clone(),
             reloader,
+            reloads: Reloads::default(),
             last: LastReload {
                 successful: loaded.unread.is_empty(),
                 loaded: now.wall,
@@ -241,8 +248,12 @@ impl Control {
         Arc::clone(&self.shown)
     }
 
-    /// Answers commands until the queue is closed; `changed` tells of config files and SIGHUP.
-    pub async fn run(&mut self, mut commands: mpsc::Receiver<Command>, mut changed: mpsc::Receiver<()>) {
+    /// Answers commands until it must end, and says why; `changed` tells of config files and SIGHUP.
+    pub async fn run(
+        &mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut changed: mpsc::Receiver<()>,
+    ) -> &'static str {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let lessons = Arc::clone(&self.kept.lessons);
@@ -250,26 +261,28 @@ impl Control {
         let mut orders = self.kept.logouts.receiver();
         self.authority.tend(self.clock.now());
         loop {
+            if let Some(why) = self.over {
+                return why;
+            }
             tokio::select! {
                 biased;
                 count = commands.recv_many(&mut batch, QUEUE) => {
                     if count == 0 {
-                        return;
+                        return "nobody can ask it any more";
                     }
                     self.answer(std::mem::take(&mut batch)).await;
                 }
-                Some(()) = changed.recv() => {
-                    let _ = self.reload("file change or SIGHUP");
-                    self.follow_file().await;
-                }
+                Some(()) = changed.recv() => self.begin_reload("file change or SIGHUP", None),
+                prepared = self.reloads.prepared() => self.take_reload(prepared).await,
                 logouts = logouts::come(&mut orders) => self.log_out(logouts).await,
                 (address, fetched) = self.key_sets.fetched() => {
                     self.key_sets.take(&address, fetched, self.clock.now());
                 }
                 taught = lessons.take() => self.learn(taught).await,
-                done = self.authority.done() => {
+                // What is prepared meanwhile would not have it.
+                done = self.authority.done(), if !self.reloads.is_running() => {
                     let now = self.clock.now();
-                    self.authority.take(done, &mut *self.reloader, now);
+                    self.authority.take(done, &*self.reloader, now);
                     self.authority.tend(now);
                 }
                 _ = tick.tick() => self.tend().await,
@@ -296,18 +309,19 @@ impl Control {
         // Who asked may have gone away: then nobody reads the answer.
         match ask {
             Ask::Block(..) => {}
-            Ask::Unblock(id, reply) => drop(reply.send(self.unblock(id, by))),
-            Ask::List(all, reply) => drop(reply.send(Ok(self.list(all)))),
-            Ask::Status(reply) => drop(reply.send(Ok(self.status().await))),
-            Ask::Reload(reply) => {
-                let answer = self.reload(by);
-                self.follow_file().await;
+            Ask::Unblock(id, reply) => {
+                let answer = self.unblock(id, by);
+                self.tell_follower(&[id]).await;
                 drop(reply.send(answer));
             }
+            Ask::List(all, reply) => drop(reply.send(Ok(self.list(all)))),
+            Ask::Status(reply) => drop(reply.send(Ok(self.status().await))),
+            Ask::Reload(reply) => self.begin_reload(by, Some(reply)),
             Ask::Denials(wanted, reply) => drop(reply.send(self.denials(wanted).await)),
             Ask::Request(id, reply) => drop(reply.send(self.request(id).await)),
             Ask::Find(hand, reply) => drop(reply.send(self.find(hand).await)),
             Ask::Allow(order, reply) => drop(reply.send(self.allow(order, by).await)),
+            Ask::HandOver(stream) if self.reloads.is_running() => self.reloads.then_hand_over(stream),
             Ask::HandOver(stream) => self.hand_over(stream).await,
             Ask::Unlock(order, reply) => drop(reply.send(self.unlock(&order, by))),
             Ask::Csp(site, reply) => drop(reply.send(self.csp(site.as_deref()))),
@@ -351,36 +365,6 @@ impl Control {
 
     fn site_names(&self) -> Vec<String> {
         self.sites.iter().filter(|site| !site.passed).map(|site| site.name.clone()).collect()
-    }
-
-    async fn warnings(&self, now: Now) -> Vec<String> {
-        let mut warnings = self.orphans(now);
-        warnings.extend(self.advice().await.iter().map(ToString::to_string));
-        warnings.extend(self.key_sets.warnings(now));
-        warnings.extend(self.default_passwords(now));
-        warnings.extend(self.reloader.troubles());
-        warnings.extend(self.certificate_warnings(now));
-        if !self.unwritten.is_empty() {
-            warnings.push(format!(
-                "{} is not written: blocks hold until a restart; make room on the disk, it is tried again each {} s",
-                self.store.path().display(),
-                TICK.as_secs()
-            ));
-        }
-        warnings
-    }
-
-    /// Standing blocks of sites that are no longer in the config: they hold nowhere.
-    fn orphans(&self, now: Now) -> Vec<String> {
-        let standing = self.held.values().filter(|held| !held.is_over(now));
-        standing
-            .filter_map(|held| {
-                let site = held.block.site.as_deref()?;
-                let known = self.sites.iter().any(|facts| facts.is_called(site));
-                (!known)
-                    .then(|| format!("block {} holds on {site}, which is no site any more", held.block.id))
-            })
-            .collect()
     }
 
     fn rebuild(&self) {

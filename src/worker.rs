@@ -7,8 +7,8 @@ mod service;
 mod workers;
 
 use std::cell::{Cell, RefCell};
-use std::net::{SocketAddr, TcpListener};
-use std::rc::Rc;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,12 +20,12 @@ use crate::gateway::Gateway;
 use crate::gateway::collector::Collector;
 use crate::gateway::recent::Recents;
 use crate::gateway::view::Views;
-use crate::listener::Kind;
 use crate::listener::accept::{Context, Events, Listener, Refusal};
 use crate::listener::caps::Caps;
 use crate::listener::deadlines::PERIOD;
 use crate::listener::redirect::{Redirect, RedirectService};
 use crate::listener::tls::Entrance;
+use crate::listener::{Bound, Kind, Lent};
 use crate::policy::{PolicyCell, PolicyReader};
 use crate::request::share_key::ShareKey;
 use crate::request::target::Host;
@@ -46,6 +46,9 @@ use crate::upstream::health::Health;
 use self::passages::{Doors, Ways};
 pub use self::workers::{Command, Swept, Workers};
 
+/// Why all ends at once.
+const ABANDONED: &str =
+    "the process that took over from this one was gone: nobody could tell it of blocks any more";
 /// Clients that a worker names when asked whose requests it has seen: two say already that it was not one.
 const CLIENTS: usize = 2;
 
@@ -116,10 +119,18 @@ struct Open {
     kind: Kind,
     /// As the config names it.
     address: SocketAddr,
-    /// A second descriptor, for a process that takes over.
-    socket: Option<TcpListener>,
+    /// For a process that takes over; gone once it is closed.
+    socket: Weak<Bound>,
     /// Ends the listener when dropped.
     _end: oneshot::Sender<()>,
+}
+
+impl Open {
+    /// A second descriptor of the socket.
+    fn lend(&self) -> Option<Lent> {
+        let (socket, outlives) = self.socket.upgrade()?.lend().ok()?;
+        Some(Lent { kind: self.kind, address: self.address, socket, outlives })
+    }
 }
 
 impl Worker {
@@ -180,7 +191,7 @@ impl Worker {
 
     async fn work(mut self) -> std::io::Result<()> {
         for (address, listener) in std::mem::take(&mut self.waiting) {
-            self.listen(address, listener);
+            self.listen(address, listener)?;
         }
         let mut every = tokio::time::interval(PERIOD);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -188,7 +199,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
-                    Some(command) => self.obey(command),
+                    Some(command) => self.obey(command)?,
                     None => return Ok(()),
                 },
                 ended = self.serving.join_next(), if !self.serving.is_empty() => match ended {
@@ -215,8 +226,6 @@ impl Worker {
         if self.draining.is_none() {
             // Also those whose listener a reload has closed.
             self.cx.deadlines.close_all();
-            // Nobody takes over any more: the sockets end with their listeners.
-            self.open.iter_mut().for_each(|one| one.socket = None);
         }
         let since = *self.draining.get_or_insert(now.mono);
         let over = u128::from(now.mono.saturating_sub(since)) >= limit.as_nanos();
@@ -224,13 +233,19 @@ impl Worker {
         self.serving.is_empty() && (over || empty)
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: Command) -> std::io::Result<()> {
         match command {
             Command::Sweep(answer) => {
                 let index = self.gateway.blocks.current();
                 let cut = self.streams.sweep(|facts| index.matching(facts).is_some());
                 self.gateway.views.metrics().streams_cut(cut);
                 // The control thread may have given up waiting; the sweep is done all the same.
+                let _ = answer.send(cut);
+            }
+            Command::Cut(answer) => {
+                let cut = self.streams.cut(ABANDONED, |_| true);
+                self.gateway.views.metrics().streams_cut(cut);
+                self.cx.deadlines.kill_all(ABANDONED);
                 let _ = answer.send(cut);
             }
             Command::Recall(query, answer) => {
@@ -240,18 +255,17 @@ impl Worker {
                 let _ = answer.send(self.gateway.recent.clients(CLIENTS));
             }
             Command::Sockets(answer) => {
-                let given =
-                    |one: &Open| Some((one.kind, one.address, one.socket.as_ref()?.try_clone().ok()?));
-                drop(answer.send(self.open.iter().filter_map(given).collect()));
+                drop(answer.send(self.open.iter().filter_map(Open::lend).collect()));
             }
             Command::Listen { open, close } => {
                 self.open.retain(|one| !close.contains(&(one.kind, one.address)));
                 for (address, listener) in open {
-                    self.listen(address, listener);
+                    self.listen(address, listener)?;
                 }
                 self.take_over();
             }
         }
+        Ok(())
     }
 
     /// Looks after waits and pools.
@@ -290,11 +304,12 @@ impl Worker {
         self.cx.proxy_protocol.set(settings.listen.proxy_protocol);
     }
 
-    fn listen(&mut self, address: SocketAddr, listener: Listener) {
+    fn listen(&mut self, address: SocketAddr, listener: Listener) -> std::io::Result<()> {
         let kind = listener.kind();
+        let listener = listener.open()?;
         let cx = Rc::clone(&self.cx);
         let (open, closed) = oneshot::channel();
-        let socket = listener.second().ok();
+        let socket = listener.socket();
         let closed = async { drop(closed.await) };
         match kind {
             Kind::Https | Kind::Plain => {
@@ -311,6 +326,7 @@ impl Worker {
             }
         }
         self.open.push(Open { kind, address, socket, _end: open });
+        Ok(())
     }
 }
 

@@ -150,6 +150,87 @@ async fn busy_clients_lose_no_request_to_a_drain() {
 }
 
 #[tokio::test]
+async fn who_waits_in_the_queues_when_the_stop_comes_is_served() {
+    const CLIENTS: usize = 60;
+    let upstream = Upstream::answering(OK);
+    let mut gate = draining("60s").start(upstream.address);
+    gate.signal("STOP");
+    // The kernel alone takes them: connections, and what is sent first.
+    let connect = |_| {
+        let client = std::net::TcpStream::connect(gate.https).unwrap();
+        client.set_nonblocking(true).unwrap();
+        TcpStream::from_std(client).unwrap()
+    };
+    let waiting: Vec<_> = (0..CLIENTS).map(connect).collect();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(raw::trusting(&gate.ca(), &["http/1.1"])));
+    let head = format!("GET /x HTTP/1.1\r\nHost: {HOST}:{}\r\n\r\n", gate.https.port());
+    let mut clients = tokio::task::JoinSet::new();
+    for client in waiting {
+        let (connector, head) = (connector.clone(), head.clone());
+        clients.spawn(async move {
+            let mut stream = connector.connect(HOST.try_into().unwrap(), client).await.expect("a handshake");
+            raw::ask(&mut stream, head.as_bytes()).await.status
+        });
+    }
+    // The handshakes begin.
+    tokio::task::yield_now().await;
+    gate.signal("TERM");
+    gate.signal("CONT");
+    while let Some(done) = clients.join_next().await {
+        assert_eq!(done.unwrap(), 200);
+    }
+    assert_eq!(gate.wait_ended(raw::LIMIT), Some(0));
+}
+
+#[test]
+fn whoever_is_let_in_during_a_stop_is_answered() {
+    use std::io::{Read, Write};
+    let upstream = Upstream::answering(OK);
+    for _ in 0..2 {
+        let mut gate = draining("60s").start(upstream.address);
+        // Every listener of every worker has something to wait for.
+        let held: Vec<_> = (0..32)
+            .map(|n| {
+                let address = if n % 2 == 0 { gate.http } else { gate.https };
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                stream.write_all(if n % 2 == 0 { b"GET /" } else { b"" }).unwrap();
+                stream
+            })
+            .collect();
+        let (address, begun) = (gate.http, Arc::new(std::sync::Barrier::new(5)));
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let begun = Arc::clone(&begun);
+                std::thread::spawn(move || {
+                    let mut served = 0;
+                    // Refused: the port is closed, and nobody is let in any more.
+                    while let Ok(mut stream) = std::net::TcpStream::connect(address) {
+                        let head = format!("GET /x HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+                        let mut answer = String::new();
+                        let asked = stream
+                            .write_all(head.as_bytes())
+                            .and_then(|()| stream.read_to_string(&mut answer));
+                        assert!(
+                            asked.is_ok() && answer.starts_with("HTTP/1.1 "),
+                            "let in and not served: {asked:?} {answer}"
+                        );
+                        served += 1;
+                        if served == 20 {
+                            begun.wait();
+                        }
+                    }
+                })
+            })
+            .collect();
+        begun.wait();
+        gate.signal("TERM");
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        drop(held);
+        assert_eq!(gate.wait_ended(raw::LIMIT), Some(0));
+    }
+}
+
+#[tokio::test]
 async fn a_websocket_goes_on_through_a_drain_until_it_ends_itself() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -225,7 +225,11 @@ impl Door {
         };
         let (close, closed) = oneshot::channel::<()>();
         let closed = async { drop(closed.await) };
-        let done = tokio::task::spawn_local(listener.run_until(Rc::clone(&cx), service, closed));
+        let done = tokio::task::spawn_local(listener.open().expect("opened").run_until(
+            Rc::clone(&cx),
+            service,
+            closed,
+        ));
         Self { address, seen, kills, connections, cx, hand, drain, close: Some(close), counts, state, done }
     }
 

@@ -256,7 +256,10 @@ async fn only_listed_networks_pass_and_a_block_refuses_and_cuts_live_on_that_nam
     assert!(blocked.status.success(), "{blocked:?}");
     let end = tokio::time::timeout(raw::LIMIT, live.read(&mut [0; 64])).await.expect("cut");
     assert!(!matches!(end, Ok(length) if length > 0), "{end:?}");
-    println!("cut {:?} after the command began", begun.elapsed());
+    let took = begun.elapsed();
+    println!("cut {took:?} after the command began");
+    // 500 ms are promised (DESIGN 6); the other half is for a machine that runs all tests at once.
+    assert!(took < Duration::from_millis(500 + 500), "{took:?}");
     assert!(raw::tls(gate.https, AGENTS, client.clone()).await.is_err());
     assert_eq!(gate.metric("portcullis_streams_cut_total"), Some(1.0));
     assert_eq!(entry(&gate, &["cut by a block"])["site"], json!(AGENTS));

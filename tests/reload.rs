@@ -566,3 +566,40 @@ async fn shown(address: SocketAddr, dir: &Path) -> Option<rustls::pki_types::Cer
     let shown = stream.get_ref().1.peer_certificates()?.first()?.clone();
     Some(shown.into_owned())
 }
+
+#[tokio::test]
+async fn a_block_waits_for_no_reload() {
+    let upstream = Upstream::answering(OK);
+    let gate = Gate::start("", upstream.address);
+    let conf = Conf::of(&gate);
+    // New hosts want certificates, and the key that makes them comes when somebody writes it.
+    let (key, aside) = (gate.state().join("ca-key.pem"), gate.state().join("aside"));
+    let pem = fs::read(&key).unwrap();
+    fs::rename(&key, &aside).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&key).status().unwrap().success());
+    conf.write(&conf.large(2));
+    let (asked, reloads) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| asked.send(gate.cli(["reload"])).unwrap());
+        // Whoever opens it for writing waits until it is read.
+        let mut writes = fs::File::options().write(true).open(&key).unwrap();
+        let begun = Instant::now();
+        let blocked = gate.cli(["block", "address", "192.0.2.7", "--json"]);
+        println!("a block during a reload that hangs: {:?}", begun.elapsed());
+        let json: serde_json::Value = serde_json::from_slice(&blocked.stdout).unwrap();
+        assert_eq!((&json["confirmed"], &json["durable"]), (&true.into(), &true.into()), "{blocked:?}");
+        assert!(
+            gate.cli(["status"]).status.success() && reloads.try_recv().is_err(),
+            "the reload still runs"
+        );
+        // From here on it is a file like any other.
+        fs::rename(&aside, &key).unwrap();
+        std::io::Write::write_all(&mut writes, &pem).unwrap();
+        drop(writes);
+        let reloaded = reloads.recv_timeout(raw::LIMIT).expect("an answer");
+        assert!(reloaded.status.success(), "{reloaded:?}");
+    });
+    assert_eq!(number_of(&gate).await, 2, "the new config is served");
+    let blocks = gate.cli(["blocks"]);
+    assert!(String::from_utf8_lossy(&blocks.stdout).contains("192.0.2.7"), "{blocks:?}");
+}

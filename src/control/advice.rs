@@ -1,7 +1,7 @@
 //! The warnings of [`crate::warnings`], with what only the running gateway knows.
 
-use super::Control;
 use super::blocking::SWEEP;
+use super::{Control, TICK};
 use crate::clock::Now;
 use crate::request::client::Client;
 use crate::warnings::{self, Machine, Running, Warning};
@@ -19,8 +19,40 @@ impl Control {
         }
     }
 
-    /// As of now, for `status`.
-    pub(super) async fn advice(&self) -> Vec<Warning> {
+    /// All that is wrong now, and what to do: for `status`.
+    pub(super) async fn warnings(&self, now: Now) -> Vec<String> {
+        let mut warnings = self.orphans(now);
+        warnings.extend(self.advice().await.iter().map(ToString::to_string));
+        warnings.extend(self.key_sets.warnings(now));
+        warnings.extend(self.default_passwords(now));
+        warnings.extend(self.reloads.trouble(now));
+        warnings.extend(self.reloader.troubles());
+        warnings.extend(self.certificate_warnings(now));
+        if !self.unwritten.is_empty() {
+            warnings.push(format!(
+                "{} is not written: blocks hold until a restart; make room on the disk, it is tried again each {} s",
+                self.store.path().display(),
+                TICK.as_secs()
+            ));
+        }
+        warnings
+    }
+
+    /// Standing blocks of sites that are no longer in the config: they hold nowhere.
+    pub(super) fn orphans(&self, now: Now) -> Vec<String> {
+        let standing = self.held.values().filter(|held| !held.is_over(now));
+        standing
+            .filter_map(|held| {
+                let site = held.block.site.as_deref()?;
+                let known = self.sites.iter().any(|facts| facts.is_called(site));
+                (!known)
+                    .then(|| format!("block {} holds on {site}, which is no site any more", held.block.id))
+            })
+            .collect()
+    }
+
+    /// As of now.
+    async fn advice(&self) -> Vec<Warning> {
         let mut clients: Vec<(Client, usize)> = Vec::new();
         // A worker that is too busy to answer says nothing, and nothing is said of clients then.
         for (client, requests) in self.workers.clients(SWEEP).await.unwrap_or_default() {

@@ -64,8 +64,13 @@ impl Control {
     /// Requests ask each hole for its end: this only forgets those that have ended, and says so.
     pub(super) fn close_holes(&mut self) {
         let now = self.clock.now();
+        self.close_holes_for("time", |hole| hole.is_over(now));
+    }
+
+    /// Closes those that are meant, whatever their end; `by` is for the audit log.
+    pub(super) fn close_holes_for(&mut self, by: &str, meant: impl Fn(&Hole) -> bool) {
         let (over, open): (Vec<Hole>, Vec<Hole>) =
-            std::mem::take(&mut self.holes).into_iter().partition(|hole| hole.is_over(now));
+            std::mem::take(&mut self.holes).into_iter().partition(meant);
         self.holes = open;
         if over.is_empty() {
             return;
@@ -73,13 +78,7 @@ impl Control {
         self.publish_holes();
         for hole in over {
             let what = HoleShown::from(&hole);
-            self.audit(&Entry {
-                action: "allow ended",
-                by: "time",
-                what: &what,
-                reason: "",
-                outcome: "closed",
-            });
+            self.audit(&Entry { action: "allow ended", by, what: &what, reason: "", outcome: "closed" });
         }
     }
 

@@ -26,10 +26,13 @@ impl Control {
             let durable = self.commit(&ids);
             self.write_down("block", &ids, swept.confirmed && durable);
         }
-        for id in lifted {
-            if let Err(refusal) = self.unblock(id, BY) {
+        for id in &lifted {
+            if let Err(refusal) = self.unblock(*id, BY) {
                 (self.say)(&refusal.message);
             }
+        }
+        if !lifted.is_empty() {
+            self.tell_follower(&lifted).await;
         }
         self.settle();
     }

@@ -3,23 +3,24 @@
 //! 1. The operator's side is shut: orders go to the spool from here on, where the next owner of the store finds them.
 //! 2. What is learned and not yet written is written, and the store is closed: only one process may own it.
 //! 3. The listening sockets go over. Both processes have them now, and with them one queue; we accept until the new one says
-//!    that it does.
-//! 4. On its word we drain, and hear of every block that the new process takes: it cuts our streams too.
+//!    that it does, by a first list of blocks.
+//! 4. On its word we drain, and answer it. We hear of every block that the new process takes: it cuts our streams too.
 //!
-//! When the new process fails before its word we take all back and go on as if nothing had been.
+//! When the new process fails before its word we say so, take all back and go on as if nothing had been. When it is gone after
+//! it, whoever comes next could not tell us of a block: we cut everything and end. What it sees of us is in
+//! [`super::follower`].
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use super::Control;
 use super::blocking::SWEEP;
-use super::wire::{self, Fed, Swept};
+use super::wire::{self, Fed, Said, Swept};
 use crate::admin::api::SCHEMA;
 use crate::stores::blocks::order::Spooled;
 use crate::stores::blocks::{Block, Order};
@@ -27,10 +28,11 @@ use crate::stores::durable::Store;
 use crate::stores::durable::spool;
 use crate::stores::taught::{Outcome, Taught};
 use crate::telemetry::audit::Entry;
-use crate::worker::{self, Workers};
 
 /// How long a new process may take to come up.
 const COME_UP: Duration = Duration::from_secs(30);
+/// For the lines of what was cut to reach the access log.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// What stands around the control thread, as far as a hand-over changes it.
 pub trait Outside: Send {
@@ -41,34 +43,56 @@ pub trait Outside: Send {
     /// # Errors
     /// In words.
     fn open(&mut self) -> Result<(), String>;
-    /// Begins to drain the workers.
-    fn drain(&mut self);
+    /// Begins to drain the workers; the process with this number goes on in our place.
+    fn drain(&mut self, successor: Option<i32>);
 }
 
 impl Control {
-    /// A new process asks for all that we hold. Returns when it has failed; else never: the end of the drain ends us.
+    /// A new process asks for all that we hold. When it has got it, this ends with the drain, or with [`Control::over`] set;
+    /// else we go on.
     pub(super) async fn hand_over(&mut self, stream: UnixStream) {
-        let mut stream = stream;
-        if let Err(error) = self.offer(&mut stream).await {
-            (self.say)(&format!("the hand-over to a new process has failed ({error}): this one goes on"));
-            drop(stream);
-            self.astray = true;
-            self.come_back().await;
-            return;
+        let mut stream = BufReader::new(stream);
+        if let Some(why) = self.keeps().await {
+            (self.say)(&format!("a new process may not take over: {why}"));
+            return keep(&mut stream, &why).await;
         }
+        let first = match self.offer(&mut stream).await {
+            Ok(first) => first,
+            Err(why) => {
+                (self.say)(&format!("the hand-over to a new process has failed ({why}): this one goes on"));
+                keep(&mut stream, &why).await;
+                self.astray = true;
+                return self.come_back().await;
+            }
+        };
         (self.say)("a new process has taken over: this one finishes what runs");
         // It asks for certificates itself: two orders for one host would answer each other's challenges.
         self.authority.stop();
-        self.audit(&Entry {
+        let entry = Entry {
             action: "hand over",
             by: "a new process",
             what: &"the gateway",
             reason: "",
             outcome: "taken",
-        });
-        self.outside.iter_mut().for_each(|outside| outside.drain());
-        self.follow(stream).await;
-        std::future::pending::<()>().await;
+        };
+        self.audit(&entry);
+        // The new process has none: what is closed there must not stay open here.
+        self.close_holes_for("hand over", |_| true);
+        let successor = stream.get_ref().peer_cred().ok().and_then(|peer| peer.pid());
+        self.outside.iter_mut().for_each(|outside| outside.drain(successor));
+        self.follow(stream, first).await;
+        self.end_at_once().await;
+    }
+
+    /// Nobody tells us of blocks any more: nothing that they could mean may go on.
+    async fn end_at_once(&mut self) {
+        (self.say)(
+            "the new process is gone, and nobody tells of blocks any more: all that still ran here is cut",
+        );
+        self.workers.cut(SWEEP).await;
+        // The drain may end by itself now, and the log with it.
+        tokio::time::sleep(LAST_WORDS).await;
+        self.over = Some("the process that took over is gone");
     }
 
     /// After a hand-over that failed: what the other one has taken in meanwhile counts here too, then the doors open again.
@@ -119,14 +143,22 @@ impl Control {
         self.rebuild();
     }
 
-    async fn offer(&mut self, stream: &mut UnixStream) -> Result<(), String> {
-        // Two that drain would need a chain of confirmations: the next one waits its turn.
+    /// Why nothing is given. Two that drain would need a chain of confirmations: the next one waits its turn.
+    async fn keeps(&mut self) -> Option<String> {
         if self.follower.is_some() {
+            // It may have ended since the last block.
             let _ = self.sweep(&[]).await;
         }
-        if self.follower.is_some() {
-            return Err("the process that this one took over from still finishes what runs; come again when it has ended".into());
-        }
+        let process = self.follower.as_ref()?.process;
+        let process = process.map_or_else(String::new, |process| format!(" (process {process})"));
+        Some(format!(
+            "the one that was taken over from last{process} still finishes what runs, for at most its limits.drain_timeout; \
+             try again when it has ended"
+        ))
+    }
+
+    /// Gives all, and waits until the new process serves; what it says then.
+    async fn offer(&mut self, stream: &mut BufReader<UnixStream>) -> Result<Fed, String> {
         if let Some(outside) = &mut self.outside {
             outside.shut().await;
         }
@@ -137,38 +169,35 @@ impl Control {
         }
         let sockets = self.workers.sockets(SWEEP).await.ok_or("a worker did not answer")?;
         self.store.release();
-        wire::give(stream, &sockets).await.map_err(|error| error.to_string())?;
+        wire::give(stream.get_mut(), &sockets).await.map_err(|error| error.to_string())?;
         drop(sockets);
-        let mut word = [0; wire::TAKEN.len()];
-        match tokio::time::timeout(COME_UP, stream.read_exact(&mut word)).await {
-            Ok(Ok(_)) if word == *wire::TAKEN => Ok(()),
-            Ok(_) => Err("it ended before it was ready".into()),
+        let mut word = String::new();
+        match tokio::time::timeout(COME_UP, stream.read_line(&mut word)).await {
+            Ok(_) => serde_json::from_str(&word).map_err(|_| "it ended before it was ready".into()),
             Err(_) => Err("it did not come up in time".into()),
         }
     }
 
     /// Takes every block that the owner of the store tells of, until it is gone; what answers teach here goes to it.
-    async fn follow(&mut self, stream: UnixStream) {
-        let (lines, mut answers) = stream.into_split();
-        let mut lines = BufReader::new(lines).lines();
+    async fn follow(&mut self, stream: BufReader<UnixStream>, first: Fed) {
+        let mut fed = Some(first);
+        let mut lines = stream.lines();
         let lessons = Arc::clone(&self.kept.lessons);
         loop {
-            let line = tokio::select! {
-                taught = lessons.take() => {
-                    self.pass_on(taught);
-                    continue;
+            if let Some(fed) = fed.take() {
+                let answer = wire::line(&Said::Swept(self.take_fed(fed).await));
+                if lines.get_mut().write_all(answer.as_bytes()).await.is_err() {
+                    return;
                 }
-                line = lines.next_line() => line,
-            };
-            let Ok(Some(line)) = line else {
-                let gone = "the new process is gone; blocks that it took hold here, others are not heard of";
-                return (self.say)(gone);
-            };
-            let Ok(fed) = serde_json::from_str::<Fed>(&line) else { continue };
-            let swept = self.take_fed(fed).await;
-            let answer = wire::line(&swept);
-            if answers.write_all(answer.as_bytes()).await.is_err() {
-                return;
+                self.settle();
+            }
+            tokio::select! {
+                taught = lessons.take() => self.pass_on(taught),
+                line = lines.next_line() => match line {
+                    // What cannot be read is not answered, and so never confirmed.
+                    Ok(Some(line)) => fed = serde_json::from_str(&line).ok(),
+                    _ => return,
+                },
             }
         }
     }
@@ -209,95 +238,9 @@ impl Control {
     }
 }
 
-/// The old process, as the new one sees it: it hears of every block for as long as it drains.
-#[derive(Debug)]
-pub struct Follower {
-    lines: BufReader<UnixStream>,
-    number: u64,
-    /// It did not answer in time, or not what was asked: nothing that it holds can be said from here on.
-    astray: bool,
-}
-
-/// What an old process has made of blocks.
-enum Told {
-    /// They hold there too.
-    Swept(worker::Swept),
-    /// It is gone, and with it all its streams.
-    Gone,
-    /// Nobody knows.
-    Astray,
-}
-
-impl Follower {
-    /// It has said that it is there.
-    pub fn new(stream: UnixStream) -> Self {
-        Self { lines: BufReader::new(stream), number: 0, astray: false }
-    }
-
-    /// Tells of blocks and waits until they hold there too.
-    async fn tell(&mut self, blocks: Vec<Block>) -> Told {
-        if self.astray {
-            return self.end().await;
-        }
-        self.number += 1;
-        let said = wire::line(&Fed { number: self.number, blocks });
-        match self.exchange(&said).await {
-            Ok(Some(swept)) => Told::Swept(worker::Swept { cut: swept.cut, confirmed: swept.confirmed }),
-            Ok(None) => Told::Astray,
-            Err(_) => Told::Gone,
-        }
-    }
-
-    /// `None`: an answer that is none.
-    async fn exchange(&mut self, said: &str) -> io::Result<Option<Swept>> {
-        self.lines.get_mut().write_all(said.as_bytes()).await?;
-        let mut line = String::new();
-        if self.lines.read_line(&mut line).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let swept = serde_json::from_str::<Swept>(&line).ok();
-        Ok(swept.filter(|swept| swept.number == self.number))
-    }
-
-    /// Waits until it is gone.
-    async fn end(&mut self) -> Told {
-        let mut line = Vec::new();
-        while self.lines.read_until(b'\n', &mut line).await.is_ok_and(|length| length > 0) {
-            line.clear();
-        }
-        Told::Gone
-    }
-}
-
-impl Control {
-    /// The process that we took over from. It learns at once what it cannot know yet.
-    pub async fn set_follower(&mut self, stream: UnixStream) {
-        self.follower = Some(Follower::new(stream));
-        let new: Vec<u64> = self.held.keys().copied().filter(|id| *id > self.last_at_open).collect();
-        if !self.sweep(&new).await.confirmed {
-            (self.say)("the old process has not confirmed the blocks that came with the change");
-        }
-    }
-
-    /// Every worker of ours, and of the process that we took over from, cuts what these blocks mean.
-    pub(super) async fn sweep(&mut self, ids: &[u64]) -> worker::Swept {
-        let workers = self.workers.clone();
-        let Some(mut follower) = self.follower.take() else { return workers.sweep(SWEEP).await };
-        let blocks = ids.iter().filter_map(|id| self.held.get(id)).map(|held| held.block.clone()).collect();
-        let (mut swept, theirs) =
-            tokio::join!(Workers::sweep(&workers, SWEEP), tokio::time::timeout(SWEEP, follower.tell(blocks)));
-        match theirs.unwrap_or(Told::Astray) {
-            Told::Gone => return swept,
-            Told::Swept(theirs) => {
-                swept.cut += theirs.cut;
-                swept.confirmed &= theirs.confirmed;
-            }
-            Told::Astray => {
-                follower.astray = true;
-                swept.confirmed = false;
-            }
-        }
-        self.follower = Some(follower);
-        swept
-    }
+/// Says to a process that wants to take over that it has nothing, and why.
+async fn keep(stream: &mut BufReader<UnixStream>, why: &str) {
+    let said = wire::line(&Said::Kept(why.to_owned()));
+    // It may be gone; and one that does not read must not hold us up.
+    let _ = tokio::time::timeout(SWEEP, stream.write_all(said.as_bytes())).await;
 }

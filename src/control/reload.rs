@@ -1,31 +1,35 @@
-//! Reload: the config is loaded, compiled and swapped, all of it or nothing.
+//! Reload: the config is loaded and compiled on a thread of its own, then swapped, all of it or nothing.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 
 use super::Control;
 use super::defaults::SiteFacts;
-use crate::admin::api::{Refusal, RefusalKind, Reloaded, SCHEMA, Summary};
+use crate::admin::api::{Refusal, RefusalKind, Reloaded, Reply, SCHEMA, Summary};
+use crate::clock::Now;
+use crate::config::Loaded;
 use crate::config::problem::{Problem, Problems};
 use crate::config::values::HostPattern;
-use crate::config::{self, Loaded};
 use crate::listener::tls::{Expiry, Leaf};
 use crate::telemetry::audit::{Entry, plain};
 
-/// Takes a config into service: compiles the policy, swaps it, and replaces certificates, listeners and limits.
-pub trait Reloader: Send {
-    /// All of it or nothing. Answers what is not wrong, yet worth a word.
-    ///
-    /// # Errors
-    /// Every problem; the old config is then served on, untouched.
-    fn apply(&mut self, loaded: Loaded) -> Result<Vec<String>, Problems>;
+/// So many seconds are too many for a reload.
+const LONG: u64 = 60;
 
-    /// Reads the config anew: [`config::load`], but for tests.
+/// Takes a config into service: compiles the policy, swaps it, and replaces certificates, listeners and limits.
+pub trait Reloader: Send + Sync {
+    /// Reads the config anew and makes of it all that takes time; nothing that is served changes. Runs on a thread of its own,
+    /// one at a time, while [`Reloader::take_certificate`] is not called.
     ///
     /// # Errors
     /// Every problem of every file.
-    fn load(&mut self, path: &std::path::Path) -> Result<Loaded, Problems> {
-        config::load(path)
-    }
+    fn prepare(self: Arc<Self>, path: &Path) -> Result<Prepared, Problems>;
+
+    /// What was prepared is not taken into service: the old config is served on.
+    fn give_up(&self) {}
 
     /// What goes wrong now outside of the config: an upstream that is down, a log that cannot be written.
     fn troubles(&self) -> Vec<String> {
@@ -33,7 +37,7 @@ pub trait Reloader: Send {
     }
 
     /// Takes a certificate into service that an authority has given; connections that are open notice nothing.
-    fn take_certificate(&mut self, host: &HostPattern, leaf: &Leaf) {
+    fn take_certificate(&self, host: &HostPattern, leaf: &Leaf) {
         let _ = (host, leaf);
     }
 
@@ -43,57 +47,157 @@ pub trait Reloader: Send {
     }
 
     /// What is to be done every few seconds.
-    fn tend(&mut self) {}
+    fn tend(&self) {}
+}
 
-    /// The files to watch from now on.
-    fn follow(&mut self, files: Vec<PathBuf>) {
-        let _ = files;
+/// A config that was read and compiled, and waits to be served.
+pub struct Prepared {
+    /// What it says.
+    pub loaded: Loaded,
+    /// Takes it into service, all of it or nothing; quick. Answers what is not wrong, yet worth a word.
+    pub swap: Box<dyn FnOnce() -> Result<Vec<String>, Problems> + Send>,
+}
+
+/// What has become of a preparation; `None`: its thread has died.
+pub(super) type Outcome = Option<Result<Prepared, Problems>>;
+
+/// The reload that is prepared, and who waits for the next.
+#[derive(Default)]
+pub(super) struct Reloads {
+    running: Option<(Ordered, oneshot::Receiver<Result<Prepared, Problems>>)>,
+    /// Came after the files of the running one were read: they want another look.
+    next: Option<Ordered>,
+    /// A new process waits to take over: sockets that a reload opens must not be left to nobody.
+    then: Option<UnixStream>,
+}
+
+/// Who has ordered a reload, when, and who waits for the answer.
+struct Ordered {
+    by: String,
+    since: Now,
+    replies: Vec<Reply<Reloaded>>,
+}
+
+impl Reloads {
+    /// Whether one is prepared now.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// What to say of one that does not come to its end: all later ones wait behind it.
+    pub fn trouble(&self, now: Now) -> Option<String> {
+        let (ordered, _) = self.running.as_ref()?;
+        let seconds = now.mono.saturating_sub(ordered.since.mono) / 1_000_000_000;
+        (seconds >= LONG).then(|| {
+            format!(
+                "a reload has been under way for {seconds} s, and later ones wait behind it: does a file that the config names lie \
+                 on a share that hangs? The old config is served on; blocks hold as ever; a restart ends it"
+            )
+        })
+    }
+
+    /// A hand-over waits for the running one; the last that asks, where several do.
+    pub fn then_hand_over(&mut self, stream: UnixStream) {
+        self.then = Some(stream);
+    }
+
+    /// Waits for the running one to be prepared; for ever, when there is none. May be dropped at any time.
+    pub async fn prepared(&mut self) -> Outcome {
+        match &mut self.running {
+            Some((_, prepared)) => prepared.await.ok(),
+            None => std::future::pending().await,
+        }
     }
 }
 
 impl Control {
-    /// Reads the config anew and takes it into service. Serialised, because the control thread does it.
-    ///
-    /// # Errors
-    /// Every problem, each with its place; nothing has changed then.
-    pub fn reload(&mut self, by: &str) -> Result<Reloaded, Refusal> {
-        let start = self.clock.now();
-        let outcome = self.reloader.load(&self.config).and_then(|loaded| self.take_over(loaded));
+    /// Has the config read anew, beside everything else: blocks wait for no reload. One at a time; what is ordered meanwhile
+    /// is one more, behind it.
+    pub(super) fn begin_reload(&mut self, by: &str, reply: Option<Reply<Reloaded>>) {
+        if self.reloads.is_running() {
+            let since = self.clock.now();
+            let next = self.reloads.next.get_or_insert_with(|| Ordered {
+                by: by.to_owned(),
+                since,
+                replies: Vec::new(),
+            });
+            next.replies.extend(reply);
+            return;
+        }
+        let ordered =
+            Ordered { by: by.to_owned(), since: self.clock.now(), replies: reply.into_iter().collect() };
+        self.prepare(ordered);
+    }
+
+    fn prepare(&mut self, ordered: Ordered) {
+        let (done, prepared) = oneshot::channel();
+        let (reloader, path) = (Arc::clone(&self.reloader), self.config.clone());
+        let work = move || drop(done.send(reloader.prepare(&path)));
+        // Without a thread `done` is dropped, and heard of like one that has died.
+        let _ = std::thread::Builder::new().name("reload".to_owned()).spawn(work);
+        self.reloads.running = Some((ordered, prepared));
+    }
+
+    /// What was prepared is served, or was refused; then the next one begins.
+    pub(super) async fn take_reload(&mut self, prepared: Outcome) {
+        let Some((ordered, _)) = self.reloads.running.take() else { return };
+        let outcome =
+            prepared.unwrap_or_else(|| Err(self.died())).and_then(|prepared| self.take_over(prepared));
+        let answer = self.answer_of(outcome, ordered.since);
+        self.tell(&ordered.by, &answer);
+        self.show();
+        self.follow_file().await;
+        for reply in ordered.replies {
+            // Who asked may have gone away.
+            drop(reply.send(answer.clone()));
+        }
+        match self.reloads.next.take() {
+            Some(next) => self.prepare(next),
+            None => {
+                if let Some(stream) = self.reloads.then.take() {
+                    self.hand_over(stream).await;
+                }
+            }
+        }
+    }
+
+    fn answer_of(&mut self, outcome: Result<Vec<String>, Problems>, since: Now) -> Result<Reloaded, Refusal> {
         let now = self.clock.now();
         self.last.tried = now.wall;
         self.last.successful = outcome.is_ok();
-        let answer = match outcome {
+        match outcome {
             Ok(mut warnings) => {
                 self.last.loaded = now.wall;
                 self.last.problems.clear();
                 warnings.extend(self.orphans(now));
-                let took_ms = now.mono_ms().saturating_sub(start.mono_ms());
+                let took_ms = now.mono_ms().saturating_sub(since.mono_ms());
                 Ok(Reloaded {
                     schema: SCHEMA,
                     reload: Summary { sites: self.site_names(), warnings, took_ms },
                 })
             }
             Err(problems) => {
+                self.reloader.give_up();
                 self.last.problems = lines(&problems);
                 let message = "the config has problems; the old one is served on".to_owned();
                 let problems = self.last.problems.clone();
                 Err(Refusal { schema: SCHEMA, error: RefusalKind::ConfigInvalid, message, problems })
             }
-        };
-        self.tell(by, &answer);
-        self.show();
-        answer
+        }
     }
 
-    fn take_over(&mut self, mut loaded: Loaded) -> Result<Vec<String>, Problems> {
+    fn died(&self) -> Problems {
+        let message = "the thread that reads it has died; the process log may say why";
+        Problems(vec![Problem::of_file(&self.config, message.to_owned(), "please report this")])
+    }
+
+    fn take_over(&mut self, prepared: Prepared) -> Result<Vec<String>, Problems> {
+        let Prepared { mut loaded, swap } = prepared;
         let sites = SiteFacts::of(&loaded.settings);
-        let files = loaded.settings.files.clone();
         let mut warnings = lines(&loaded.warnings);
         let file = loaded.settings.blocks.take();
-        let settings = loaded.settings.clone();
-        warnings.extend(self.reloader.apply(loaded)?);
-        self.settings = settings;
-        self.reloader.follow(files);
+        warnings.extend(swap()?);
+        self.settings = loaded.settings;
         self.key_sets.tend(self.clock.now());
         let now = self.clock.now();
         self.authority.follow(&self.settings, now);

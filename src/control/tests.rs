@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::admin::api::{Blocked, Refusal, RefusalKind};
+use crate::admin::api::{Blocked, Refusal, RefusalKind, Reloaded};
 use crate::admin::probe::Probed;
 use crate::admin::socket::Socket;
 use crate::cli;
@@ -25,7 +25,10 @@ use crate::stores::durable::spool;
 use crate::stores::kept::Kept;
 use crate::stores::taught::{Outcome, Taught};
 use crate::worker;
+use reload::Prepared;
 
+/// What a witness cuts when all is cut.
+const ALL: usize = 7;
 const WALL: u64 = 1_700_000_000_000;
 
 pub(super) fn settings(folder: &Path) -> Settings {
@@ -80,7 +83,7 @@ struct Fake {
 }
 
 impl Reloader for Fake {
-    fn load(&mut self, path: &Path) -> Result<Loaded, Problems> {
+    fn prepare(self: Arc<Self>, path: &Path) -> Result<Prepared, Problems> {
         if self.broken.load(Ordering::Relaxed) {
             let problem = Problem {
                 file: path.to_owned(),
@@ -93,12 +96,11 @@ impl Reloader for Fake {
         }
         let mut loaded = loaded(path.parent().unwrap());
         loaded.settings.blocks = self.file.lock().unwrap().clone();
-        Ok(loaded)
-    }
-
-    fn apply(&mut self, _: Loaded) -> Result<Vec<String>, Problems> {
-        self.applied.fetch_add(1, Ordering::Relaxed);
-        Ok(Vec::new())
+        let swap = move || {
+            self.applied.fetch_add(1, Ordering::Relaxed);
+            Ok(Vec::new())
+        };
+        Ok(Prepared { loaded, swap: Box::new(swap) })
     }
 }
 
@@ -125,7 +127,7 @@ impl Bench {
             blocks: Arc::clone(&self.blocks),
             state: StateDir::open(&self.folder.path().join("state")).unwrap(),
             loaded: loaded(self.folder.path()),
-            reloader: Box::new(self.fake.clone()),
+            reloader: Arc::new(self.fake.clone()),
             kept: Kept::new(64),
             say: Arc::new(move |line| said.lock().unwrap().push(line.to_owned())),
         };
@@ -162,8 +164,7 @@ fn the_blocks_of_a_file_follow_the_file_and_survive_its_loss() {
         assert!(give(&mut control, order(address())).await.unwrap().durable, "one of an operator's own");
         let follow = async |control: &mut Control, list: Option<Vec<FileBlock>>| {
             *bench.fake.file.lock().unwrap() = list;
-            control.reload("test").unwrap();
-            control.follow_file().await;
+            reload(control).await.unwrap();
             standing(&bench.blocks)
         };
         let two = vec![listed("198.51.100.1/32"), listed("198.51.100.2/32")];
@@ -200,6 +201,14 @@ async fn give(control: &mut Control, order: Order) -> Result<Blocked, Refusal> {
     answer.await.unwrap()
 }
 
+async fn reload(control: &mut Control) -> Result<Reloaded, Refusal> {
+    let (reply, answer) = oneshot::channel();
+    control.begin_reload("uid 0", Some(reply));
+    let prepared = control.reloads.prepared().await;
+    control.take_reload(prepared).await;
+    answer.await.unwrap()
+}
+
 fn standing(blocks: &Blocks) -> usize {
     blocks.load().counts().map(|(_, count)| count).sum()
 }
@@ -209,9 +218,14 @@ fn witness(seen: impl Fn() + Send + 'static, cut: usize) -> Workers {
     let (sender, mut commands) = mpsc::channel(4);
     tokio::spawn(async move {
         while let Some(command) = commands.recv().await {
-            if let worker::Command::Sweep(answer) = command {
-                seen();
-                let _ = answer.send(cut);
+            match command {
+                worker::Command::Sweep(answer) => {
+                    seen();
+                    let _ = answer.send(cut);
+                }
+                worker::Command::Sockets(answer) => drop(answer.send(Vec::new())),
+                worker::Command::Cut(answer) => drop(answer.send(ALL)),
+                _ => {}
             }
         }
     });
@@ -223,16 +237,40 @@ fn a_broken_config_changes_nothing_and_is_shown() {
     let bench = Bench::new();
     let mut control = bench.control();
     bench.fake.broken.store(true, Ordering::Relaxed);
-    let refusal = control.reload("uid 0").unwrap_err();
+    let refusal = runtime().block_on(reload(&mut control)).unwrap_err();
     let place = bench.folder.path().join("portcullis.toml");
     assert_eq!(refusal.problems, [format!("{}:2:2: no such key (write `b`)", place.display())]);
     assert_eq!(bench.fake.applied.load(Ordering::Relaxed), 0);
     let last = runtime().block_on(control.status()).status.reload;
     assert!(!last.successful && last.problems == refusal.problems);
     bench.fake.broken.store(false, Ordering::Relaxed);
-    control.reload("uid 0").unwrap();
+    runtime().block_on(reload(&mut control)).unwrap();
     assert!(runtime().block_on(control.status()).status.reload.successful);
     assert_eq!(bench.fake.applied.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_reload_that_hangs_is_told_of_and_what_comes_meanwhile_waits_for_one_more() {
+    let bench = Bench::new();
+    let mut control = bench.control();
+    control.begin_reload("one", None);
+    let (reply, mut answer) = oneshot::channel();
+    control.begin_reload("two", Some(reply));
+    control.begin_reload("three", None);
+    let warned = |status: StatusAnswer| status.status.warnings.iter().any(|line| line.contains("under way"));
+    assert!(!warned(control.status().await));
+    bench.hand.advance(Duration::from_secs(61));
+    assert!(warned(control.status().await));
+    assert!(give(&mut control, order(address())).await.unwrap().durable, "blocks wait for nothing");
+    let mut rounds = 0;
+    while control.reloads.is_running() {
+        assert!(answer.try_recv().is_err(), "its files may have changed since the first began");
+        let prepared = control.reloads.prepared().await;
+        control.take_reload(prepared).await;
+        rounds += 1;
+    }
+    assert_eq!((rounds, bench.fake.applied.load(Ordering::Relaxed)), (2, 2));
+    assert!(answer.try_recv().unwrap().is_ok() && !warned(control.status().await));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use hyper::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
-use super::bind;
+use super::bind::{self, Bound};
 use super::caps::{Caps, Full, Permit};
 use super::deadlines::{Deadlines, PERIOD};
 use super::local::Local;
@@ -34,6 +34,9 @@ use crate::stores::streams::{Kill, Killable};
 
 /// First and longest wait after the kernel refused us a connection; short, since a place may be free at once.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
+
+/// Why what still runs at the end of a drain is cut.
+const DRAINED: &str = "the gateway stopped and its drain was over (limits.drain_timeout)";
 
 /// What the kernel may hold for a client beyond what is on its way to it.
 const UNSENT: u32 = 128 * 1024;
@@ -143,6 +146,14 @@ impl Context {
 pub struct Listener {
     socket: std::net::TcpListener,
     kind: Kind,
+    outlives: bool,
+}
+
+/// The same at work on this thread.
+#[derive(Debug)]
+pub struct Opened {
+    socket: Rc<Bound>,
+    kind: Kind,
 }
 
 /// What happens to a connection once it is accepted.
@@ -167,12 +178,13 @@ impl Listener {
     /// # Errors
     /// When the address is taken or not ours.
     pub fn bind(address: SocketAddr, kind: Kind) -> io::Result<Self> {
-        Ok(Self { socket: bind::bind(address)?, kind })
+        Ok(Self { socket: bind::bind(address)?, kind, outlives: false })
     }
 
-    /// Takes over a socket that listens already and does not block; several workers may share it.
-    pub fn passed(socket: std::net::TcpListener, kind: Kind) -> Self {
-        Self { socket, kind }
+    /// Takes over a socket that listens already and does not block; several workers may share it. `outlives`: somebody else holds
+    /// it for longer than we do.
+    pub fn passed(socket: std::net::TcpListener, kind: Kind, outlives: bool) -> Self {
+        Self { socket, kind, outlives }
     }
 
     /// Where it listens.
@@ -181,14 +193,6 @@ impl Listener {
     /// When the kernel does not say.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
-    }
-
-    /// A second descriptor of its socket.
-    ///
-    /// # Errors
-    /// When there is none left.
-    pub fn second(&self) -> io::Result<std::net::TcpListener> {
-        self.socket.try_clone()
     }
 
     /// What it is for.
@@ -206,10 +210,25 @@ impl Listener {
         S: Fn(Rc<Connection>) -> V + 'static,
         V: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + 'static,
     {
-        self.run_until(cx, service, std::future::pending()).await
+        self.open()?.run_until(cx, service, std::future::pending()).await
     }
 
-    /// The same, but when `closed` comes first only the socket is closed: its connections live on.
+    /// Gives it to the runtime of this thread.
+    ///
+    /// # Errors
+    /// When the socket cannot be used at all.
+    pub fn open(self) -> io::Result<Opened> {
+        Ok(Opened { socket: Rc::new(Bound::new(self.socket, self.outlives)?), kind: self.kind })
+    }
+}
+
+impl Opened {
+    /// The socket, for as long as it is open.
+    pub fn socket(&self) -> Weak<Bound> {
+        Rc::downgrade(&self.socket)
+    }
+
+    /// What [`Listener::run`] does, but when `closed` comes first only the socket is closed: its connections live on.
     ///
     /// # Errors
     /// When the socket cannot be used at all.
@@ -226,38 +245,34 @@ impl Listener {
         if self.kind == Kind::Https && cx.tls.is_none() {
             return Err(io::Error::other("an https listener needs TLS settings"));
         }
-        let listener = TcpListener::from_std(self.socket)?;
+        let bound = self.socket;
         let mut drain = cx.drain.clone();
         let door = Rc::new(Door { cx, kind: self.kind, service, open: Open::default() });
-        let mut wait = BACK_OFF.0;
-        let mut closed = std::pin::pin!(closed);
-        let drains = loop {
-            let accepted = tokio::select! {
-                biased;
-                () = drained(&mut drain) => break true,
-                () = &mut closed => break false,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
+        let drains = tokio::select! {
+            biased;
+            () = drained(&mut drain) => true,
+            () = closed => false,
+            never = door.let_in(&bound.socket) => match never {},
+        };
+        if drains {
+            door.cx.deadlines.close_all();
+        }
+        // Nobody can be lent it from here on. Closing it would reset whoever is in a handshake or waits in its queue.
+        let bound = Rc::into_inner(bound).ok_or_else(|| io::Error::other("a socket is held twice"))?;
+        if bound.shuts_out() {
+            let _ = tokio::time::timeout(bind::UNDER_WAY, door.let_in(&bound.socket)).await;
+        }
+        let socket = bound.socket.into_std()?;
+        // The kernel keeps one more than it is told; where others hold the socket too there is no end to what comes.
+        for _ in 0..=bind::BACKLOG {
+            match socket.accept() {
                 Ok((stream, peer)) => {
-                    wait = BACK_OFF.0;
-                    door.enter(stream, peer);
+                    stream.set_nonblocking(true)?;
+                    door.enter(TcpStream::from_std(stream)?, peer);
                 }
-                Err(error) if is_exhausted(&error) => {
-                    door.cx.events.refused(Refusal::Exhausted);
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(BACK_OFF.1);
-                }
-                // The client gave up before we came to it.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => {}
             }
-        };
-        // Closing the socket would reset whoever waits in its queue.
-        let socket = listener.into_std()?;
-        for _ in 0..bind::BACKLOG {
-            let Ok((stream, peer)) = socket.accept() else { break };
-            stream.set_nonblocking(true)?;
-            door.enter(TcpStream::from_std(stream)?, peer);
         }
         drop(socket);
         if drains {
@@ -272,6 +287,26 @@ where
     S: Fn(Rc<Connection>) -> V + 'static,
     V: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + 'static,
 {
+    /// Accepts for as long as it is polled.
+    async fn let_in(self: &Rc<Self>, listener: &TcpListener) -> Infallible {
+        let mut wait = BACK_OFF.0;
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    wait = BACK_OFF.0;
+                    self.enter(stream, peer);
+                }
+                Err(error) if is_exhausted(&error) => {
+                    self.cx.events.refused(Refusal::Exhausted);
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(BACK_OFF.1);
+                }
+                // The client gave up before we came to it.
+                Err(_) => {}
+            }
+        }
+    }
+
     fn enter(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         match self.admit(peer.ip(), stream.as_raw_fd()) {
@@ -326,7 +361,7 @@ where
             }
         };
         if tokio::time::timeout(limit, all_gone).await.is_err() {
-            self.cx.deadlines.kill_all();
+            self.cx.deadlines.kill_all(DRAINED);
         }
     }
 }

@@ -1,12 +1,76 @@
-//! Sockets that listen: shared by all workers, dual stack where there is IPv6.
+//! Sockets that listen: shared by all workers, dual stack where there is IPv6; and how one is closed without a connection lost.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+
+use super::Kind;
 
 /// Connections that the kernel keeps for us.
 pub(super) const BACKLOG: i32 = 1024;
+
+/// For handshakes under way when a socket closes: longer than the way to a client and back.
+pub(super) const UNDER_WAY: Duration = Duration::from_millis(250);
+
+/// A listening socket for another process, and what it is for.
+#[derive(Debug)]
+pub struct Lent {
+    /// What for.
+    pub kind: Kind,
+    /// As the config names it.
+    pub address: SocketAddr,
+    /// A descriptor of its own.
+    pub socket: TcpListener,
+    /// A supervisor holds it too: it goes on when all of ours are closed.
+    pub outlives: bool,
+}
+
+/// A socket at work. There is one descriptor of it in this process, so that it is closed when we close it.
+#[derive(Debug)]
+pub struct Bound {
+    pub(super) socket: tokio::net::TcpListener,
+    /// Others hold it too, and with it its queue.
+    shared: Cell<bool>,
+}
+
+impl Bound {
+    /// Gives it to the runtime of this thread.
+    pub(super) fn new(socket: TcpListener, shared: bool) -> io::Result<Self> {
+        Ok(Self { socket: tokio::net::TcpListener::from_std(socket)?, shared: Cell::new(shared) })
+    }
+
+    /// A second descriptor, for another process; and whether somebody else had one before.
+    ///
+    /// # Errors
+    /// When there is none left.
+    pub fn lend(&self) -> io::Result<(TcpListener, bool)> {
+        let second = self.socket.as_fd().try_clone_to_owned()?;
+        Ok((second.into(), self.shared.replace(true)))
+    }
+
+    /// Begins the end: nobody begins a handshake any more, those under way come to theirs within [`UNDER_WAY`]. Whoever is left
+    /// out asks again a second later by himself, and is refused then. `false`: not possible, or not ours to do.
+    pub(super) fn shuts_out(&self) -> bool {
+        !self.shared.get() && SockRef::from(&self.socket).attach_filter(&NO_SYN).is_ok()
+    }
+}
+
+/// Drops what has SYN and not ACK, by byte 13 of a TCP header: a program for the kernel's packet filter (BPF).
+const NO_SYN: [SockFilter; 5] = [
+    SockFilter::new(LOAD_BYTE, 0, 0, 13),
+    SockFilter::new(AND, 0, 0, 0x12),
+    SockFilter::new(IS_EQUAL, 0, 1, 0x02),
+    SockFilter::new(RETURN, 0, 0, 0),
+    SockFilter::new(RETURN, 0, 0, u32::MAX),
+];
+const LOAD_BYTE: u16 = 0x30;
+const AND: u16 = 0x54;
+const IS_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
 
 /// Binds. Several workers may bind the same address; `[::]` takes IPv4 too, and becomes `0.0.0.0` on hosts without IPv6.
 ///

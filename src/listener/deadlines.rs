@@ -29,8 +29,6 @@ const NO_HEAD: &str = "the client sent no whole head in time (limits.head_timeou
 const NO_GOODBYE: &str = "the client did not close in time";
 const TOO_SLOW: &str = "the client sent its body too slowly (limits.min_rate)";
 const TAKES_NOTHING: &str = "the client took nothing of the answer for five minutes";
-/// Why what still runs at the end of a drain is cut.
-const DRAINED: &str = "the gateway stopped and its drain was over (limits.drain_timeout)";
 
 /// What to do with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,9 +226,9 @@ impl Deadlines {
         self.each(|connection| connection.watch.close());
     }
 
-    /// Cuts every connection.
-    pub fn kill_all(&self) {
-        self.each(|connection| connection.cut(DRAINED));
+    /// Cuts every connection; the cause is for the log.
+    pub fn kill_all(&self, cause: &'static str) {
+        self.each(|connection| connection.cut(cause));
     }
 
     /// How many connections are open.

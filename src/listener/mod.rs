@@ -27,6 +27,7 @@ mod track;
 pub mod watch;
 
 pub use accept::{Context, Events, Listener, Refusal};
+pub use bind::{Bound, Lent};
 pub use stream::Stream;
 
 /// What a listener is for.

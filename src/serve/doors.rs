@@ -32,8 +32,8 @@ pub(super) struct Doors {
     pub prober: Prober,
     /// What the listener of metrics shows.
     pub shown: Shown,
-    /// Begins the drain.
-    pub drain: Box<dyn FnMut() + Send>,
+    /// Begins the drain; the process with this number goes on in our place.
+    pub drain: Box<dyn FnMut(Option<i32>) + Send>,
     /// What serves them; ends with the gateway.
     pub tasks: JoinSet<()>,
 }
@@ -59,7 +59,7 @@ impl Outside for Doors {
         Ok(())
     }
 
-    fn drain(&mut self) {
-        (self.drain)();
+    fn drain(&mut self, successor: Option<i32>) {
+        (self.drain)(successor);
     }
 }

@@ -2,35 +2,51 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
 use super::notify;
 use super::passed::Passed;
 use crate::clock::Clock;
+use crate::config;
 use crate::config::problem::{Problem, Problems};
 use crate::config::settings::Settings;
 use crate::config::values::{HostPattern, Networks};
 use crate::config::watch::{Contents, Watch};
-use crate::config::{self, Loaded};
-use crate::control::reload::Reloader;
+use crate::control::reload::{Prepared, Reloader};
 use crate::listener::Kind;
 use crate::listener::accept::Listener;
-use crate::listener::tls::{Certificates, Entrance, Expiry, Leaf, Resolver, Wanted};
-use crate::policy::{PolicyCell, compile};
+use crate::listener::tls::{Certificates, Entrance, Expiry, Guarded, Leaf, Resolver, Wanted};
+use crate::policy::{Policy, PolicyCell, compile};
 use crate::stores::kept::Kept;
-use crate::telemetry::access_log::{self, Prepared};
+use crate::telemetry::access_log::{self, Prepared as Target};
 use crate::upstream::health::Health;
 use crate::worker::Workers;
 
 /// What a reload swaps.
 pub struct Live {
     means: Means,
-    /// What the files held before they were read last.
-    seen: Contents,
+    served: Mutex<Served>,
+}
+
+/// What runs now.
+struct Served {
+    /// The files that it was read from.
     files: Vec<PathBuf>,
     settings: Settings,
+}
+
+/// A new config with all that was made of it.
+struct Built {
+    settings: Settings,
+    /// What the files held before they were read.
+    seen: Contents,
+    certificates: Certificates,
+    guarded: Guarded,
+    /// The access log's target, if it has changed.
+    log: Option<Target>,
+    policy: Policy,
 }
 
 /// Where the swapped things live.
@@ -93,13 +109,36 @@ pub fn wanted(settings: &Settings) -> Vec<(Kind, SocketAddr)> {
 
 impl Live {
     /// What runs now.
-    pub fn new(means: Means, seen: Contents, settings: &Settings) -> Self {
-        Self { means, seen, files: settings.files.clone(), settings: settings.clone() }
+    pub fn new(means: Means, settings: &Settings) -> Self {
+        let served = Served { files: settings.files.clone(), settings: settings.clone() };
+        Self { means, served: Mutex::new(served) }
+    }
+
+    fn served(&self) -> MutexGuard<'_, Served> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that takes time.
+    fn build(&self, settings: Settings, seen: Contents) -> Result<Built, Problems> {
+        let current = self.means.resolver.current();
+        let wanted = Wanted::of(&settings);
+        let certificates = Certificates::build(&wanted, self.means.clock.now(), Some(&current))?;
+        let guarded = self.means.entrance.prepare(&settings).map_err(|error| {
+            let message = format!("TLS cannot be had: {error}");
+            Problems(vec![Problem::of_file(&settings.path, message, "please report this")])
+        })?;
+        let log = self.open_log(&settings)?;
+        let policy = compile(&settings, &self.means.kept);
+        Ok(Built { settings, seen, certificates, guarded, log, policy })
     }
 
     /// Sockets that are new, one for each worker.
-    fn open(&self, new: &Settings, workers: usize) -> Result<Vec<Vec<(SocketAddr, Listener)>>, Problems> {
-        let old = wanted(&self.settings);
+    fn open(
+        &self,
+        old: &[(Kind, SocketAddr)],
+        new: &Settings,
+        workers: usize,
+    ) -> Result<Vec<Vec<(SocketAddr, Listener)>>, Problems> {
         let mut opened: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
         let mut problems = Problems::default();
         for (kind, address) in wanted(new).into_iter().filter(|one| !old.contains(one)) {
@@ -124,11 +163,11 @@ impl Live {
     }
 
     /// The access log's target, if it has changed.
-    fn open_log(&self, new: &Settings) -> Result<Option<Prepared>, Problems> {
-        if self.settings.log == new.log {
+    fn open_log(&self, new: &Settings) -> Result<Option<Target>, Problems> {
+        if self.served().settings.log == new.log {
             return Ok(None);
         }
-        Prepared::open(&new.log).map(Some).map_err(|error| {
+        Target::open(&new.log).map(Some).map_err(|error| {
             Problems(vec![Problem {
                 file: new.path.clone(),
                 source: "".into(),
@@ -139,43 +178,77 @@ impl Live {
         })
     }
 
-    /// What a reload cannot change.
-    fn needs_restart(&self, new: &Settings) -> Vec<String> {
-        let old = &self.settings;
-        let changes = [
-            (old.admin.socket != new.admin.socket, "admin.socket"),
-            (old.admin.metrics != new.admin.metrics, "admin.metrics"),
-            (old.state_dir != new.state_dir, "state.dir"),
-            (old.tls.tls12 != new.tls.tls12, "tls.min_version"),
-            (old.limits.limiter_keys != new.limits.limiter_keys, "limits.limiter_keys"),
-        ];
-        let changed = changes.into_iter().filter(|(changed, _)| *changed);
-        changed.map(|(_, key)| format!("`{key}` has changed: that takes effect with a restart")).collect()
+    /// Puts it in the place of what runs.
+    fn swap(&self, new: Built) -> Result<Vec<String>, Problems> {
+        let Built { settings, seen, certificates, guarded, log, policy } = new;
+        let mut served = self.served();
+        let (before, after) = (wanted(&served.settings), wanted(&settings));
+        let workers = self.means.shared.workers();
+        let opened = self.open(&before, &settings, workers.len())?;
+        // From here on nothing fails.
+        let close: Vec<_> = before.into_iter().filter(|one| !after.contains(one)).collect();
+        let mut warnings = needs_restart(&served.settings, &settings);
+        warnings.extend(self.means.passed.unnamed(&after));
+        self.means.resolver.replace(certificates);
+        self.means.entrance.replace(guarded);
+        self.means.policy.publish(policy);
+        self.means.shared.metrics_only_from.store(Arc::new(settings.admin.metrics_only_from.clone()));
+        if let Some(log) = log {
+            self.means.log.switch(log);
+        }
+        let moved = !close.is_empty() || opened.iter().any(|own| !own.is_empty());
+        // Told also when no socket changes: a worker takes over limits of connections with it, at once.
+        if !workers.listen(opened, &close) && moved {
+            warnings.push("a worker is too busy to take new listeners; reload again".into());
+        }
+        self.means.watch.follow(seen);
+        *served = Served { files: settings.files.clone(), settings };
+        notify::reloaded(true);
+        Ok(warnings)
     }
 }
 
+/// What a reload cannot change.
+fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
+    let changes = [
+        (old.admin.socket != new.admin.socket, "admin.socket"),
+        (old.admin.metrics != new.admin.metrics, "admin.metrics"),
+        (old.state_dir != new.state_dir, "state.dir"),
+        (old.tls.tls12 != new.tls.tls12, "tls.min_version"),
+        (old.limits.limiter_keys != new.limits.limiter_keys, "limits.limiter_keys"),
+    ];
+    let changed = changes.into_iter().filter(|(changed, _)| *changed);
+    changed.map(|(_, key)| format!("`{key}` has changed: that takes effect with a restart")).collect()
+}
+
 impl Reloader for Live {
-    fn load(&mut self, path: &Path) -> Result<Loaded, Problems> {
+    fn prepare(self: Arc<Self>, path: &Path) -> Result<Prepared, Problems> {
         notify::reloading();
-        self.seen = Contents::of(&self.files);
-        let mut named = self.files.clone();
-        let loaded = config::load_naming(path, &mut named);
-        if loaded.is_err() {
-            // Not again before something changes again, be it a file that only the refused config names.
-            self.means.watch.follow(self.seen.following(&named));
-            notify::reloaded(false);
+        let mut named = self.served().files.clone();
+        let seen = Contents::of(&named);
+        let built = config::load_naming(path, &mut named).and_then(|loaded| {
+            // The control thread follows the list of blocks; a policy has no use for it.
+            let settings = Settings { blocks: None, ..loaded.settings.clone() };
+            let built = self.build(settings, seen.following(&loaded.settings.files))?;
+            Ok((loaded, built))
+        });
+        match built {
+            Ok((loaded, built)) => Ok(Prepared { loaded, swap: Box::new(move || self.swap(built)) }),
+            Err(problems) => {
+                // Not again before something changes again, be it a file that only the refused config names.
+                self.means.watch.follow(seen.following(&named));
+                Err(problems)
+            }
         }
-        loaded
     }
 
-    fn apply(&mut self, loaded: Loaded) -> Result<Vec<String>, Problems> {
-        let applied = self.take_over(loaded);
-        notify::reloaded(applied.is_ok());
-        applied
+    fn give_up(&self) {
+        notify::reloaded(false);
     }
 
     fn troubles(&self) -> Vec<String> {
-        let down = self.settings.sites.iter().flat_map(|site| {
+        let served = self.served();
+        let down = served.settings.sites.iter().flat_map(|site| {
             let down = site.upstreams().into_iter().filter(|one| self.means.health.get(one) == Some(false));
             down.map(|one| {
                 let name = site.name();
@@ -189,7 +262,7 @@ impl Reloader for Live {
         down.chain(log).collect()
     }
 
-    fn take_certificate(&mut self, host: &HostPattern, leaf: &Leaf) {
+    fn take_certificate(&self, host: &HostPattern, leaf: &Leaf) {
         let current = self.means.resolver.current();
         self.means.resolver.replace(current.with(host, leaf));
     }
@@ -198,52 +271,7 @@ impl Reloader for Live {
         self.means.resolver.current().expiries()
     }
 
-    fn tend(&mut self) {
+    fn tend(&self) {
         self.means.entrance.retire_keys();
-    }
-
-    fn follow(&mut self, files: Vec<PathBuf>) {
-        self.seen = self.seen.following(&files);
-        self.files = files;
-        self.means.watch.follow(self.seen.clone());
-    }
-}
-
-impl Live {
-    fn take_over(&mut self, loaded: Loaded) -> Result<Vec<String>, Problems> {
-        let new = loaded.settings;
-        let current = self.means.resolver.current();
-        let certificates = Certificates::build(&Wanted::of(&new), self.means.clock.now(), Some(&current))?;
-        let guarded = self.means.entrance.prepare(&new).map_err(|error| {
-            Problems(vec![Problem::of_file(
-                &new.path,
-                format!("TLS cannot be had: {error}"),
-                "please report this",
-            )])
-        })?;
-        let workers = self.means.shared.workers();
-        let opened = self.open(&new, workers.len())?;
-        let log = self.open_log(&new)?;
-        let policy = compile(&new, &self.means.kept);
-        // From here on nothing fails.
-        let wanted_now = wanted(&new);
-        let close: Vec<_> =
-            wanted(&self.settings).into_iter().filter(|one| !wanted_now.contains(one)).collect();
-        let mut warnings = self.needs_restart(&new);
-        warnings.extend(self.means.passed.unnamed(&wanted_now));
-        self.means.resolver.replace(certificates);
-        self.means.entrance.replace(guarded);
-        self.means.policy.publish(policy);
-        self.means.shared.metrics_only_from.store(Arc::new(new.admin.metrics_only_from.clone()));
-        if let Some(log) = log {
-            self.means.log.switch(log);
-        }
-        let moved = !close.is_empty() || opened.iter().any(|own| !own.is_empty());
-        // Told also when no socket changes: a worker takes over limits of connections with it, at once.
-        if !workers.listen(opened, &close) && moved {
-            warnings.push("a worker is too busy to take new listeners; reload again".into());
-        }
-        self.settings = new;
-        Ok(warnings)
     }
 }

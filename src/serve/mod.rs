@@ -22,7 +22,7 @@ use self::doors::Doors;
 use self::live::Live;
 use self::passed::Passed;
 use self::sockets::bind;
-use self::stops::{Stops, end};
+use self::stops::{Stops, Why, end};
 use self::takeover::Handed;
 use crate::admin::api::Command as AdminCommand;
 use crate::admin::metrics::Shown;
@@ -114,7 +114,7 @@ impl Parted {
         let blocks = Arc::<Blocks>::default();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let (change, changed) = mpsc::channel(1);
-        let watch = watch_files(seen.clone(), change.clone());
+        let watch = watch_files(seen, change.clone());
         let said = ProcessLog::start()?;
         let say = say(clock.clone(), &said);
         say_panics(Arc::clone(&say));
@@ -134,7 +134,6 @@ impl Parted {
                 passed: Arc::clone(&passed),
                 health: Arc::clone(&health),
             },
-            seen,
             &settings,
         );
         // As late as can be: from here on the other one takes no orders.
@@ -144,7 +143,7 @@ impl Parted {
             blocks: Arc::clone(&blocks),
             state,
             loaded,
-            reloader: Box::new(live),
+            reloader: Arc::new(live),
             kept: kept.clone(),
             say,
         })?;
@@ -200,7 +199,7 @@ impl Parted {
             explain: shows::explain(&self),
             prober: probe::prober(&self),
             shown: Shown { scrape: shows::scrape(&self), readiness, only_from },
-            drain: Box::new(move || give_way.try_send(()).unwrap_or_default()),
+            drain: Box::new(move |to| give_way.try_send(to).unwrap_or_default()),
             tasks: tokio::task::JoinSet::new(),
         };
         doors.open()?;
@@ -216,22 +215,25 @@ impl Parted {
         latch.ready();
         let took_over = self.handed.is_some();
         if let Some(handed) = self.handed.take() {
-            let follower = tokio::net::UnixStream::from_std(handed.taken()?)?;
-            self.control.set_follower(follower).await;
+            let follower = tokio::net::UnixStream::from_std(handed.into_stream()?)?;
+            self.control.set_follower(follower).await?;
         }
         notify::ready(took_over).map_err(|error| format!("cannot tell systemd at NOTIFY_SOCKET: {error}"))?;
         let say = say(self.clock.clone(), &self.said);
         say(&started(&self.settings));
         let policy = Arc::clone(&self.policy);
-        let begin_drain = || {
+        let begin_drain = |why| {
             latch.drain();
             say("draining: what runs is finished within limits.drain_timeout, a second signal ends at once");
-            notify::stopping(policy.load().settings.limits.drain_timeout);
+            match why {
+                Why::Signal => notify::stopping(policy.load().settings.limits.drain_timeout),
+                Why::GivenWay(successor) => notify::given_way(successor),
+            }
             drain.send_replace(true);
         };
         let until = end(stops, &mut given_way, begin_drain, (&mut ends, workers.len()));
         let result = tokio::select! {
-            () = self.control.run(asked, self.changed) => Err("the control thread has ended".into()),
+            why = self.control.run(asked, self.changed) => Err(why.into()),
             result = until => result,
         };
         self.control.close();

@@ -34,6 +34,14 @@ pub fn reloaded(taken: bool) {
     let _ = notify(&[Ready, Status(status)]);
 }
 
+/// Another process serves in our place: it is the one to watch, and nothing stops. Said by us, because systemd hears only the
+/// process that it watches (`NotifyAccess=main`).
+pub fn given_way(successor: Option<i32>) {
+    if let Some(process) = successor.and_then(|process| u32::try_from(process).ok()) {
+        let _ = notify(&[MainPid(process)]);
+    }
+}
+
 /// The drain has begun, and may take so long.
 pub fn stopping(drain: Duration) {
     let limit = u32::try_from((drain + REST).as_micros()).unwrap_or(u32::MAX);

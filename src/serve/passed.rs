@@ -40,7 +40,7 @@ impl Passed {
     /// When the address is taken or not ours.
     pub(super) fn open(&self, address: SocketAddr, kind: Kind) -> io::Result<Listener> {
         match self.0.iter().find(|(own, _)| *own == address) {
-            Some((_, socket)) => Ok(Listener::passed(socket.try_clone()?, kind)),
+            Some((_, socket)) => Ok(Listener::passed(socket.try_clone()?, kind, true)),
             None => Listener::bind(address, kind),
         }
     }

@@ -13,6 +13,15 @@ pub(super) struct Stops {
     pub interrupt: Signal,
 }
 
+/// Why the drain begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Why {
+    /// A signal.
+    Signal,
+    /// A new process has taken over; its number, where the kernel tells.
+    GivenWay(Option<i32>),
+}
+
 impl Stops {
     async fn next(&mut self) {
         tokio::select! {
@@ -25,8 +34,8 @@ impl Stops {
 /// Waits for a signal, then for the workers to drain; a second signal ends at once. A worker that dies ends the process.
 pub(super) async fn end(
     mut stops: Stops,
-    given_way: &mut mpsc::Receiver<()>,
-    begin_drain: impl Fn(),
+    given_way: &mut mpsc::Receiver<Option<i32>>,
+    begin_drain: impl Fn(Why),
     (ends, workers): (&mut mpsc::Receiver<Result<(), String>>, usize),
 ) -> Result<(), Fault> {
     let mut left = workers;
@@ -39,16 +48,16 @@ pub(super) async fn end(
                 Some(Err(error)) => return Err(format!("a worker has died: {error}").into()),
                 None => return Ok(()),
             },
-            Some(()) = given_way.recv(), if !draining => {
+            Some(successor) = given_way.recv(), if !draining => {
                 draining = true;
-                begin_drain();
+                begin_drain(Why::GivenWay(successor));
             }
             () = stops.next() => {
                 if draining {
                     return Ok(());
                 }
                 draining = true;
-                begin_drain();
+                begin_drain(Why::Signal);
             }
         }
     }

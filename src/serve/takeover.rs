@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use super::Fault;
 use crate::admin::socket::TAKE_OVER;
-use crate::control::wire::{self, Door};
-use crate::listener::Kind;
+use crate::control::wire;
 use crate::listener::accept::Listener;
+use crate::listener::{Kind, Lent};
 
 /// How long the running gateway may take to write what it holds and to answer.
 const GIVES: Duration = Duration::from_secs(20);
 
-/// What the running gateway has given; it takes all back if this is dropped before [`Handed::taken`].
+/// What the running gateway has given; it takes all back if this is dropped before it has heard that we serve.
 #[derive(Debug)]
 pub(super) struct Handed {
-    doors: Vec<Door>,
+    doors: Vec<Lent>,
     stream: UnixStream,
 }
 
@@ -41,8 +41,12 @@ pub(super) fn ask(state_dir: &Path) -> Result<Option<Handed>, Fault> {
     };
     stream.set_read_timeout(Some(GIVES))?;
     stream.write_all(TAKE_OVER)?;
-    let doors = wire::take(&stream).map_err(|error| {
-        format!("the running gateway does not hand over ({error}); its log says why, and it goes on")
+    let doors = wire::take(&stream).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => format!(
+            "the running gateway gives nothing within {} s, and goes on: `portcullis status` may say what holds it up",
+            GIVES.as_secs()
+        ),
+        _ => format!("the running gateway does not hand over, and goes on: {error}"),
     })?;
     Ok(Some(Handed { doors, stream }))
 }
@@ -55,20 +59,20 @@ impl Handed {
         worker: usize,
         workers: usize,
     ) -> std::io::Result<Vec<Listener>> {
-        let own: Vec<&Door> = self.doors.iter().filter(|door| (door.0, door.1) == (kind, address)).collect();
+        let own: Vec<&Lent> =
+            self.doors.iter().filter(|door| (door.kind, door.address) == (kind, address)).collect();
         let mine = own.iter().enumerate().filter(|(place, _)| {
             // With fewer sockets than workers some are shared.
             if own.len() < workers { worker % own.len() == *place } else { place % workers == worker }
         });
-        mine.map(|(_, (.., socket))| Ok(Listener::passed(socket.try_clone()?, kind))).collect()
+        mine.map(|(_, door)| Ok(Listener::passed(door.socket.try_clone()?, kind, door.outlives))).collect()
     }
 
-    /// Says that the sockets are served: the old process accepts no more. From here on it hears of blocks.
+    /// By which the old process hears that we serve, and of every block from then on.
     ///
     /// # Errors
-    /// When it is gone.
-    pub(super) fn taken(mut self) -> std::io::Result<UnixStream> {
-        self.stream.write_all(wire::TAKEN)?;
+    /// The system's.
+    pub(super) fn into_stream(self) -> std::io::Result<UnixStream> {
         self.stream.set_nonblocking(true)?;
         Ok(self.stream)
     }

@@ -51,12 +51,17 @@ impl Streams {
         Registration { streams: Rc::clone(self), place }
     }
 
-    /// Kills every stream that is meant; answers how many.
+    /// Kills every stream that a block means; answers how many.
     pub fn sweep(&self, meant: impl Fn(&Facts) -> bool) -> usize {
+        self.cut(BLOCKED, meant)
+    }
+
+    /// Kills every stream that is meant; answers how many. The cause is for the log.
+    pub fn cut(&self, cause: &'static str, meant: impl Fn(&Facts) -> bool) -> usize {
         // Killing only wakes; what drops registrations runs later, so the borrow is safe.
         let live = self.live.borrow();
         let hit = live.iter().filter(|(_, live)| !live.kill.is_killed() && meant(&live.facts));
-        hit.map(|(_, live)| live.kill.kill_for(BLOCKED)).count()
+        hit.map(|(_, live)| live.kill.kill_for(cause)).count()
     }
 
     /// Shows what is known of each live stream.

@@ -1,13 +1,13 @@
 //! The workers as the control thread sees them: what it asks, and how it waits for the answers.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::listener::Kind;
 use crate::listener::accept::Listener;
+use crate::listener::{Kind, Lent};
 use crate::request::client::Client;
 use crate::stores::recent::{Query, Record};
 
@@ -16,12 +16,14 @@ use crate::stores::recent::{Query, Record};
 pub enum Command {
     /// Read the block index anew, cut every live stream that it means, and say how many.
     Sweep(oneshot::Sender<usize>),
+    /// Cut every live stream and connection, and say how many streams.
+    Cut(oneshot::Sender<usize>),
     /// Say what is remembered of the latest requests.
     Recall(Query, oneshot::Sender<Vec<Record>>),
     /// Say whose the remembered requests are: some of their clients, each with its number of requests.
     Clients(oneshot::Sender<Vec<(Client, usize)>>),
     /// Give a second descriptor of every socket that it listens on.
-    Sockets(oneshot::Sender<Vec<(Kind, SocketAddr, TcpListener)>>),
+    Sockets(oneshot::Sender<Vec<Lent>>),
     /// A new policy for connections too, and other sockets: open these, close those (their connections live on).
     Listen {
         /// To serve from now on, each with the address that the config names.
@@ -64,20 +66,30 @@ impl Workers {
 
     /// Lets every worker sweep, at the same time, and waits for all answers, at most `limit`.
     pub async fn sweep(&self, limit: Duration) -> Swept {
-        self.sweep_but(limit, false).await
+        self.sweep_but(Command::Sweep, limit, false).await
     }
 
     /// The same in a drain: a worker that has ended has no streams left.
     pub async fn sweep_remaining(&self, limit: Duration) -> Swept {
-        self.sweep_but(limit, true).await
+        self.sweep_but(Command::Sweep, limit, true).await
     }
 
-    async fn sweep_but(&self, limit: Duration, may_have_ended: bool) -> Swept {
+    /// Lets every worker that is left cut all that it has.
+    pub async fn cut(&self, limit: Duration) -> Swept {
+        self.sweep_but(Command::Cut, limit, true).await
+    }
+
+    async fn sweep_but(
+        &self,
+        ask: impl Fn(oneshot::Sender<usize>) -> Command,
+        limit: Duration,
+        may_have_ended: bool,
+    ) -> Swept {
         let mut answers = Vec::with_capacity(self.senders.len());
         let mut confirmed = true;
         for sender in &self.senders {
             let (answer, done) = oneshot::channel();
-            match sender.try_send(Command::Sweep(answer)) {
+            match sender.try_send(ask(answer)) {
                 Ok(()) => answers.push(done),
                 Err(TrySendError::Closed(_)) if may_have_ended => {}
                 Err(_) => confirmed = false,
@@ -109,7 +121,7 @@ impl Workers {
     }
 
     /// A second descriptor of every socket of every worker. `None`: not all have answered.
-    pub async fn sockets(&self, limit: Duration) -> Option<Vec<(Kind, SocketAddr, TcpListener)>> {
+    pub async fn sockets(&self, limit: Duration) -> Option<Vec<Lent>> {
         self.gather(Command::Sockets, limit).await
     }
 

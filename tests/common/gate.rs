@@ -124,6 +124,11 @@ impl Gate {
         Config { site: site.into(), ..Config::default() }.start(upstream)
     }
 
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The config file.
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("portcullis.toml")
@@ -235,6 +240,17 @@ impl Gate {
         self.wait_ready();
     }
 
+    /// Starts a new process that shall take over, and waits for nothing; killed when dropped.
+    pub fn try_take_over(&self) -> Old {
+        Old(spawn(self.dir.path(), None, &[], &[], &["--take-over"]))
+    }
+
+    /// The new process takes the place of the running one, which is given.
+    pub fn replace_by(&mut self, mut new: Old) -> Old {
+        std::mem::swap(&mut self.child, &mut new.0);
+        new
+    }
+
     /// Starts a new process that takes over, waits until it has, and gives the old one.
     pub fn take_over(&mut self) -> Old {
         let new = spawn(self.dir.path(), None, &[], &[], &["--take-over"]);
@@ -285,6 +301,17 @@ impl Gate {
 pub struct Old(Child);
 
 impl Old {
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Sends a signal, e.g. `STOP` or `KILL`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// Waits until it has ended by itself; its exit code.
     pub fn wait_ended(&mut self, limit: Duration) -> Option<i32> {
         let mut code = None;

@@ -148,6 +148,43 @@ async fn behind_a_socket_of_systemd_a_restart_refuses_nobody() {
     stop(&mut second);
 }
 
+#[tokio::test]
+async fn a_socket_of_systemd_goes_over_to_a_new_process_and_outlives_it() {
+    let upstream = Upstream::answering(OK);
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let https = socket.local_addr().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = config_for(dir.path(), https, upstream.address);
+    let errors = || fs::read_to_string(config.with_extension("stderr")).unwrap();
+    let mut first = start(&config, &socket);
+    assert!(wait_until(raw::LIMIT, || is_ready(&config)), "{}", errors());
+    let mut second = Command::new(PROGRAM)
+        .args(["run", "--take-over", "--config"])
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let gave = wait_until(raw::LIMIT, || first.try_wait().unwrap().is_some());
+    assert!(gave && wait_until(raw::LIMIT, || is_ready(&config)), "{}", errors());
+    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    let ask = async |stream| {
+        let trusting = raw::trusting(&dir.path().join("state/ca.pem"), &["http/1.1"]);
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(trusting));
+        let mut stream = connector.connect(HOST.try_into().unwrap(), stream).await.unwrap();
+        raw::ask(&mut stream, request.as_bytes()).await.status
+    };
+    let connect = || tokio::net::TcpStream::connect(https);
+    assert_eq!(ask(connect().await.unwrap()).await, 200);
+    // What closes the socket for the second process closes it for nobody else.
+    stop(&mut second);
+    let connected = tokio::time::timeout(Duration::from_millis(900), connect()).await;
+    let waiting = connected.expect("at once, not when asked again").expect("a connection");
+    let mut third = start(&config, &socket);
+    assert_eq!(ask(waiting).await, 200, "{}", errors());
+    stop(&mut third);
+}
+
 #[test]
 fn the_program_of_systemd_that_passes_sockets_is_understood() {
     let upstream = Upstream::answering(OK);

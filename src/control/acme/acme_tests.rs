@@ -23,8 +23,11 @@ fn acme(url: &str) -> Acme {
 struct Nobody;
 
 impl Reloader for Nobody {
-    fn apply(&mut self, _: crate::config::Loaded) -> Result<Vec<String>, crate::config::problem::Problems> {
-        Ok(Vec::new())
+    fn prepare(
+        self: Arc<Self>,
+        _: &std::path::Path,
+    ) -> Result<crate::control::reload::Prepared, crate::config::problem::Problems> {
+        Err(crate::config::problem::Problems::default())
     }
 }
 
@@ -56,7 +59,7 @@ async fn one_round(authority: &mut Authority, now: Now) -> bool {
         return false;
     }
     let done = tokio::time::timeout(Duration::from_secs(10), authority.done()).await.unwrap();
-    authority.take(done, &mut Nobody, now);
+    authority.take(done, &Nobody, now);
     true
 }
 
@@ -118,7 +121,7 @@ async fn that_the_authority_does_not_say_when_to_renew_is_said_once() {
         authority.plan.begin(clock.now());
         let failure = Failure { wait: Some(7200), ..Failure::host("404 Not Found") };
         let (desk, host) = (Arc::clone(&desk), host.clone());
-        authority.take(Done { host, desk, outcome: Outcome::Asked(Err(failure)) }, &mut Nobody, clock.now());
+        authority.take(Done { host, desk, outcome: Outcome::Asked(Err(failure)) }, &Nobody, clock.now());
         assert_eq!(
             authority.plan.host(&"a.test".parse().unwrap()).unwrap().record.ask,
             clock.now().unix() + 7200

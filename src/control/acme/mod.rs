@@ -150,7 +150,7 @@ impl Authority {
     }
 
     /// Takes over what a task has come to.
-    pub fn take(&mut self, done: Done, reloader: &mut dyn Reloader, now: Now) {
+    pub fn take(&mut self, done: Done, reloader: &dyn Reloader, now: Now) {
         let Done { host, desk, outcome } = done;
         let is_current = self.desk.as_ref().is_some_and(|own| Arc::ptr_eq(own, &desk));
         if !is_current || self.plan.host(&host).is_none() {

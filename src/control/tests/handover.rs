@@ -1,6 +1,161 @@
-//! A hand-over that has failed after the other process had written.
+//! The hand-over from both sides, each against one that is played here.
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 
 use super::*;
+use crate::control::wire::{self, Fed, Said};
+
+/// The other process.
+struct Other(BufReader<UnixStream>);
+
+impl Other {
+    fn pair() -> (Self, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Self(BufReader::new(ours)), theirs)
+    }
+
+    async fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).await.unwrap();
+        line
+    }
+
+    async fn say(&mut self, value: &impl serde::Serialize) {
+        self.0.write_all(wire::line(value).as_bytes()).await.unwrap();
+    }
+
+    /// Tells a process that drains of blocks; whether it has confirmed them.
+    async fn feed(&mut self, number: u64, blocks: Vec<Block>) -> bool {
+        self.say(&Fed { number, blocks }).await;
+        match serde_json::from_str(&self.hear().await).unwrap() {
+            Said::Swept(swept) => swept.number == number && swept.confirmed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Answers the next message of a process that has taken over.
+    async fn answer(&mut self, cut: usize) -> Vec<Block> {
+        let fed: Fed = serde_json::from_str(&self.hear().await).unwrap();
+        self.say(&Said::Swept(wire::Swept { number: fed.number, cut, confirmed: true })).await;
+        fed.blocks
+    }
+}
+
+fn hole() -> crate::admin::allow::AllowOrder {
+    crate::admin::allow::AllowOrder {
+        class: "setup".into(),
+        from: "203.0.113.7/32".parse().unwrap(),
+        lasting: 60_000,
+        site: Some("a.test".into()),
+        reason: String::new(),
+        yes: false,
+    }
+}
+
+fn knows_a_site(control: &mut Control) {
+    let text = "[tls]\nself_signed = true\n[[site]]\nhosts = [\"a.test\"]\napp = \"arkeep\"\nupstream = \"http://127.0.0.1:1\"\n";
+    let config = crate::config::parse(Path::new("/etc/p.toml"), text, control.clock.now()).unwrap();
+    control.sites = SiteFacts::of(&config.settings);
+}
+
+#[tokio::test]
+async fn in_a_process_that_drains_holes_close_blocks_come_and_go_and_nobody_to_tell_of_them_ends_it() {
+    let bench = Bench::new();
+    let mut control = bench.control();
+    control.set_workers(witness(|| {}, 1));
+    knows_a_site(&mut control);
+    control.allow(hole(), "me").await.unwrap();
+    let (mut new, old) = Other::pair();
+    let drains = control.hand_over(old);
+    let feeds = async {
+        assert!(new.hear().await.starts_with("{\"given\":"));
+        assert!(new.feed(1, Vec::new()).await, "that is how it is acknowledged");
+        assert!(bench.has_said("allow ended"), "what is closed there is closed here");
+        let mut block = learned_block();
+        assert!(new.feed(2, vec![block.clone()]).await);
+        assert_eq!(standing(&bench.blocks), 1);
+        block.ended = Some(WALL);
+        assert!(new.feed(3, vec![block]).await);
+        assert_eq!(standing(&bench.blocks), 0, "one that is lifted there is lifted here");
+        drop(new);
+    };
+    let ((), ()) = tokio::join!(drains, feeds);
+    assert!(control.over.is_some() && bench.has_said("all that still ran here is cut"));
+}
+
+fn learned_block() -> Block {
+    let order = order(address());
+    crate::control::defaults::everywhere(order, "uid 0", Now { mono: 0, wall: WALL })
+}
+
+#[tokio::test]
+async fn a_new_process_that_comes_too_late_hears_that_all_was_taken_back_and_does_not_serve() {
+    let bench = Bench::new();
+    let mut control = bench.control();
+    let (mut old, new) = Other::pair();
+    old.say(&Said::Kept("it did not come up in time".into())).await;
+    drop(old);
+    let refused = control.set_follower(new).await.unwrap_err();
+    assert!(refused.contains("taken all back: it did not come up in time"), "{refused}");
+    // Also when it is heard late.
+    let (mut old, new) = Other::pair();
+    let (taken, _) = tokio::join!(control.set_follower(new), old.answer(0));
+    taken.unwrap();
+    old.say(&Said::Kept("it did not come up in time".into())).await;
+    assert!(!give(&mut control, order(address())).await.unwrap().confirmed);
+    assert_eq!(control.over.take(), Some("the running gateway has taken all back"));
+    control.follower = None;
+    // One that is gone without a word has no streams: the new one goes on alone.
+    let (old, new) = Other::pair();
+    drop(old);
+    control.set_follower(new).await.unwrap();
+    assert!(control.follower.is_none());
+}
+
+#[tokio::test]
+async fn an_old_process_that_is_late_confirms_with_the_next_block_and_hears_of_what_is_lifted() {
+    let bench = Bench::new();
+    let mut control = bench.control();
+    control.set_workers(witness(|| {}, 1));
+    let (mut old, new) = Other::pair();
+    let (taken, _) = tokio::join!(control.set_follower(new), old.answer(0));
+    taken.unwrap();
+    let late = give(&mut control, order(address())).await.unwrap();
+    assert_eq!((late.confirmed, late.durable, late.cut), (false, true, 1), "nothing is made up");
+    let both = async { (old.answer(5).await, old.answer(2).await) };
+    let (next, (first, second)) = tokio::join!(give(&mut control, order(address())), both);
+    let next = next.unwrap();
+    assert_eq!((next.confirmed, next.cut), (true, 3));
+    assert_eq!((first.len(), second.len()), (1, 1));
+    control.unblock(1, "uid 0").unwrap();
+    let ((), lifted) = tokio::join!(control.tell_follower(&[1]), old.answer(0));
+    assert!(lifted.iter().all(|block| block.id == 1 && block.ended.is_some()) && lifted.len() == 1);
+    drop(old);
+    let alone = give(&mut control, order(address())).await.unwrap();
+    assert!(alone.confirmed && control.follower.is_none(), "who is gone is not waited for");
+}
+
+#[tokio::test]
+async fn an_old_process_that_reads_nothing_is_never_confirmed_and_told_to_end() {
+    let bench = Bench::new();
+    let mut control = bench.control();
+    control.set_workers(witness(|| {}, 1));
+    let (mut old, new) = Other::pair();
+    let (taken, _) = tokio::join!(control.set_follower(new), old.answer(0));
+    taken.unwrap();
+    let long = Order { reason: "x".repeat(1 << 20), ..order(address()) };
+    for _ in 0..4 {
+        assert!(!give(&mut control, long.clone()).await.unwrap().confirmed);
+    }
+    // It wakes up: the stream has an end, and with it what it still serves.
+    let mut rest = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut old.0, &mut rest).await.unwrap();
+    assert!(rest.len() < 3 << 20, "{}", rest.len());
+    assert!(!give(&mut control, order(address())).await.unwrap().confirmed, "it may still serve");
+    drop(old);
+    assert!(give(&mut control, order(address())).await.unwrap().confirmed);
+}
 
 #[test]
 fn what_another_process_has_taken_in_before_it_failed_counts_here_too() {

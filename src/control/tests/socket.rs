@@ -22,7 +22,7 @@ fn served<T>(bench: &Bench, with: impl FnOnce(&cli::client::Gateway) -> T) -> T 
             bound.send(()).unwrap();
             tokio::select! {
                 () = socket.serve(commands, explain, prober) => {}
-                () = control.run(queue, changed) => {}
+                _ = control.run(queue, changed) => {}
                 _ = stopped => {}
             }
         });
