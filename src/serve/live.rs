@@ -176,10 +176,14 @@ impl Reloader for Live {
 
     fn troubles(&self) -> Vec<String> {
         let down = self.settings.sites.iter().flat_map(|site| {
-            let down = site.upstreams().into_iter().filter(|one| self.means.health.get(one) == Some(false));
-            down.map(|one| {
+            let check = site.upstream.manner().health.as_ref();
+            site.upstreams().into_iter().filter_map(move |one| {
                 let name = site.name();
-                format!("the upstream {one} of {name} was not reached when it was tried last: its clients get 502; is the application running, and does it listen there?")
+                if let Some(check) = check.filter(|check| self.means.health.is_unwell(&one, check)) {
+                    return Some(format!("the upstream {one} of {name} does not say at {} that it serves: others are asked while there are any; what does it answer there, and what does its own log say?", check.path));
+                }
+                let down = self.means.health.get(&one, check) == Some(false);
+                down.then(|| format!("the upstream {one} of {name} was not reached when it was tried last: its clients get 502; is the application running, and does it listen there?"))
             })
         });
         let log = self.means.log.is_failing().then(|| {
