@@ -46,22 +46,25 @@ struct State {
 impl Checks {
     /// Asks who is due. Called some times a second.
     pub fn tick<'c>(&self, upstreams: &Upstreams, clusters: impl Iterator<Item = &'c Cluster>, now: Now) {
-        let mut known = HashMap::new();
+        let mut known = Asked::default();
         for cluster in clusters {
             let manner = cluster.manner();
             let Some(check) = &manner.health else { continue };
             for upstream in cluster.members() {
                 let question = (upstream.clone(), check.clone());
-                let mut state = self.asked.borrow().0.get(&question).copied();
-                if state.is_none_or(|state| state.is_due(manner.health_every, now)) {
-                    self.ask(upstreams, &question, manner);
-                    state = Some(State { at: now.mono_ms(), waits: true, ..state.unwrap_or_default() });
-                }
-                known.extend(state.map(|state| (question, state)));
+                let before = self.asked.borrow().0.get(&question).copied();
+                let state = match before.filter(|state| !state.is_due(manner.health_every, now)) {
+                    Some(not_due) => not_due,
+                    None => {
+                        self.ask(upstreams, &question, manner);
+                        State { at: now.mono_ms(), waits: true, ..before.unwrap_or_default() }
+                    }
+                };
+                known.0.insert(question, state);
             }
         }
-        self.asked.replace(Asked(known));
-        self.asked.borrow().tell(&upstreams.common.means.health);
+        known.tell(&upstreams.common.means.health);
+        self.asked.replace(known);
     }
 
     fn ask(&self, upstreams: &Upstreams, question: &(Upstream, HealthCheck), manner: &Manner) {
@@ -69,7 +72,7 @@ impl Checks {
         let asked = Rc::clone(&self.asked);
         tokio::task::spawn_local(async move {
             let (upstream, check) = &question;
-            let answer = ask(&upstreams, upstream, check, connect);
+            let answer = is_well(&upstreams, upstream, check, connect);
             let well = tokio::time::timeout(PATIENCE, answer).await;
             let mut asked = asked.borrow_mut();
             if let Some(state) = asked.0.get_mut(&question) {
@@ -112,7 +115,7 @@ impl State {
 }
 
 /// Whether it says that it serves.
-async fn ask(
+async fn is_well(
     upstreams: &Upstreams,
     upstream: &Upstream,
     check: &HealthCheck,
