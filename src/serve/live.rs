@@ -10,7 +10,7 @@ use super::notify;
 use super::passed::Passed;
 use crate::clock::Clock;
 use crate::config::problem::{Problem, Problems};
-use crate::config::settings::Settings;
+use crate::config::settings::{Settings, Site, Upstream};
 use crate::config::values::{HostPattern, Networks};
 use crate::config::watch::{Contents, Watch};
 use crate::config::{self, Loaded};
@@ -175,22 +175,14 @@ impl Reloader for Live {
     }
 
     fn troubles(&self) -> Vec<String> {
-        let down = self.settings.sites.iter().flat_map(|site| {
-            let check = site.upstream.manner().health.as_ref();
-            site.upstreams().into_iter().filter_map(move |one| {
-                let name = site.name();
-                if let Some(check) = check.filter(|check| self.means.health.is_unwell(&one, check)) {
-                    return Some(format!("the upstream {one} of {name} does not say at {} that it serves: others are asked while there are any; what does it answer there, and what does its own log say?", check.path));
-                }
-                let down = self.means.health.get(&one, check) == Some(false);
-                down.then(|| format!("the upstream {one} of {name} was not reached when it was tried last: its clients get 502; is the application running, and does it listen there?"))
-            })
-        });
+        let now = self.means.clock.now().unix();
+        let down = self.settings.sites.iter().flat_map(|site| self.down(site));
+        let ended = self.settings.sites.iter().filter_map(|site| ended(site, now));
         let log = self.means.log.is_failing().then(|| {
             "the access log cannot be written: lines that find no room are dropped and counted; the process log says why"
                 .to_owned()
         });
-        down.chain(log).collect()
+        down.chain(ended).chain(log).collect()
     }
 
     fn take_certificate(&mut self, host: &HostPattern, leaf: &Leaf) {
@@ -209,7 +201,34 @@ impl Reloader for Live {
     }
 }
 
+/// Nobody can show a certificate of a CA whose revocation list has ended.
+fn ended(site: &Site, now: u64) -> Option<String> {
+    let rules = site.client_certificates.as_ref()?;
+    let path = rules.crl_file.as_ref().filter(|_| rules.crl_until.is_some_and(|until| until < now))?;
+    let (name, path) = (site.name(), path.display());
+    Some(format!(
+        "a revocation list in {path} has ended: client certificates of its CA are refused by {name}; fetch the new list"
+    ))
+}
+
 impl Live {
+    /// Upstreams of a site that are not reached, or say that they do not serve.
+    fn down(&self, site: &Site) -> Vec<String> {
+        let (name, health, check) = (site.name(), &self.means.health, site.upstream.manner().health.as_ref());
+        let told = |one: Upstream| {
+            match check.filter(|check| health.is_unwell(&one, check)) {
+            Some(check) => Some(format!(
+                "the upstream {one} of {name} does not say at {} that it serves: others are asked while there are any; what does it answer there, and what does its own log say?",
+                check.path
+            )),
+            None => (health.get(&one, None) == Some(false)).then(|| {
+                format!("the upstream {one} of {name} was not reached when it was tried last: its clients get 502; is the application running, and does it listen there?")
+            }),
+        }
+        };
+        site.upstreams().into_iter().filter_map(told).collect()
+    }
+
     fn take_over(&mut self, loaded: Loaded) -> Result<Vec<String>, Problems> {
         let new = loaded.settings;
         let current = self.means.resolver.current();

@@ -44,7 +44,11 @@ pub(super) fn read(site: &mut Table<'_>) -> Option<ClientCertificates> {
         Some(crl) => Some(revocations(crl)?),
         None => None,
     };
-    build(&ca, required?, authorities?, revoked, allowed.unwrap_or_default())
+    let authorities = authorities?;
+    if let Some((value, revoked)) = crl.as_ref().zip(revoked.as_ref()) {
+        warn_of_missing(value, &authorities, revoked);
+    }
+    build(&ca, required?, authorities, revoked, allowed.unwrap_or_default())
 }
 
 fn name(text: &str) -> Result<Box<str>, ValueError> {
@@ -104,6 +108,8 @@ fn authorities(value: &Value<'_>) -> Option<Authorities> {
 struct Revocations {
     path: PathBuf,
     lists: Vec<CertificateRevocationListDer<'static>>,
+    issuers: Vec<String>,
+    until: Option<u64>,
 }
 
 fn revocations(value: &Value<'_>) -> Option<Revocations> {
@@ -116,6 +122,7 @@ fn revocations(value: &Value<'_>) -> Option<Revocations> {
     if lists.is_empty() {
         return wrong(value, format!("{} holds no revocation list", path.display()), CRL_HELP);
     }
+    let (mut issuers, mut until) = (Vec::new(), None);
     for list in &lists {
         let Ok((_, list)) = CertificateRevocationList::from_der(list) else {
             return wrong(
@@ -124,16 +131,28 @@ fn revocations(value: &Value<'_>) -> Option<Revocations> {
                 CRL_HELP,
             );
         };
-        let now = i64::try_from(value.doc.now.unix()).unwrap_or(i64::MAX);
-        if let Some(next) = list.next_update().filter(|next| next.timestamp() < now) {
+        let next = list.next_update().map(|next| u64::try_from(next.timestamp()).unwrap_or_default());
+        if next.is_some_and(|next| next < value.doc.now.unix()) {
             value.doc.warning(
                 value.span.clone(),
-                format!("the revocation list of `{}` was to be renewed on {next}", list.issuer()),
-                "it is used as it is; fetch the new one, or certificates revoked since then are let in",
+                format!("the revocation list of `{}` in {} has ended", list.issuer(), path.display()),
+                "fetch the new one: until it is there all certificates of this CA are refused",
             );
         }
+        issuers.push(list.issuer().to_string());
+        until = [until, next].into_iter().flatten().min();
     }
-    Some(Revocations { path, lists })
+    Some(Revocations { path, lists, issuers, until })
+}
+
+fn warn_of_missing(value: &Value<'_>, authorities: &Authorities, revoked: &Revocations) {
+    for subject in authorities.subjects.iter().filter(|subject| !revoked.issuers.contains(subject)) {
+        value.doc.warning(
+            value.span.clone(),
+            format!("{} holds no revocation list of `{subject}`", revoked.path.display()),
+            "add it: until it is there all certificates of this CA are refused",
+        );
+    }
 }
 
 fn build(
@@ -156,13 +175,15 @@ fn build(
     }
     let mut builder =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()));
+    let crl_until = revoked.as_ref().and_then(|revoked| revoked.until);
     let (crl_file, lists) = revoked.map_or((None, Vec::new()), |revoked| (Some(revoked.path), revoked.lists));
     for list in &lists {
         digest.update(&(list.len() as u64).to_be_bytes());
         digest.update(list);
     }
     if !lists.is_empty() {
-        builder = builder.with_crls(lists);
+        // Who was revoked since a list has ended nobody here knows.
+        builder = builder.with_crls(lists).enforce_revocation_expiration();
     }
     if !required {
         builder = builder.allow_unauthenticated();
@@ -174,7 +195,7 @@ fn build(
     let mut id = [0; 32];
     id.copy_from_slice(digest.finish().as_ref());
     let (ca_file, authorities) = (authorities.path, authorities.subjects);
-    Some(ClientCertificates { required, ca_file, crl_file, allowed, authorities, verifier, id })
+    Some(ClientCertificates { required, ca_file, crl_file, crl_until, allowed, authorities, verifier, id })
 }
 
 fn wrong<T>(value: &Value<'_>, message: String, help: &str) -> Option<T> {
