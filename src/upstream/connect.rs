@@ -95,10 +95,10 @@ pub async fn for_http2(
         let line = line(&to, &by, within).await?;
         match &to.speaks {
             Speaks::Https(how) => {
-                let stream = tls::connect(how, Wire::new(&line), tls::HTTP2).await?;
+                let stream = tls::connect(how, Wire::of_frames(&line), tls::HTTP2).await?;
                 http2::begin(stream, line, Scheme::HTTPS).await
             }
-            Speaks::Http | Speaks::H2c => http2::begin(Wire::new(&line), line, Scheme::HTTP).await,
+            Speaks::Http | Speaks::H2c => http2::begin(Wire::of_frames(&line), line, Scheme::HTTP).await,
         }
     };
     try_once(means.health.of(upstream), way, means, within, connecting).await

@@ -9,6 +9,8 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 
 use super::connect::{for_http1, for_http2};
 use super::health::{Tried, Turn};
+use super::socket::Socket;
+use super::wire::{Line, Wire};
 use super::*;
 use crate::clock::TestClock;
 use crate::config::upstream::{Address, UpstreamTls};
@@ -106,6 +108,28 @@ async fn no_connection_is_taken_up_again_that_is_five_minutes_old() {
                 rest().await;
                 assert_eq!(world.taken.get(), connections);
             }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_http2_upstream_that_has_reset_before_anything_was_written_is_heard_at_once() {
+    LocalSet::new()
+        .run_until(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let address = Address::Tcp { host: "127.0.0.1".into(), port };
+            let socket = Socket::connect(&address, SOON).await.unwrap();
+            let (peer, _) = listener.accept().await.unwrap();
+            socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(peer);
+            let line = Line::new(socket);
+            while line.is_quiet() {
+                yield_now().await;
+            }
+            let begun = http2::begin(Wire::of_frames(&line), line, http::uri::Scheme::HTTP);
+            let begun = tokio::time::timeout(SOON, begun).await.expect("an end");
+            assert!(matches!(begun, Err(ForwardError::Protocol(_))), "{begun:?}");
         })
         .await;
 }
