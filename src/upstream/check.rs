@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request};
 
+use super::connect::is_our_fault;
 use super::health::{Health, Unwell};
 use super::{Upstreams, answer, exchange, http2};
 use crate::clock::Now;
@@ -73,10 +74,14 @@ impl Checks {
         tokio::task::spawn_local(async move {
             let (upstream, check) = &question;
             let answer = is_well(&upstreams, upstream, check, connect);
-            let well = tokio::time::timeout(PATIENCE, answer).await;
+            let well = match tokio::time::timeout(PATIENCE, answer).await {
+                Ok(Ok(well)) => Some(well),
+                Ok(Err(error)) if is_our_fault(&error) => None,
+                _ => Some(false),
+            };
             let mut asked = asked.borrow_mut();
             if let Some(state) = asked.0.get_mut(&question) {
-                state.hear(matches!(well, Ok(Ok(true))));
+                state.hear(well);
                 asked.tell(&upstreams.common.means.health);
             }
         });
@@ -100,16 +105,15 @@ impl State {
         !self.waits && u128::from(now.mono_ms().saturating_sub(self.at)) >= every.as_millis()
     }
 
-    /// It has answered well, or not: the first answer counts, and then two in a row.
-    fn hear(&mut self, well: bool) {
+    /// It has answered well, or not: the first answer counts, and then two in a row. `None`: it could not be asked.
+    fn hear(&mut self, well: Option<bool>) {
         self.waits = false;
-        if self.well == Some(well) {
-            self.doubts = 0;
+        if well.is_none() {
             return;
         }
-        self.doubts += 1;
+        self.doubts = if self.well == well { 0 } else { self.doubts + 1 };
         if self.well.is_none() || self.doubts >= IN_A_ROW {
-            (self.well, self.doubts) = (Some(well), 0);
+            (self.well, self.doubts) = (well, 0);
         }
     }
 }
@@ -150,7 +154,7 @@ mod tests {
     fn the_first_answer_of_a_health_check_counts_and_then_two_in_a_row() {
         let mut state = State { waits: true, ..State::default() };
         let mut after = |answers: &[bool]| {
-            answers.iter().for_each(|well| state.hear(*well));
+            answers.iter().for_each(|well| state.hear(Some(*well)));
             (state.well, state.waits)
         };
         assert_eq!(after(&[false]), (Some(false), false));

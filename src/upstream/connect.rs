@@ -144,7 +144,7 @@ async fn try_once<T: 'static>(
 /// What is our own fault is none of the upstream's.
 fn tell<T>(vital: &Vital, connected: &Result<T, ForwardError>, now: Now) {
     let how = match connected {
-        Err(ForwardError::Connect(error)) if is_our_fault(error) => return,
+        Err(error) if is_our_fault(error) => return,
         Err(ForwardError::Timeout(_)) => Tried::Silent,
         Err(_) => Tried::Refused,
         Ok(_) => Tried::Reached,
@@ -152,7 +152,9 @@ fn tell<T>(vital: &Vital, connected: &Result<T, ForwardError>, now: Now) {
     vital.tried(how, now);
 }
 
-fn is_our_fault(error: &io::Error) -> bool {
+/// Whether there was no descriptor left for it.
+pub fn is_our_fault(error: &ForwardError) -> bool {
+    let ForwardError::Connect(error) = error else { return false };
     let os = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
     matches!(os, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
         || error.get_ref().is_some_and(|inner| inner.is::<Exhausted>())

@@ -13,6 +13,7 @@ use super::socket::Socket;
 use super::wire::{Line, Wire};
 use super::*;
 use crate::clock::TestClock;
+use crate::config::cluster::Cluster;
 use crate::config::upstream::{Address, UpstreamTls};
 use crate::gateway::NO_CONNECTION_LATELY;
 use crate::stores::descriptors::Descriptors;
@@ -76,7 +77,7 @@ async fn http2(stream: TcpStream) {
 
 /// Until every other task has come to rest.
 async fn rest() {
-    for _ in 0..100 {
+    for _ in 0..1000 {
         yield_now().await;
     }
 }
@@ -179,6 +180,25 @@ async fn a_call_by_grpc_takes_no_probe_from_others_and_says_nothing_of_what_it_d
                     Some(false),
                     "what is known is of others"
                 );
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_could_not_be_asked_for_want_of_descriptors_is_not_unwell() {
+    LocalSet::new()
+        .run_until(async {
+            let world = World::new(Speaks::Http, http1).await;
+            let check = HealthCheck { path: "/healthz".parse().unwrap(), host: "a.test".into() };
+            let manner = Manner { health: Some(check.clone()), ..Manner::default() };
+            let cluster = Cluster::new(vec![world.upstream.clone()], manner);
+            for (descriptors, believed) in [(0, None), (u64::MAX, Some(true))] {
+                let descriptors = Descriptors::new(descriptors);
+                let upstreams = Upstreams::new(Means { descriptors, ..world.means.clone() });
+                check::Checks::default().tick(&upstreams, [&cluster].into_iter(), world.means.clock.now());
+                rest().await;
+                assert_eq!(world.means.health.get(&world.upstream, Some(&check)), believed);
             }
         })
         .await;
