@@ -10,6 +10,8 @@ TEST_PROGRAMS := bash:bash curl:curl openssl:openssl promtool:prometheus prometh
   groff:groff-base goaccess:goaccess fail2ban-regex:fail2ban script:bsdutils systemd-analyze:systemd \
   systemd-socket-activate:systemd logrotate:logrotate strace:strace pebble:pebble testssl:testssl.sh haproxy:haproxy \
   faketime:faketime
+# What they load before the C library, as "library:Debian package".
+TEST_LIBRARIES := libnss_wrapper.so:libnss-wrapper
 # What they import in Debian's own Python, as "module:Debian package".
 TEST_MODULES := grpc:python3-grpcio
 # What they call from PyPI, in a virtual environment of their own.
@@ -44,6 +46,9 @@ test-deps: ## Install what the tests need, or say what is missing
 	@missing=(); packages=(); \
 	for entry in $(TEST_PROGRAMS); do \
 	  if ! command -v "$${entry%%:*}" >/dev/null; then missing+=("$${entry%%:*}"); packages+=("$${entry##*:}"); fi; \
+	done; \
+	for entry in $(TEST_LIBRARIES); do \
+	  if LD_PRELOAD="$${entry%%:*}" /bin/true 2>&1 | grep -q .; then missing+=("$${entry%%:*}"); packages+=("$${entry##*:}"); fi; \
 	done; \
 	for entry in $(TEST_MODULES); do \
 	  if ! /usr/bin/python3 -c "import $${entry%%:*}" 2>/dev/null; then missing+=("$${entry##*:}"); packages+=("$${entry##*:}"); fi; \

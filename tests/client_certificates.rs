@@ -15,6 +15,7 @@ mod peers;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -35,13 +36,16 @@ use rustls::client::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, NamedGroup};
+use rustls::{ClientConfig, HandshakeKind, NamedGroup};
 use serde_json::Value;
+use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 const OPEN: &str = "open.test";
 const OTHER: &str = "other.test";
+/// A changed file holds so soon.
+const TAKEN_OVER: Duration = Duration::from_secs(2);
 
 /// A CA of clients, which can also revoke.
 struct Authority {
@@ -72,6 +76,10 @@ impl Authority {
     }
 
     fn revoke(&self, serials: &[u64]) -> String {
+        self.revoke_until(serials, date_time_ymd(2099, 1, 1))
+    }
+
+    fn revoke_until(&self, serials: &[u64], next_update: OffsetDateTime) -> String {
         let revoked = serials.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2026, 1, 1),
@@ -80,7 +88,7 @@ impl Authority {
         });
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2026, 1, 1),
-            next_update: date_time_ymd(2099, 1, 1),
+            next_update,
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
@@ -317,7 +325,7 @@ async fn no_session_of_one_policy_is_resumed_under_another_nor_under_its_own() {
             let mut stream = raw::tls(world.gate.https, name, config.clone()).await.unwrap();
             let answer = heard(&mut stream, &get("/", name, "")).await.unwrap();
             assert_eq!(answer.status, 200);
-            let resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
             kinds.push(resumed);
         }
         assert_eq!(kinds[..4], [false, true, false, false], "{versions:?}");
@@ -441,11 +449,12 @@ async fn only_allowed_names_pass_and_a_changed_list_holds_for_open_connections_t
 
     // Revoked without a command, within two seconds; an open connection must come again, and cannot.
     place(&dir.join("agents.crl"), &world.agents.revoke(&[66, 5]));
-    let cut = common::wait_until_async(raw::LIMIT, async || {
+    let begun = Instant::now();
+    let cut = common::wait_until_async(TAKEN_OVER, async || {
         heard(&mut live, &get("/", HOST, "")).await.map_or(true, |answer| answer.status == 421)
     })
     .await;
-    assert!(cut);
+    assert!(cut, "not after {:?}", begun.elapsed());
     let alert = world.ask(HOST, HOST, Some(&sign("agent-1", 5))).await.unwrap_err();
     assert!(alert.contains("CertificateRevoked"), "{alert}");
     assert_eq!(world.ask(HOST, HOST, Some(&sign("agent-1", 6))).await.unwrap().status, 200);
@@ -480,14 +489,137 @@ async fn http2_and_websockets_are_under_the_same_rules_and_a_plain_listener_show
     assert_eq!(told.len(), 2);
     assert!(told.iter().all(|cert| cert.as_ref().is_some_and(|cert| cert.starts_with(":MI"))), "{told:?}");
 
-    // The one site is reached without a name and by address: under the same rules.
-    let alert = raw::tls(gate.https, "127.0.0.1", client(&gate.ca(), "http/1.1", None)).await;
-    assert!(alert.is_err() || upstream.requests().len() == 2);
+    // The one site is reached without a name too: under the same rules.
+    for (shown, wanted) in [(None, "CertificateRequired"), (Some(&agent), "421"), (Some(&agent), "200")] {
+        let mut nameless = client(&gate.ca(), "http/1.1", shown);
+        nameless.enable_sni = false;
+        let mut stream = raw::tls(gate.https, HOST, nameless).await.unwrap();
+        let host = if wanted == "421" { "evil.test" } else { HOST };
+        let lines = "X-Forwarded-For: 203.0.113.7\r\n";
+        let said = heard(&mut stream, &get("/nameless", host, lines)).await;
+        let said = said.map_or_else(|alert| alert, |answer| answer.status.to_string());
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    let told = upstream.requests().into_iter().find(|one| one.target == "/nameless").unwrap();
+    assert!(told.header("client-cert").is_some(), "{told:?}");
     let mut plain = TcpStream::connect(gate.plain).await.unwrap();
     let answer =
         raw::ask(&mut plain, &get("/", HOST, "X-Forwarded-For: 203.0.113.7\r\nClient-Cert: :x:\r\n")).await;
     assert_eq!(answer.status, 403);
-    assert_eq!(upstream.requests().len(), 2);
+    assert_eq!(upstream.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn a_certificate_without_any_name_is_good_where_any_is_and_on_no_list() {
+    let nameless = |agents: &Authority| {
+        agents.sign("-", 9, |params| {
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.subject_alt_names.clear();
+        })
+    };
+    let listed = world("required", "allowed = [\"-\", \"*.agents.test\"]");
+    let shown = nameless(&listed.agents);
+    assert_eq!(listed.ask(HOST, HOST, Some(&shown)).await.unwrap().status, 403);
+    assert!(listed.upstream.requests().is_empty());
+    let any = world("required", "");
+    let shown = nameless(&any.agents);
+    let mut stream = any.tls(HOST, Some(&shown)).await.unwrap();
+    let forged = "X-Client-Cert-Subject: CN=root\r\nX-Client-Cert-SAN: DNS:root\r\n";
+    assert_eq!(heard(&mut stream, &get("/", HOST, forged)).await.unwrap().status, 200);
+    let request = any.upstream.requests().remove(0);
+    assert!(request.header("client-cert").is_some());
+    for field in ["x-client-cert-subject", "x-client-cert-san"] {
+        assert_eq!(request.header(field).unwrap_or_default(), "", "{field}");
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_list_that_has_ended_or_is_another_cas_lets_nobody_in() {
+    let world = world("optional", "crl_file = \"agents.crl\"");
+    let good = world.agents.sign("agent-1", 1, |_| {});
+    assert_eq!(world.ask(HOST, HOST, Some(&good)).await.unwrap().status, 200);
+    let namesake = Authority::new("Agents CA");
+    let file = world.gate.config().parent().unwrap().join("agents.crl");
+    for (list, said, reason) in [
+        (
+            world.agents.revoke_until(&[], date_time_ymd(2026, 2, 1)),
+            "the revocation list of `CN=Agents CA` in ",
+            "client_certificate_revocation_list_ended",
+        ),
+        (
+            world.others.revoke(&[]),
+            "holds no revocation list of `CN=Agents CA`",
+            "client_certificate_revocation_unknown",
+        ),
+        (namesake.revoke(&[]), "", "client_certificate_revocation_unknown"),
+    ] {
+        place(&file, &list);
+        let reload = world.gate.cli(["reload"]);
+        assert!(reload.status.success(), "{reload:?}");
+        let before = world.failures(reason);
+        let alert = world.ask(HOST, HOST, Some(&good)).await.unwrap_err();
+        assert!(alert.contains("received fatal alert"), "{alert}");
+        assert!(
+            wait_until(raw::LIMIT, || world.failures(reason) == before + 1.0),
+            "{reason}: {:?}",
+            world.gate.admin("/metrics")
+        );
+        let check = world.gate.cli(["check", "--offline"]);
+        let text = [check.stdout, check.stderr].concat();
+        assert!(String::from_utf8_lossy(&text).contains(said), "{}", String::from_utf8_lossy(&text));
+        let status = world.gate.cli(["status"]);
+        let status = String::from_utf8_lossy(&status.stdout).into_owned();
+        assert_eq!(status.contains("agents.crl has ended"), reason.contains("ended"), "{status}");
+        assert_eq!(world.ask(HOST, HOST, None).await.unwrap().status, 200, "optional");
+    }
+    place(&file, &world.agents.revoke(&[]));
+    assert!(world.gate.cli(["reload"]).status.success());
+    assert_eq!(world.ask(HOST, HOST, Some(&good)).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_session_from_before_a_certificate_was_required_is_not_resumed_afterwards() {
+    for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12]] {
+        for before in ["", "optional"] {
+            let (agents, upstream) = (Authority::new("Agents CA"), Upstream::answering(OK));
+            let section = rules("required", "agents.pem", "");
+            let site = match before {
+                "" => String::new(),
+                mode => section.replace("required", mode),
+            };
+            let files = vec![("agents.pem", agents.pem.clone())];
+            let gate = Config { site: site.clone(), files, ..Config::default() }.start(upstream.address);
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_file(gate.ca()).unwrap()).unwrap();
+            let config = ClientConfig::builder_with_provider(provider)
+                .with_protocol_versions(versions)
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let ask = async || {
+                let mut stream =
+                    raw::tls(gate.https, HOST, config.clone()).await.map_err(|error| error.to_string())?;
+                let answer = heard(&mut stream, &get("/", HOST, "")).await?;
+                Ok::<_, String>((answer.status, stream.get_ref().1.handshake_kind()))
+            };
+            let resumed = if before.is_empty() { HandshakeKind::Resumed } else { HandshakeKind::Full };
+            assert_eq!(ask().await, Ok((200, Some(HandshakeKind::Full))));
+            assert_eq!(ask().await, Ok((200, Some(resumed))), "{before:?}");
+            let text = std::fs::read_to_string(gate.config()).unwrap();
+            let after =
+                if before.is_empty() { format!("{text}\n{section}") } else { text.replace(&site, &section) };
+            place(&gate.config(), &after);
+            let reload = gate.cli(["reload"]);
+            assert!(reload.status.success(), "{reload:?}");
+            // Its tickets are at hand, and worth nothing.
+            for _ in 0..3 {
+                let alert = ask().await.unwrap_err();
+                assert!(alert.contains("CertificateRequired"), "{before:?} {versions:?}: {alert}");
+            }
+            assert_eq!(upstream.requests().len(), 2);
+        }
+    }
 }
 
 fn openssl(gate: &Gate, arguments: &[&str], input: &str) -> String {

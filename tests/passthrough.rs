@@ -228,6 +228,39 @@ async fn a_hello_is_read_however_it_is_cut_and_handed_on_as_it_came() {
 }
 
 #[tokio::test]
+async fn a_name_without_end_is_refused_where_no_name_leads_elsewhere_too() {
+    let other =
+        "\n[[site]]\nhosts = [\"other.test\"]\napp = \"generic\"\nupstream = \"http://127.0.0.1:9\"\n";
+    // One site alone, which is reached by any name's absence; and two.
+    for site in ["", other] {
+        let upstream = Upstream::answering(OK);
+        let gate = Gate::start(site, upstream.address);
+        let names = [
+            b"a.".repeat(5 << 10),
+            b"a".repeat(10 << 10),
+            [&b"a.".repeat(5 << 10)[..], HOST.as_bytes()].concat(),
+            [HOST.as_bytes(), &[0], &b"a".repeat(10 << 10)].concat(),
+            b"a.".repeat(15 << 10),
+        ];
+        for name in &names {
+            let hello = made_up(&[&usual()[..], &[sni(name)]].concat());
+            for cut in [hello.len(), 100] {
+                let mut stream = TcpStream::connect(gate.https).await.unwrap();
+                for piece in hello.chunks(cut) {
+                    let _ = stream.write_all(piece).await;
+                }
+                let answer = raw::exchange(&mut stream, b"").await;
+                assert_eq!(answer.first(), Some(&21), "{} bytes: {answer:?}", name.len());
+            }
+        }
+        let refused = "portcullis_tls_handshake_failures_total{reason=\"tls\"}";
+        assert!(wait_until(raw::LIMIT, || gate.metric(refused) == Some(10.0)), "{:?}", gate.metric(refused));
+        assert!(upstream.bytes().is_empty());
+        assert_eq!(gate.ask("GET /", "", b"").await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn only_listed_networks_pass_and_a_block_refuses_and_cuts_live_on_that_name_only() {
     let (_, upstream, client) = application().await;
     let other = "\n[[passthrough]]\nhosts = [\"other.test\"]\nupstream = \"127.0.0.1:9\"\nonly_from = [\"192.0.2.0/24\"]\n";

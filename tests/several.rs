@@ -5,18 +5,26 @@
 #![allow(clippy::disallowed_methods, reason = "tests wait for the real world")]
 
 mod common;
+#[path = "common/peers.rs"]
+mod peers;
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::gate::{Config, Gate, free_addresses};
+use common::gate::{Config, Gate, free_addresses, place};
+use common::http2::Client;
 use common::upstream::{OK, Upstream};
 use common::{HOST, raw, wait_for, wait_until_async};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use peers::App;
 use socket2::{Domain, Socket, Type};
+
+const OTHER: &str = "other.test";
 
 fn gate(first: SocketAddr, others: &[SocketAddr], section: &str) -> Gate {
     let site = format!("[site.upstreams]\n{section}\n");
@@ -31,11 +39,60 @@ async fn statuses(gate: &Gate, line: &str, count: usize) -> Vec<u16> {
     statuses
 }
 
+/// Of a request to the second site.
+async fn other_status(gate: &Gate) -> u16 {
+    let config = raw::trusting(&gate.ca(), &["http/1.1"]);
+    let mut stream = raw::tls(gate.https, OTHER, config).await.unwrap();
+    let head = format!("GET / HTTP/1.1\r\nHost: {OTHER}\r\n\r\n");
+    raw::ask(&mut stream, head.as_bytes()).await.status
+}
+
+fn asked(upstream: &Upstream, path: &str) -> usize {
+    upstream.requests().iter().filter(|request| request.target == path).count()
+}
+
+/// Whether an upstream serves, as the metric of a site says it.
+fn up(gate: &Gate, site: &str, upstream: SocketAddr) -> Option<f64> {
+    gate.metric(&format!("portcullis_upstream_up{{site=\"{site}\",upstream=\"http://{upstream}\"}}"))
+}
+
+/// Answers one path well or not, as the switch says, and all others well.
+fn moody(path: &'static str) -> (Upstream, Arc<AtomicBool>) {
+    let well = Arc::new(AtomicBool::new(false));
+    let said = Arc::clone(&well);
+    let upstream = Upstream::by_request(move |request| {
+        let ok = request.target != path || said.load(Ordering::SeqCst);
+        let status = if ok { "200 OK" } else { "503 Service Unavailable" };
+        format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+    });
+    (upstream, well)
+}
+
+/// Answers each connection once.
+fn serve(listener: TcpListener) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+}
+
 /// Connections to it are neither taken nor refused.
 struct Swallower {
     address: SocketAddr,
-    _socket: Socket,
-    _full: Vec<Socket>,
+    socket: Socket,
+    full: Vec<Socket>,
+}
+
+impl Swallower {
+    /// From now on it serves.
+    fn recover(self) {
+        drop(self.full);
+        self.socket.listen(128).unwrap();
+        serve(self.socket.into());
+    }
 }
 
 fn swallower() -> Swallower {
@@ -52,7 +109,7 @@ fn swallower() -> Swallower {
     let full = (0..4).map(|_| fill()).collect();
     let hangs = TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_err();
     assert!(hangs, "the kernel takes no more");
-    Swallower { address, _socket: socket, _full: full }
+    Swallower { address, socket, full }
 }
 
 #[tokio::test]
@@ -66,10 +123,45 @@ async fn requests_take_turns_and_an_upstream_that_is_gone_costs_none() {
     let shares = [one.requests().len(), other.requests().len()];
     assert_eq!(shares.iter().sum::<usize>(), 60, "each request is sent once");
     assert!(shares.iter().all(|share| *share >= 20), "{shares:?}");
-    let up = |address: SocketAddr| {
-        gate.metric(&format!("portcullis_upstream_up{{site=\"files.test\",upstream=\"http://{address}\"}}"))
-    };
-    assert_eq!((up(one.address), up(gone)), (Some(1.0), Some(0.0)));
+    assert_eq!((up(&gate, HOST, one.address), up(&gate, HOST, gone)), (Some(1.0), Some(0.0)));
+}
+
+#[tokio::test]
+async fn an_upstream_that_takes_no_connection_is_left_out_for_longer_each_time_and_comes_back() {
+    let (tries, serves) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    let (steady, fickle) = (App::default(), App::default());
+    let app = steady.clone();
+    let one = peers::listen(move |stream| app.clone().http2(stream)).await;
+    let (app, tried, says) = (fickle.clone(), Arc::clone(&tries), Arc::clone(&serves));
+    // A connection that comes to nothing, where it can be counted: the kernel tells nobody of those that it refuses.
+    let other = peers::listen(move |stream| {
+        let (app, serves) = (app.clone(), says.load(Ordering::SeqCst));
+        tried.fetch_add(1, Ordering::SeqCst);
+        async move {
+            if serves {
+                app.http2(stream).await;
+            }
+        }
+    })
+    .await;
+    let site = format!(
+        "[[site.route]]\nmatch = \"/h2c/*\"\nclass = \"api\"\nupstream = [\"h2c://{one}\", \"h2c://{other}\"]\n"
+    );
+    let config = Config { app: "generic".into(), site, ..Config::default() };
+    let gate = config.start(Upstream::answering(OK).address);
+    let begun = Instant::now();
+    assert_eq!(statuses(&gate, "GET /h2c/a", 60).await, [200; 60]);
+    // After one second, two more, four more.
+    let most = (begun.elapsed().as_secs_f64() + 1.0).log2().floor() + 1.0;
+    let tried = tries.load(Ordering::SeqCst);
+    assert!((1.0..=most).contains(&(tried as f64)), "{tried} tries in {:?}", begun.elapsed());
+    assert_eq!((steady.seen().len(), fickle.seen().len()), (60, 0));
+    serves.store(true, Ordering::SeqCst);
+    let back = wait_until_async(Duration::from_secs(20), async || {
+        statuses(&gate, "GET /h2c/a", 2).await;
+        !fickle.seen().is_empty()
+    });
+    assert!(back.await);
 }
 
 #[tokio::test]
@@ -89,6 +181,19 @@ async fn what_may_have_been_sent_is_never_sent_again() {
         }
     }
     assert_eq!(one.requests().len() + other.requests().len(), 20);
+    let large = vec![b'x'; 1 << 20];
+    let half = || {
+        Upstream::scripted(|mut session| {
+            session.head();
+            session.close();
+        })
+    };
+    let (first, second) = (half(), half());
+    let half_read = self::gate(first.address, &[second.address], "");
+    for _ in 0..4 {
+        assert_eq!(half_read.ask("POST /half", "", &large).await.status, 502);
+    }
+    assert_eq!(first.connections().len() + second.connections().len(), 4, "nor what was sent in part");
     // Nor does it count against them: a stranger's request could bring it about.
     assert!(one.requests().len() >= 8 && other.requests().len() >= 8);
 }
@@ -168,23 +273,15 @@ async fn who_has_the_fewest_requests_under_way_gets_the_next() {
 
 #[tokio::test]
 async fn one_that_says_it_is_not_well_gets_nothing_until_it_says_otherwise() {
-    let well = Arc::new(AtomicBool::new(false));
-    let said = Arc::clone(&well);
-    let moody = Upstream::by_request(move |request| {
-        let ok = request.target == "/" || said.load(Ordering::SeqCst);
-        let status = if ok { "200 OK" } else { "503 Service Unavailable" };
-        format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").into_bytes()
-    });
+    let (moody, well) = moody("/alive");
     let steady = Upstream::answering(OK);
     let gate = gate(moody.address, &[steady.address], "health_path = \"/alive\"\nhealth_every = \"1s\"");
-    let asks = |upstream: &Upstream, path: &str| {
-        upstream.requests().iter().filter(|request| request.target == path).count()
-    };
-    let series =
-        format!("portcullis_upstream_up{{site=\"files.test\",upstream=\"http://{}\"}}", moody.address);
-    assert!(wait_for(Duration::from_secs(10), || gate.metric(&series) == Some(0.0)).await);
+    let believed = || up(&gate, HOST, moody.address);
+    assert!(wait_for(Duration::from_secs(10), || believed() == Some(0.0)).await);
     assert_eq!(statuses(&gate, "GET /", 20).await, [200; 20]);
-    assert_eq!(asks(&moody, "/"), 0);
+    assert_eq!(asked(&moody, "/"), 0);
+    let status = String::from_utf8(gate.cli(["status"]).stdout).unwrap();
+    assert!(status.contains("does not say at /alive that it serves"), "{status}");
     let question = &moody.requests()[0];
     assert_eq!(
         (question.header("user-agent"), question.header("host")),
@@ -193,10 +290,128 @@ async fn one_that_says_it_is_not_well_gets_nothing_until_it_says_otherwise() {
     well.store(true, Ordering::SeqCst);
     let back = wait_until_async(Duration::from_secs(10), async || {
         statuses(&gate, "GET /", 2).await;
-        asks(&moody, "/") > 0
+        asked(&moody, "/") > 0
     });
     assert!(back.await);
-    assert_eq!(gate.metric(&series), Some(1.0));
+    assert_eq!(believed(), Some(1.0));
+}
+
+#[tokio::test]
+async fn a_health_path_that_a_reload_takes_away_keeps_nobody_out() {
+    let (moody, _) = moody("/alive");
+    let steady = Upstream::answering(OK);
+    let gate = gate(moody.address, &[steady.address], "health_path = \"/alive\"\nhealth_every = \"1s\"");
+    assert!(wait_for(Duration::from_secs(10), || up(&gate, HOST, moody.address) == Some(0.0)).await);
+    let text = std::fs::read_to_string(gate.config()).unwrap();
+    // How often it is asked has nothing to do with what it has said.
+    place(&gate.config(), &text.replace("\"1s\"", "\"2s\""));
+    assert!(gate.cli(["reload"]).status.success());
+    assert_eq!(statuses(&gate, "GET /a", 10).await, [200; 10]);
+    assert_eq!(asked(&moody, "/a"), 0);
+    place(&gate.config(), &text.replace("\"/alive\"", "\"off\""));
+    assert!(gate.cli(["reload"]).status.success());
+    let back = wait_until_async(Duration::from_secs(5), async || {
+        statuses(&gate, "GET /b", 2).await;
+        asked(&moody, "/b") > 0
+    });
+    assert!(back.await);
+    assert_eq!(up(&gate, HOST, moody.address), Some(1.0));
+}
+
+#[tokio::test]
+async fn sites_that_share_an_upstream_ask_it_each_its_own_question_and_believe_its_own_answer() {
+    let (moody, well) = moody("/deep");
+    let steady = Upstream::answering(OK);
+    let section = |path: &str| format!("[site.upstreams]\nhealth_path = \"{path}\"\nhealth_every = \"1s\"\n");
+    let second = format!(
+        "[[site]]\nhosts = [\"{OTHER}\"]\napp = \"generic\"\nupstream = [\"http://{}\", \"http://{}\"]\n{}",
+        moody.address,
+        steady.address,
+        section("/deep")
+    );
+    let config = Config {
+        app: "generic".into(),
+        others: vec![steady.address],
+        site: section("/shallow") + &second,
+        ..Config::default()
+    };
+    let gate = config.start(moody.address);
+    let believed = || (up(&gate, HOST, moody.address), up(&gate, OTHER, moody.address));
+    let settled =
+        async |wanted| wait_for(Duration::from_secs(10), || believed() == (Some(1.0), wanted)).await;
+    assert!(settled(Some(0.0)).await, "{:?}", believed());
+    let before = asked(&moody, "/deep");
+    assert!(wait_for(Duration::from_secs(10), || asked(&moody, "/deep") >= before + 2).await);
+    assert_eq!(believed(), (Some(1.0), Some(0.0)), "neither question changes what is believed by the other");
+    for _ in 0..10 {
+        assert_eq!(other_status(&gate).await, 200);
+    }
+    assert_eq!(asked(&moody, "/"), 0);
+    statuses(&gate, "GET /", 10).await;
+    assert_eq!(asked(&moody, "/"), 5, "the first site has it");
+    well.store(true, Ordering::SeqCst);
+    assert!(settled(Some(1.0)).await, "{:?}", believed());
+}
+
+#[tokio::test]
+async fn of_several_upstreams_each_is_asked_for_the_health_path_of_its_app_file() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/apps");
+    let mut gates = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let named = text
+            .lines()
+            .find_map(|line| line.strip_prefix("health_path = "))
+            .map(|path| path.split('"').nth(1).unwrap().to_owned());
+        let app = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        // Of those without one the generic app stands for all.
+        if named.is_none() && app != "generic" {
+            continue;
+        }
+        let both = [Upstream::answering(OK), Upstream::answering(OK)];
+        let config = Config { app, others: vec![both[1].address], ..Config::default() };
+        gates.push((config.start(both[0].address), both, named));
+    }
+    let alone = Upstream::answering(OK);
+    let _alone = Config::default().start(alone.address);
+    assert!(gates.iter().filter(|(.., named)| named.is_some()).count() >= 2);
+    for (gate, both, named) in &gates {
+        let Some(named) = named else { continue };
+        for upstream in both {
+            assert!(wait_for(Duration::from_secs(10), || !upstream.requests().is_empty()).await, "{named}");
+            let request = &upstream.requests()[0];
+            assert_eq!((&*request.method, &request.target), ("GET", named));
+            assert_eq!(request.header("user-agent"), Some("portcullis-health-check"));
+            assert!(wait_for(raw::LIMIT, || up(gate, HOST, upstream.address) == Some(1.0)).await);
+        }
+    }
+    let unasked = gates.iter().filter(|(.., named)| named.is_none()).flat_map(|(_, both, _)| both);
+    assert!(unasked.chain([&alone]).all(|upstream| upstream.connections().is_empty()));
+}
+
+#[tokio::test]
+async fn who_says_that_his_requests_are_grpc_keeps_nobody_from_an_upstream_that_is_back() {
+    let hole = swallower();
+    let gate = gate(hole.address, &[], "connect_timeout = \"400ms\"");
+    assert_eq!(gate.ask("GET /a", "", b"").await.status, 504);
+    let strangers = Client::connect(&gate).await;
+    let keep = tokio::spawn(async move {
+        loop {
+            let head = strangers.head("POST", "/a").header("content-type", "application/grpc");
+            let (answer, _) = strangers.open(head, true).await;
+            let _ = common::http2::read(answer).await;
+        }
+    });
+    hole.recover();
+    let begun = Instant::now();
+    let served = wait_until_async(Duration::from_secs(6), async || {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        gate.ask("GET /a", "", b"").await.status == 200
+    });
+    assert!(served.await, "not after {:?}", begun.elapsed());
+    assert!(!keep.is_finished(), "the strangers have gone on all the time");
+    keep.abort();
 }
 
 #[tokio::test]
@@ -221,39 +436,39 @@ async fn while_none_is_there_browsers_see_the_maintenance_page_and_programs_a_50
     assert_eq!(gate.ask("GET /", "Accept: application/json\r\n", b"").await.status, 502);
     let listener = TcpListener::bind(second).unwrap();
     let back = Instant::now();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            use std::io::{Read, Write};
-            let mut stream = stream.unwrap();
-            let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(OK);
-        }
-    });
+    serve(listener);
     assert_eq!(gate.ask("GET /", "", b"").await.status, 200, "it is asked although it was out");
     assert!(back.elapsed() < Duration::from_secs(2), "{:?}", back.elapsed());
 }
 
 #[tokio::test]
 async fn a_site_says_how_long_an_answer_and_a_pause_in_it_may_take() {
-    let silent = Upstream::scripted(|mut session| {
-        let request = session.request().unwrap();
-        if request.target == "/pause" {
-            session.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
-        }
-        session.until_closed();
-    });
+    let dumb = || {
+        Upstream::scripted(|mut session| {
+            let request = session.request().unwrap();
+            if request.target == "/pause" {
+                session.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
+            }
+            session.until_closed();
+        })
+    };
+    let (silent, other) = (dumb(), dumb());
     let section = "first_byte_timeout = \"500ms\"\nprogress_timeout = \"500ms\"";
-    let gate = gate(silent.address, &[], section);
+    let gate = gate(silent.address, &[other.address], section);
     let start = Instant::now();
     assert_eq!(gate.ask("GET /silent", "", b"").await.status, 504);
     assert!(start.elapsed() < Duration::from_secs(8));
+    assert_eq!(gate.ask("POST /silent", "", b"once").await.status, 504);
+    assert_eq!(asked(&silent, "/silent") + asked(&other, "/silent"), 2, "nobody is asked instead");
     let mut stream = gate.connect().await;
     let request = format!("GET /pause HTTP/1.1\r\nHost: {HOST}:{}\r\n\r\n", gate.https.port());
     let start = Instant::now();
     let answer = String::from_utf8(raw::exchange(&mut stream, request.as_bytes()).await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nabc"), "{answer}");
     assert!(start.elapsed() < Duration::from_secs(8), "cut, not waited for");
-    assert!(silent.all_closed_within(Duration::from_secs(5)));
+    assert!(
+        silent.all_closed_within(Duration::from_secs(5)) && other.all_closed_within(Duration::from_secs(5))
+    );
 }
 
 #[tokio::test]
@@ -269,4 +484,50 @@ async fn a_name_is_reached_by_whichever_of_its_addresses_listens() {
     };
     let gate = named.start(upstream.address);
     assert_eq!(gate.ask("GET /named/a", "", b"").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_name_that_leads_elsewhere_is_followed_without_a_reload() {
+    // One port on two addresses; the answer says which was reached.
+    let says = |listener: TcpListener, name: &'static str| {
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\n{name}");
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+    };
+    let old = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = old.local_addr().unwrap().port();
+    says(TcpListener::bind(("127.0.0.2", port)).unwrap(), "new");
+    says(old, "old");
+    let names = tempfile::tempdir().unwrap();
+    let hosts = names.path().join("hosts");
+    std::fs::write(&hosts, "").unwrap();
+    let config = Config {
+        app: "generic".into(),
+        site: format!(
+            "[[site.route]]\nmatch = \"/named/*\"\nclass = \"api\"\nupstream = \"http://app.test:{port}\"\n"
+        ),
+        // The resolver's own, for this process: no test changes the machine's.
+        environment: vec![
+            ("LD_PRELOAD", "libnss_wrapper.so".into()),
+            ("NSS_WRAPPER_HOSTS", hosts.display().to_string()),
+        ],
+        ..Config::default()
+    };
+    // A name that is not known yet stops no start.
+    let gate = config.start(Upstream::answering(OK).address);
+    let ask = async || {
+        let answer = gate.ask("GET /named/a", "", b"").await;
+        (answer.status, answer.text())
+    };
+    assert_eq!(ask().await.0, 502);
+    for (address, name) in [("127.0.0.1", "old"), ("127.0.0.2", "new"), ("127.0.0.1", "old")] {
+        place(&hosts, &format!("{address} app.test\n"));
+        assert_eq!(ask().await, (200, name.into()), "libnss-wrapper is there? `make test-deps` installs it");
+    }
 }

@@ -21,13 +21,15 @@ use common::upstream::{OK, Upstream};
 use common::{HOST, wait_until, wait_until_async};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
+    KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion};
 use tokio_rustls::client::TlsStream;
 
 const OTHER: &str = "photos.test";
+/// Another name of that site.
+const SECOND: &str = "pictures.test";
 const FILES: &str = "certificates = [{ cert = \"full.pem\", key = \"key.pem\" }]";
 /// A replaced certificate is served so soon.
 const SERVED: Duration = Duration::from_secs(2);
@@ -214,9 +216,14 @@ fn rsa(dir: &Path) -> (PathBuf, String, String) {
     (cert.clone(), read(&cert), read(&key))
 }
 
-/// Two sites: the first with an ECDSA and an RSA certificate, the second with one of its own.
+/// Two sites: the first with an ECDSA and an RSA certificate, the second with one that has several names, a wildcard among them.
 fn two_sites(authority: &Authority, listen: &str, upstream: &Upstream) -> Gate {
-    let (first, second) = (authority.sign(HOST), authority.sign(OTHER));
+    let first = authority.sign(HOST);
+    let second = authority.sign_with(OTHER, |params| {
+        for name in [SECOND, "*.wild.test"] {
+            params.subject_alt_names.push(SanType::DnsName(name.try_into().unwrap()));
+        }
+    });
     let (_, cert, key) = rsa(authority.dir.path());
     let files = vec![
         ("a.pem", first.cert),
@@ -229,7 +236,7 @@ fn two_sites(authority: &Authority, listen: &str, upstream: &Upstream) -> Gate {
     let tls = "certificates = [{ cert = \"a.pem\", key = \"a.key\" }, { cert = \"rsa.pem\", key = \"rsa.key\" }, \
                { cert = \"b.pem\", key = \"b.key\" }]";
     let site = format!(
-        "[[site]]\nhosts = [\"{OTHER}\"]\napp = \"keepstack\"\nupstream = \"http://{}\"",
+        "[[site]]\nhosts = [\"{OTHER}\", \"{SECOND}\", \"*.wild.test\"]\napp = \"keepstack\"\nupstream = \"http://{}\"",
         upstream.address
     );
     Config { tls: tls.into(), listen: listen.into(), files, site, ..Config::default() }
@@ -241,7 +248,7 @@ async fn each_site_shows_its_own_certificate_and_the_client_chooses_between_ecds
     let upstream = Upstream::answering(OK);
     let authority = Authority::new();
     let gate = two_sites(&authority, "", &upstream);
-    for host in [HOST, OTHER] {
+    for host in [HOST, OTHER, SECOND, "a.wild.test", "b.wild.test"] {
         let mut stream = raw::tls(gate.https, host, authority.client()).await.unwrap();
         let answer = raw::ask(&mut stream, &request(host)).await;
         assert_eq!(answer.status, 200, "{host}");
@@ -281,7 +288,7 @@ async fn a_handshake_for_no_site_of_ours_is_refused() {
     let upstream = Upstream::answering(OK);
     let authority = Authority::new();
     let gate = two_sites(&authority, "", &upstream);
-    for name in ["evil.test", "x.files.test", "files.test.evil.test", "localhost"] {
+    for name in ["evil.test", "x.files.test", "files.test.evil.test", "a.b.wild.test", "wild.test"] {
         let (text, done) = run(
             "curl",
             &[
@@ -299,7 +306,7 @@ async fn a_handshake_for_no_site_of_ours_is_refused() {
     let mut nameless = authority.client();
     nameless.enable_sni = false;
     assert!(raw::tls(gate.https, HOST, nameless).await.is_err());
-    assert!(wait_until(raw::LIMIT, || count(&gate, "unknown_name") == 5.0), "{:?}", gate.admin("/metrics"));
+    assert!(wait_until(raw::LIMIT, || count(&gate, "unknown_name") == 6.0), "{:?}", gate.admin("/metrics"));
 }
 
 /// Head of the answer to whoever trusts anything, over a URL's very words.
@@ -541,8 +548,8 @@ async fn a_hundred_certificates_are_swapped_under_load_and_nothing_fails() {
     println!("{answered} requests under 100 swaps, none failed");
 }
 
-/// Certificate and key files that do not hold, and what is wrong with them.
-fn broken(authority: &Authority) -> Vec<(&'static str, String, String)> {
+/// Certificate and key files that do not hold, what is wrong with them, and how that is said.
+fn broken(authority: &Authority) -> Vec<(&'static str, String, String, &'static str)> {
     let good = authority.sign(HOST);
     let Pair { cert, key, .. } = good.clone();
     let expired = authority.sign_with(HOST, |params| {
@@ -554,22 +561,28 @@ fn broken(authority: &Authority) -> Vec<(&'static str, String, String)> {
     let half = |text: &str| text[..text.len() / 2].to_owned();
     let leaf = cert.len() - authority.pem.len();
     vec![
-        ("garbage", "\u{0}\u{1}garbage\n".repeat(100), key.clone()),
+        ("garbage", "\u{0}\u{1}garbage\n".repeat(100), key.clone(), "holds no certificate"),
         (
             "PEM of garbage",
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into(),
             key.clone(),
+            "holds something that is no X.509 certificate",
         ),
-        ("empty", String::new(), key.clone()),
-        ("half a leaf", half(&cert[..leaf]), key.clone()),
-        ("half a chain", format!("{}{}", &cert[..leaf], half(&authority.pem)), key.clone()),
-        ("key that is garbage", cert.clone(), "garbage".into()),
-        ("half a key", cert.clone(), half(&key)),
-        ("empty key", cert.clone(), String::new()),
-        ("another key", cert, authority.sign(HOST).key),
-        ("expired", expired.cert, expired.key),
-        ("not valid yet", early.cert, early.key),
-        ("another host", foreign.cert, foreign.key),
+        ("empty", String::new(), key.clone(), "holds no certificate"),
+        ("half a leaf", half(&cert[..leaf]), key.clone(), "is damaged or cut short"),
+        (
+            "half a chain",
+            format!("{}{}", &cert[..leaf], half(&authority.pem)),
+            key.clone(),
+            "is damaged or cut short",
+        ),
+        ("key that is garbage", cert.clone(), "garbage".into(), "holds no private key"),
+        ("half a key", cert.clone(), half(&key), "is damaged or cut short"),
+        ("empty key", cert.clone(), String::new(), "holds no private key"),
+        ("another key", cert, authority.sign(HOST).key, "does not belong to the certificate"),
+        ("expired", expired.cert, expired.key, "has expired on"),
+        ("not valid yet", early.cert, early.key, "is not valid before"),
+        ("another host", foreign.cert, foreign.key, "`files.test` has no certificate; "),
     ]
 }
 
@@ -580,13 +593,13 @@ async fn broken_certificate_files_change_nothing_and_are_named_until_good_ones_c
     let mut served = authority.sign(HOST);
     let gate = with_files(&served, &upstream);
     let successful = || gate.metric("portcullis_config_last_reload_successful");
-    for (what, cert, key) in broken(&authority) {
+    for (what, cert, key, why) in broken(&authority) {
         replace(&gate, &cert, &key);
         assert!(wait_until(raw::LIMIT, || successful() == Some(0.0)), "{what}: {}", gate.errors());
         assert_eq!(authority.shown(&gate).await.as_ref(), Some(&served.der), "{what}");
         let status = String::from_utf8(gate.cli(["status"]).stdout).unwrap();
         let file = if what.contains("key") { "key.pem" } else { "full.pem" };
-        assert!(status.contains(file), "{what}: {status}");
+        assert!(status.contains(file) && status.contains(why), "{what}: {why:?} is not in {status}");
         let told = gate.cli(["reload"]);
         assert_eq!(told.status.code(), Some(3), "{what}: {told:?}");
 

@@ -9,18 +9,20 @@ use crate::config::client_certificates::ClientCertificates;
 use crate::config::passthrough::Passthrough;
 use crate::config::settings::Site;
 use crate::config::values::Networks;
+use crate::telemetry::audit::timestamp;
 
 /// Nothing, where nobody is asked for a certificate.
 pub(super) fn write_client_certificates(site: &Site, out: &mut dyn Write) -> io::Result<()> {
     let Some(rules) = &site.client_certificates else { return Ok(()) };
-    let ClientCertificates { allowed, authorities, crl_file, .. } = rules;
+    let ClientCertificates { allowed, authorities, crl_file, crl_until, .. } = rules;
     let word = if rules.required { "required" } else { "optional" };
     writeln!(out, "  certificate {word} of clients, signed by {}", authorities.join("; "))?;
     if !allowed.is_empty() {
         writeln!(out, "    allowed   {}", allowed.join(", "))?;
     }
+    let until = crl_until.map(|until| format!(", until {}", timestamp(until))).unwrap_or_default();
     match crl_file {
-        Some(path) => writeln!(out, "    revoked   by {}", path.display()),
+        Some(path) => writeln!(out, "    revoked   by {}{until}", path.display()),
         None => writeln!(out, "    revoked   none: no crl_file"),
     }
 }
@@ -33,6 +35,7 @@ pub(super) fn client_certificates_json(site: &Site) -> Value {
         "allowed": rules.allowed,
         "ca_file": rules.ca_file,
         "crl_file": rules.crl_file,
+        "crl_until": rules.crl_until,
     })
 }
 

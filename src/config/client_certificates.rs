@@ -14,6 +14,8 @@ pub struct ClientCertificates {
     pub ca_file: PathBuf,
     /// Their lists of revoked certificates, absolute.
     pub crl_file: Option<PathBuf>,
+    /// When the first of these lists ends, in Unix seconds: nobody whom it is about is let in from then on.
+    pub crl_until: Option<u64>,
     /// Names of which a certificate must have one; empty: any.
     pub allowed: Vec<Box<str>>,
     /// The subjects of the CAs, for people.

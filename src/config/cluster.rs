@@ -38,6 +38,8 @@ pub struct Manner {
     pub progress_timeout: Duration,
     /// Asked now and then whether they serve; `None`: it shows only when a connection fails.
     pub health: Option<HealthCheck>,
+    /// How often they are asked.
+    pub health_every: Duration,
 }
 
 /// Which of several upstreams gets a request; always one that is up, where there is one.
@@ -52,14 +54,12 @@ pub enum Balance {
 }
 
 /// A question that says whether an upstream serves: 2xx and 3xx do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HealthCheck {
     /// Asked with GET.
     pub path: PathAndQuery,
     /// The Host of the question.
     pub host: Box<str>,
-    /// How often.
-    pub every: Duration,
 }
 
 impl Default for Manner {
@@ -70,6 +70,7 @@ impl Default for Manner {
             first_byte_timeout: Duration::from_secs(60),
             progress_timeout: Duration::from_secs(300),
             health: None,
+            health_every: Duration::from_secs(5),
         }
     }
 }

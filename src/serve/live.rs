@@ -11,7 +11,7 @@ use super::passed::Passed;
 use crate::clock::Clock;
 use crate::config;
 use crate::config::problem::{Problem, Problems};
-use crate::config::settings::Settings;
+use crate::config::settings::{Settings, Site, Upstream};
 use crate::config::values::{HostPattern, Networks};
 use crate::config::watch::{Contents, Watch};
 use crate::control::reload::{Prepared, Reloader};
@@ -178,6 +178,23 @@ impl Live {
         })
     }
 
+    /// Upstreams of a site that are not reached, or say that they do not serve.
+    fn down(&self, site: &Site) -> Vec<String> {
+        let (name, health, check) = (site.name(), &self.means.health, site.upstream.manner().health.as_ref());
+        let told = |one: Upstream| {
+            match check.filter(|check| health.is_unwell(&one, check)) {
+            Some(check) => Some(format!(
+                "the upstream {one} of {name} does not say at {} that it serves: others are asked while there are any; what does it answer there, and what does its own log say?",
+                check.path
+            )),
+            None => (health.get(&one, None) == Some(false)).then(|| {
+                format!("the upstream {one} of {name} was not reached when it was tried last: its clients get 502; is the application running, and does it listen there?")
+            }),
+        }
+        };
+        site.upstreams().into_iter().filter_map(told).collect()
+    }
+
     /// Puts it in the place of what runs.
     fn swap(&self, new: Built) -> Result<Vec<String>, Problems> {
         let Built { settings, seen, certificates, guarded, log, policy } = new;
@@ -248,13 +265,7 @@ impl Reloader for Live {
 
     fn troubles(&self) -> Vec<String> {
         let served = self.served();
-        let down = served.settings.sites.iter().flat_map(|site| {
-            let down = site.upstreams().into_iter().filter(|one| self.means.health.get(one) == Some(false));
-            down.map(|one| {
-                let name = site.name();
-                format!("the upstream {one} of {name} was not reached when it was tried last: its clients get 502; is the application running, and does it listen there?")
-            })
-        });
+        let down = served.settings.sites.iter().flat_map(|site| self.down(site));
         let log = self.means.log.is_failing().then(|| {
             "the access log cannot be written: lines that find no room are dropped and counted; the process log says why"
                 .to_owned()

@@ -63,7 +63,9 @@ fn upstreams(policy: &Policy, health: &Health) -> Vec<(String, String, bool)> {
         let mut own: Vec<&Upstream> = site.routes.iter().flat_map(|route| route.upstream.members()).collect();
         own.sort_by_key(ToString::to_string);
         own.dedup();
-        let seen = |one: &Upstream| Some((site.name.to_string(), one.to_string(), health.get(one)?));
+        // Routes that lead elsewhere have none.
+        let check = site.routes.iter().find_map(|route| route.upstream.manner().health.as_ref());
+        let seen = |one: &Upstream| Some((site.name.to_string(), one.to_string(), health.get(one, check)?));
         own.into_iter().filter_map(seen).collect::<Vec<_>>()
     };
     policy.sites.iter().flat_map(of).collect()

@@ -12,12 +12,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 
-use super::health::{Health, Tried, Vital};
+use super::health::{Health, Tried, Turn, Vital, Vitals, Way};
 use super::http2::{self, Carrier};
 use super::socket::Socket;
 use super::tls;
 use super::wire::{Line, Wire};
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::config::upstream::{Speaks, Upstream};
 use crate::gateway::{ForwardError, NO_CONNECTION, NO_CONNECTION_LATELY};
 use crate::request::body::Body;
@@ -59,18 +59,16 @@ pub async fn for_http1(
     means: &Means,
     within: Duration,
 ) -> Result<Connected, ForwardError> {
-    let vital = may_try(upstream, means)?;
-    let connected = in_time(within, async {
-        let line = line(upstream, means, within).await?;
+    let (to, by) = (upstream.clone(), means.clone());
+    let connecting = async move {
+        let line = line(&to, &by, within).await?;
         let wire = Wire::new(&line);
-        match &upstream.speaks {
-            Speaks::Http | Speaks::H2c => begin_http1(wire, line, means).await,
-            Speaks::Https(how) => begin_http1(tls::connect(how, wire, tls::HTTP1).await?, line, means).await,
+        match &to.speaks {
+            Speaks::Http | Speaks::H2c => begin_http1(wire, line, &by).await,
+            Speaks::Https(how) => begin_http1(tls::connect(how, wire, tls::HTTP1).await?, line, &by).await,
         }
-    })
-    .await;
-    tell(&vital, &connected, means);
-    connected
+    };
+    try_once(means.health.of(upstream), Way::Usual, means, within, connecting).await
 }
 
 /// Connects for HTTP/2.
@@ -82,30 +80,28 @@ pub async fn for_http2(
     means: &Means,
     within: Duration,
 ) -> Result<Carrier, ForwardError> {
-    let vital = may_try(upstream, means)?;
-    let connected = in_time(within, async {
-        match &upstream.speaks {
-            // Never by a guess: one that reads frames as HTTP/1.1 may find requests in them that nobody has judged.
-            Speaks::Http => Err(ForwardError::Protocol(
+    let way = match &upstream.speaks {
+        // Never by a guess: one that reads frames as HTTP/1.1 may find requests in them that nobody has judged.
+        Speaks::Http => {
+            return Err(ForwardError::Protocol(
                 "gRPC needs HTTP/2: name this upstream by h2c:// or https://".into(),
-            )),
-            Speaks::H2c => {
-                let line = line(upstream, means, within).await?;
-                http2::begin(Wire::new(&line), line, Scheme::HTTP).await
-            }
+            ));
+        }
+        Speaks::H2c => Way::Usual,
+        Speaks::Https(_) => Way::Calls,
+    };
+    let (to, by) = (upstream.clone(), means.clone());
+    let connecting = async move {
+        let line = line(&to, &by, within).await?;
+        match &to.speaks {
             Speaks::Https(how) => {
-                let line = line(upstream, means, within).await?;
-                let stream = tls::connect(how, Wire::new(&line), tls::HTTP2).await?;
+                let stream = tls::connect(how, Wire::of_frames(&line), tls::HTTP2).await?;
                 http2::begin(stream, line, Scheme::HTTPS).await
             }
+            Speaks::Http | Speaks::H2c => http2::begin(Wire::of_frames(&line), line, Scheme::HTTP).await,
         }
-    })
-    .await;
-    // Whoever says that his request is gRPC could else make any upstream look as if it were down.
-    if connected.is_ok() || matches!(upstream.speaks, Speaks::H2c) {
-        tell(&vital, &connected, means);
-    }
-    connected
+    };
+    try_once(means.health.of(upstream), way, means, within, connecting).await
 }
 
 /// Connects to somebody who takes bytes as they come; nothing is sent.
@@ -113,37 +109,52 @@ pub async fn for_http2(
 /// # Errors
 /// As [`for_http1`].
 pub async fn for_bytes(upstream: &Upstream, means: &Means, within: Duration) -> Result<Wire, ForwardError> {
-    let vital = may_try(upstream, means)?;
-    let connected = in_time(within, line(upstream, means, within)).await;
-    tell(&vital, &connected, means);
-    let line = connected?;
+    let (to, by) = (upstream.clone(), means.clone());
+    let connecting = async move { line(&to, &by, within).await };
+    let line = try_once(means.health.of(upstream), Way::Usual, means, within, connecting).await?;
     // What comes is no answer whose head could be without end.
     line.answered();
     Ok(Wire::new(&line))
 }
 
-/// Refused at once where connections hang and another try is under way.
-fn may_try(upstream: &Upstream, means: &Means) -> Result<Arc<Vital>, ForwardError> {
-    let vital = means.health.of(upstream);
-    if vital.may_try(means.clock.now()) {
-        Ok(vital)
-    } else {
-        Err(ForwardError::Timeout(NO_CONNECTION_LATELY))
+/// Refused at once where connections hang and another try is under way; else what comes of it is told.
+async fn try_once<T: 'static>(
+    vitals: Arc<Vitals>,
+    way: Way,
+    means: &Means,
+    within: Duration,
+    connecting: impl Future<Output = Result<T, ForwardError>> + 'static,
+) -> Result<T, ForwardError> {
+    let turn = vitals.by(way).turn(means.clock.now());
+    let clock = means.clock.clone();
+    let work = async move {
+        let connected = tokio::time::timeout(within, connecting).await;
+        let connected = connected.unwrap_or(Err(ForwardError::Timeout(NO_CONNECTION)));
+        tell(vitals.by(way), &connected, clock.now());
+        connected
+    };
+    match turn {
+        Turn::Free => work.await,
+        // Its client may leave: whoever does so again and again must not keep all others out.
+        Turn::Probe => tokio::task::spawn_local(work).await.unwrap_or(Err(ForwardError::Closed)),
+        Turn::Taken => Err(ForwardError::Timeout(NO_CONNECTION_LATELY)),
     }
 }
 
 /// What is our own fault is none of the upstream's.
-fn tell<T>(vital: &Vital, connected: &Result<T, ForwardError>, means: &Means) {
+fn tell<T>(vital: &Vital, connected: &Result<T, ForwardError>, now: Now) {
     let how = match connected {
-        Err(ForwardError::Connect(error)) if is_our_fault(error) => return,
+        Err(error) if is_our_fault(error) => return,
         Err(ForwardError::Timeout(_)) => Tried::Silent,
         Err(_) => Tried::Refused,
         Ok(_) => Tried::Reached,
     };
-    vital.tried(how, means.clock.now());
+    vital.tried(how, now);
 }
 
-fn is_our_fault(error: &io::Error) -> bool {
+/// Whether there was no descriptor left for it.
+pub fn is_our_fault(error: &ForwardError) -> bool {
+    let ForwardError::Connect(error) = error else { return false };
     let os = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
     matches!(os, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
         || error.get_ref().is_some_and(|inner| inner.is::<Exhausted>())
@@ -153,14 +164,6 @@ fn is_our_fault(error: &io::Error) -> bool {
 #[derive(Debug, thiserror::Error)]
 #[error("too few file descriptors are left")]
 struct Exhausted;
-
-async fn in_time<T>(
-    within: Duration,
-    connecting: impl Future<Output = Result<T, ForwardError>>,
-) -> Result<T, ForwardError> {
-    let connected = tokio::time::timeout(within, connecting).await;
-    connected.unwrap_or(Err(ForwardError::Timeout(NO_CONNECTION)))
-}
 
 async fn line(upstream: &Upstream, means: &Means, within: Duration) -> Result<Arc<Line>, ForwardError> {
     let socket = Socket::connect(&upstream.address, within).await.map_err(ForwardError::Connect)?;

@@ -13,6 +13,8 @@ mod pool;
 mod shared;
 mod socket;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod tunnel;
 mod wire;
@@ -33,14 +35,14 @@ use tower::Service;
 
 use self::choose::{Choice, Standing};
 use self::connect::Means;
-use self::health::Vital;
+use self::health::{Vitals, Way};
 use self::held::{AnswerLease, Held};
 use self::patience::{End, Flow, Patience, Wait};
 use self::pool::{Lease, Pool};
 use self::shared::{Shared, StreamLease};
 use self::stream::StreamBody;
 use crate::clock::Clock;
-use crate::config::cluster::Manner;
+use crate::config::cluster::{HealthCheck, Manner};
 use crate::config::upstream::{Speaks, Upstream};
 use crate::gateway::{Forward, ForwardError, Tunnel, Within};
 use crate::request::body::{Body, Source};
@@ -67,7 +69,7 @@ struct Common {
 struct Connections {
     one_by_one: Rc<Pool>,
     shared: Shared,
-    vital: Arc<Vital>,
+    vitals: Arc<Vitals>,
 }
 
 impl Upstreams {
@@ -98,7 +100,7 @@ impl Upstreams {
         let new = Rc::new(Connections {
             one_by_one: Rc::new(Pool::new(upstream.clone(), means.clone(), clock.clone())),
             shared: Shared::new(upstream.clone(), means.clone(), clock.clone()),
-            vital: means.health.of(upstream),
+            vitals: means.health.of(upstream),
         });
         Rc::clone(self.common.upstreams.borrow_mut().entry(upstream.clone()).or_insert(new))
     }
@@ -114,7 +116,8 @@ impl Upstreams {
         let cluster = forward.permit.upstream().clone();
         let mut choice = Choice::new(&cluster, forward.client);
         let mut last = ForwardError::Closed;
-        while let Some(upstream) = choice.next(|upstream| self.standing(upstream)) {
+        let check = cluster.manner().health.as_ref();
+        while let Some(upstream) = choice.next(|upstream| self.standing(upstream, &forward, check)) {
             let connections = self.connections(upstream);
             connections.one_by_one.used();
             let unanswered = match speaks_http2(&forward, upstream) {
@@ -134,9 +137,12 @@ impl Upstreams {
         Err(last)
     }
 
-    fn standing(&self, upstream: &Upstream) -> Standing {
+    fn standing(&self, upstream: &Upstream, forward: &Forward, check: Option<&HealthCheck>) -> Standing {
         let connections = self.connections(upstream);
-        let out_for = connections.vital.out_for(self.common.clock.now());
+        let out_for = match check {
+            Some(check) if self.common.means.health.is_unwell(upstream, check) => u64::MAX,
+            _ => connections.vitals.by(way(forward, upstream)).out_for(self.common.clock.now()),
+        };
         Standing { out_for, requests: connections.one_by_one.busy() + connections.shared.busy() }
     }
 
@@ -246,6 +252,11 @@ impl Upstreams {
 fn speaks_http2(forward: &Forward, upstream: &Upstream) -> bool {
     let known = matches!(upstream.speaks, Speaks::H2c);
     forward.tunnel.is_none() && (known || forward.rpc)
+}
+
+fn way(forward: &Forward, upstream: &Upstream) -> Way {
+    let calls = matches!(upstream.speaks, Speaks::Https(_)) && speaks_http2(forward, upstream);
+    if calls { Way::Calls } else { Way::Usual }
 }
 
 impl Service<Forward> for Upstreams {

@@ -107,8 +107,10 @@ impl Pool {
         // Given back, but their task has not come to rest yet.
         let mut busy = Vec::new();
         let mut found = None;
+        let now = self.clock.now();
         while let Some(mut one) = idle.pop() {
             match &one.connected {
+                Some(connected) if passed(connected.born, OLDEST, now) => {}
                 Some(connected) if connected.sender.is_ready() => {
                     found = one.connected.take();
                     break;
@@ -123,9 +125,8 @@ impl Pool {
 
     fn put(&self, connected: Connected) {
         let mut idle = self.idle.borrow_mut();
-        let now = self.clock.now();
-        if idle.len() < MAX_IDLE && !passed(connected.born, OLDEST, now) {
-            idle.push(Idle { connected: Some(connected), since: now.mono_ms() });
+        if idle.len() < MAX_IDLE {
+            idle.push(Idle { connected: Some(connected), since: self.clock.now().mono_ms() });
         } else {
             connected.driver.abort();
         }

@@ -30,6 +30,8 @@ pub struct Wire {
     line: Arc<Line>,
     /// The upstream takes no more; what it has said before is still to be read.
     deaf: Option<io::ErrorKind>,
+    /// What it does not take is dropped.
+    drops: bool,
 }
 
 impl Line {
@@ -70,34 +72,38 @@ impl Line {
 impl Wire {
     /// The side for hyper.
     pub fn new(line: &Arc<Line>) -> Self {
-        Self { line: Arc::clone(line), deaf: None }
+        Self { line: Arc::clone(line), deaf: None, drops: false }
+    }
+
+    /// The side for HTTP/2, which reads nothing while it has something to write.
+    pub fn of_frames(line: &Arc<Line>) -> Self {
+        Self { drops: true, ..Self::new(line) }
     }
 
     /// An upstream that answers early and closes breaks our writing before its answer is read: reading goes on, and says
     /// how it ended. Its readiness wakes the task.
-    fn written(&mut self, result: io::Result<usize>) -> Poll<io::Result<usize>> {
-        match result {
-            Err(error) if is_gone(error.kind()) => {
-                self.deaf = Some(error.kind());
-                Poll::Pending
-            }
-            result => Poll::Ready(result),
-        }
+    fn poll_unheard(&self, length: usize) -> Poll<io::Result<usize>> {
+        if self.drops { Poll::Ready(Ok(length)) } else { Poll::Pending }
     }
 
     fn poll_writing(
         &mut self,
         cx: &mut Context<'_>,
+        length: usize,
         write: impl Fn(&Socket) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         if self.deaf.is_some() {
-            return Poll::Pending;
+            return self.poll_unheard(length);
         }
         loop {
             ready!(self.line.socket.poll_write_ready(cx))?;
             match write(&self.line.socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return self.written(result),
+                Err(error) if is_gone(error.kind()) => {
+                    self.deaf = Some(error.kind());
+                    return self.poll_unheard(length);
+                }
+                result => return Poll::Ready(result),
             }
         }
     }
@@ -131,7 +137,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_writing(cx, |socket| socket.try_write(bytes))
+        self.get_mut().poll_writing(cx, bytes.len(), |socket| socket.try_write(bytes))
     }
 
     fn poll_write_vectored(
@@ -139,7 +145,8 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_writing(cx, |socket| socket.try_write_vectored(slices))
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        self.get_mut().poll_writing(cx, length, |socket| socket.try_write_vectored(slices))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -16,7 +16,7 @@ pub(super) fn write(site: &Site, out: &mut dyn Write) -> io::Result<()> {
         told.push(manner.balance.word().to_owned());
     }
     if let Some(check) = &manner.health {
-        told.push(format!("asked for {} every {}", check.path, span(check.every)));
+        told.push(format!("asked for {} every {}", check.path, span(manner.health_every)));
     }
     for (what, own, usual) in [
         ("a connection", manner.connect_timeout, usual.connect_timeout),
@@ -43,7 +43,7 @@ pub(super) fn json(cluster: &Cluster) -> Value {
         "first_byte_timeout_seconds": manner.first_byte_timeout.as_secs_f64(),
         "progress_timeout_seconds": manner.progress_timeout.as_secs_f64(),
         "health": manner.health.as_ref().map(|check| json!({
-            "path": check.path.as_str(), "every_seconds": check.every.as_secs_f64()
+            "path": check.path.as_str(), "every_seconds": manner.health_every.as_secs_f64()
         })),
     })
 }

@@ -44,7 +44,11 @@ pub(super) fn read(site: &mut Table<'_>) -> Option<ClientCertificates> {
         Some(crl) => Some(revocations(crl)?),
         None => None,
     };
-    build(&ca, required?, authorities?, revoked, allowed.unwrap_or_default())
+    let authorities = authorities?;
+    if let Some((value, revoked)) = crl.as_ref().zip(revoked.as_ref()) {
+        warn_of_missing(value, &authorities, revoked);
+    }
+    build(&ca, required?, authorities, revoked, allowed.unwrap_or_default())
 }
 
 fn name(text: &str) -> Result<Box<str>, ValueError> {
@@ -100,6 +104,8 @@ fn authorities(value: &Value<'_>) -> Option<Authorities> {
 struct Revocations {
     path: PathBuf,
     lists: Vec<CertificateRevocationListDer<'static>>,
+    issuers: Vec<String>,
+    until: Option<u64>,
     papers: Vec<Paper>,
 }
 
@@ -113,7 +119,7 @@ fn revocations(value: &Value<'_>) -> Option<Revocations> {
     if lists.is_empty() {
         return wrong(value, format!("{} holds no revocation list", path.display()), CRL_HELP);
     }
-    let mut papers = Vec::new();
+    let (mut issuers, mut papers, mut until) = (Vec::new(), Vec::new(), None);
     for list in &lists {
         let Ok((_, list)) = CertificateRevocationList::from_der(list) else {
             return wrong(
@@ -123,13 +129,20 @@ fn revocations(value: &Value<'_>) -> Option<Revocations> {
             );
         };
         papers.extend(list.next_update().map(|next| Paper {
-            past: format!("the revocation list of `{}` was to be renewed on {next}", list.issuer()),
-            help: "it is used as it is; fetch the new one, or certificates revoked since then are let in",
+            past: format!(
+                "the revocation list of `{}` in {} has ended on {next}",
+                list.issuer(),
+                path.display()
+            ),
+            help: "fetch the new one: until it is there all certificates of this CA are refused",
             ends: next.timestamp(),
         }));
+        let next = list.next_update().map(|next| u64::try_from(next.timestamp()).unwrap_or_default());
+        issuers.push(list.issuer().to_string());
+        until = [until, next].into_iter().flatten().min();
     }
     warn(value, &papers);
-    Some(Revocations { path, lists, papers })
+    Some(Revocations { path, lists, issuers, until, papers })
 }
 
 /// What has ended already; what ends later is for `status` and the log to say.
@@ -137,6 +150,16 @@ fn warn(value: &Value<'_>, papers: &[Paper]) {
     let now = i64::try_from(value.doc.now.unix()).unwrap_or(i64::MAX);
     for paper in papers.iter().filter(|paper| paper.ends < now) {
         value.doc.warning(value.span.clone(), paper.past.clone(), paper.help);
+    }
+}
+
+fn warn_of_missing(value: &Value<'_>, authorities: &Authorities, revoked: &Revocations) {
+    for subject in authorities.subjects.iter().filter(|subject| !revoked.issuers.contains(subject)) {
+        value.doc.warning(
+            value.span.clone(),
+            format!("{} holds no revocation list of `{subject}`", revoked.path.display()),
+            "add it: until it is there all certificates of this CA are refused",
+        );
     }
 }
 
@@ -161,6 +184,7 @@ fn build(
     let mut builder =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()));
     let mut papers = authorities.papers;
+    let crl_until = revoked.as_ref().and_then(|revoked| revoked.until);
     let (crl_file, lists) = match revoked {
         Some(revoked) => {
             papers.extend(revoked.papers);
@@ -173,7 +197,8 @@ fn build(
         digest.update(list);
     }
     if !lists.is_empty() {
-        builder = builder.with_crls(lists);
+        // Who was revoked since a list has ended nobody here knows.
+        builder = builder.with_crls(lists).enforce_revocation_expiration();
     }
     if !required {
         builder = builder.allow_unauthenticated();
@@ -185,7 +210,17 @@ fn build(
     let mut id = [0; 32];
     id.copy_from_slice(digest.finish().as_ref());
     let (ca_file, authorities) = (authorities.path, authorities.subjects);
-    Some(ClientCertificates { required, ca_file, crl_file, allowed, authorities, papers, verifier, id })
+    Some(ClientCertificates {
+        required,
+        ca_file,
+        crl_file,
+        crl_until,
+        allowed,
+        authorities,
+        papers,
+        verifier,
+        id,
+    })
 }
 
 fn wrong<T>(value: &Value<'_>, message: String, help: &str) -> Option<T> {

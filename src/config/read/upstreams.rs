@@ -12,7 +12,6 @@ use crate::config::values::{ValueError, parse_duration};
 
 /// Largest maintenance page, in bytes.
 const PAGE: u64 = 256 << 10;
-const EVERY: Duration = Duration::from_secs(5);
 /// More often is a load of its own.
 const OFTENEST: Duration = Duration::from_secs(1);
 
@@ -21,7 +20,6 @@ pub(super) struct Section {
     manner: Manner,
     /// `Some(None)`: off.
     path: Option<Option<PathAndQuery>>,
-    every: Duration,
     /// The page for browsers while no upstream can be reached.
     pub maintenance: Option<Bytes>,
 }
@@ -36,12 +34,12 @@ pub(super) fn section(mut table: Table<'_>) -> Section {
         progress_timeout: time("progress_timeout", usual.progress_timeout),
         balance: table.choice("balance", &Balance::ALL).unwrap_or(usual.balance),
         health: None,
+        health_every: table.parse("health_every", parse_every).unwrap_or(usual.health_every),
     };
     let path = table.parse("health_path", parse_path);
-    let every = table.parse("health_every", parse_every).unwrap_or(EVERY);
     let maintenance = table.get("maintenance").and_then(|value| page(&value));
     table.finish();
-    Section { manner, path, every, maintenance }
+    Section { manner, path, maintenance }
 }
 
 impl Section {
@@ -58,7 +56,7 @@ impl Section {
             Some(own) => own.clone(),
             None => app.health_path.clone().filter(|_| several),
         };
-        let check = |path| HealthCheck { path, host: host.into(), every: self.every };
+        let check = |path| HealthCheck { path, host: host.into() };
         Cluster::new(upstream.members().to_vec(), Manner { health: path.map(check), ..self.manner.clone() })
     }
 }

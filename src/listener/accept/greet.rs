@@ -245,6 +245,8 @@ fn reason_of(error: &io::Error) -> &'static str {
         Some(rustls::Error::General(text)) if text.contains("no server certificate") => "unknown_name",
         Some(rustls::Error::NoCertificatesPresented) => "client_certificate_missing",
         Some(rustls::Error::InvalidCertificate(error)) => certificate_reason(error),
+        // A list that another CA of the same name has signed.
+        Some(rustls::Error::InvalidCertRevocationList(_)) => "client_certificate_revocation_unknown",
         Some(_) => "tls",
         None => "io",
     }
@@ -257,6 +259,9 @@ fn certificate_reason(error: &CertificateError) -> &'static str {
         E::NotValidYet | E::NotValidYetContext { .. } => "client_certificate_not_yet_valid",
         E::Revoked => "client_certificate_revoked",
         E::UnknownRevocationStatus => "client_certificate_revocation_unknown",
+        E::ExpiredRevocationList | E::ExpiredRevocationListContext { .. } => {
+            "client_certificate_revocation_list_ended"
+        }
         E::UnknownIssuer | E::BadSignature => "client_certificate_foreign",
         _ => "client_certificate_unfit",
     }
