@@ -17,14 +17,20 @@ pub(super) fn write(site: &Site, out: &mut dyn Write) -> io::Result<()> {
         span(guard.per)
     )?;
     let (first, most) = (span(guard.lockout_first), span(guard.lockout_most));
-    let known = if guard.devices { "devices are known by a cookie" } else { "no device cookies" };
+    let login = site.app.login.as_ref();
+    let named = login.is_some_and(|login| login.account.is_some());
+    let known = if guard.devices && named { "devices are known by a cookie" } else { "no device cookies" };
     writeln!(out, "              then locked out for {first}, up to {most}; {known}")?;
     if !guard.never_lock.is_empty() {
         writeln!(out, "              never locked over all clients: {}", guard.never_lock.join(", "))?;
     }
-    let login = site.app.login.as_ref();
-    if login.is_none_or(|login| login.account.is_none()) {
-        writeln!(out, "              by client only: the app file's [login] names no account")?;
+    let counted = match login {
+        Some(_) if named => None,
+        Some(_) => Some("the app file's [login] names no account"),
+        None => Some("the app file has no [login], so that what an answer meant is told by its looks"),
+    };
+    if let Some(why) = counted {
+        writeln!(out, "              by client only: {why}")?;
     }
     if let Some(defaults) = login.map(|login| &login.default_passwords).filter(|pairs| !pairs.is_empty()) {
         let names: Vec<&str> = defaults.iter().map(|(account, _)| &**account).collect();
