@@ -49,12 +49,12 @@ fn measure(
         for (figures, (_, pid, address)) in figures.iter_mut().zip(proxies) {
             let before = processor_seconds(*pid);
             let agreed = load(*address, &config, round);
-            figures.push((agreed as f64 / (processor_seconds(*pid) - before)) as u64);
+            figures.push(agreed as f64 / (processor_seconds(*pid) - before));
         }
     }
     for (figures, (who, ..)) in figures.iter_mut().zip(proxies) {
-        figures.sort_unstable();
-        println!("{name:<16}{who:<12}{:>6}   {figures:?}", figures[ROUNDS / 2]);
+        figures.sort_unstable_by(f64::total_cmp);
+        println!("{name:<16}{who:<12}{:>6.0}   {figures:.0?}", figures[ROUNDS / 2]);
     }
 }
 
