@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -79,10 +80,6 @@ impl Config {
             if !gate.lost_a_port() {
                 gate.wait_ready();
                 return gate;
-            }
-            if self.public.is_some() {
-                // No others can be had: whoever has it for a connection of his own will let it go.
-                std::thread::sleep(Duration::from_secs(1));
             }
         }
         panic!("ports are taken again and again");
@@ -380,8 +377,17 @@ pub fn resident_of(status: &Path) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Addresses that are free: all are held at once, so that they differ, and then let go.
+/// Addresses that are free. They lie below the ports that the system lends for outgoing connections, which would take them
+/// between here and their use; each process begins somewhere else.
 pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    std::array::from_fn(|place| listeners[place].local_addr().unwrap())
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(40) % COUNT;
+    let next = || FIRST + (begin + GIVEN.fetch_add(1, Ordering::Relaxed)) % COUNT;
+    let address = |port: u32| SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap()));
+    std::array::from_fn(|_| {
+        let free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
+        std::iter::repeat_with(|| address(next())).find(free).unwrap()
+    })
 }

@@ -29,6 +29,7 @@ const PATIENCE: RetryPolicy = RetryPolicy::new()
 const MOST_AUTHORIZATIONS: usize = 4;
 /// RFC 8555 wants 128 bits in base64url; nobody needs so many characters.
 const LONGEST_TOKEN: usize = 256;
+
 /// What an order is made with.
 pub(super) struct Means {
     pub account: Account,
