@@ -41,7 +41,7 @@ impl Control {
 
     /// Tells of what has happened since the last time.
     pub(super) fn tell_lockouts(&mut self) {
-        let News { lockouts, more } = self.kept.logins.lockouts.news();
+        let News { lockouts, more } = self.kept.logins.lockouts.news(self.clock.now());
         let shown: Vec<LockoutShown> = lockouts.iter().map(|lockout| self.shown_lockout(lockout)).collect();
         let lines: Vec<_> =
             lockouts.iter().zip(&shown).map(|(lockout, shown)| entry_of(lockout.of, shown)).collect();
