@@ -457,7 +457,8 @@ async fn spends_nothing(app: &str, foreign: (&str, &str), own: (&str, &str, &[u8
 async fn a_page_of_another_site_spends_nothing_of_its_visitors() {
     const IMAGE: &str = "Sec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n";
     const POST: &str = "Sec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: empty\r\nOrigin: https://evil.test\r\n";
-    const FORM: &str = "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\nOrigin: https://evil.test\r\n";
+    const FORM: &str =
+        "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\nOrigin: https://evil.test\r\n";
     const AHEAD: &str = "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\nSec-Purpose: prefetch\r\n";
     let log_in = (LOGIN, JSON, &br#"{"username":"ann","password":"right"}"#[..]);
     spends_nothing("keepstack", ("GET /api/auth/login", IMAGE), log_in).await;

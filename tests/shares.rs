@@ -192,7 +192,11 @@ async fn a_links_password_is_guessed_twenty_times_and_its_owner_gets_in() {
         assert!(heard <= 21, "twenty, and the one that locks");
     }
     let locked = send("192.0.2.1", "locked1", "right").await;
-    assert_eq!((locked.status, locked.header("retry-after").is_some()), (429, true), "though the link is alive");
+    assert_eq!(
+        (locked.status, locked.header("retry-after").is_some()),
+        (429, true),
+        "though the link is alive"
+    );
     assert_eq!(send("192.0.2.1", "locked2", "right").await.status, 200, "another link");
     assert_eq!(send("198.51.100.1", "locked1", "right").await.status, 200, "somebody else");
     assert_eq!(visitor.guesses("192.0.2.1", 0..40).await, 20, "no guess at links");

@@ -151,11 +151,20 @@ async fn a_page_of_another_site_spends_nothing_of_what_bad_tokens_cost_its_visit
         refused += usize::from(answer.status == 429);
     }
     assert!(refused > 20, "nor is there signature work without end for whoever says so himself");
-    assert_eq!(asked(&gate, &jwt(&claims("1", 600), SECRET)).await, 200, "a good token that nobody has seen yet");
+    assert_eq!(
+        asked(&gate, &jwt(&claims("1", 600), SECRET)).await,
+        200,
+        "a good token that nobody has seen yet"
+    );
 }
 
 /// What an answer makes of cookies, and what of them the application was sent.
-async fn cookies(gate: &Gate, upstream: &Upstream, line: &str, cookies: &str) -> (u16, Vec<String>, Option<String>) {
+async fn cookies(
+    gate: &Gate,
+    upstream: &Upstream,
+    line: &str,
+    cookies: &str,
+) -> (u16, Vec<String>, Option<String>) {
     let heard = upstream.requests().len();
     let answer = gate.ask(line, &format!("cookie: {cookies}\r\n"), b"").await;
     let lines = answer.head.lines().filter_map(|line| line.split_once(": "));
@@ -191,9 +200,8 @@ async fn an_access_cookie_that_has_ended_or_is_bad_never_takes_the_refresh_cooki
 #[tokio::test]
 async fn a_cookie_that_the_answer_sets_anew_is_not_taken_from_the_browser() {
     let app = App::everywhere("jwt");
-    let upstream = Upstream::answering(
-        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: sid=new; Path=/\r\n\r\n",
-    );
+    let upstream =
+        Upstream::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: sid=new; Path=/\r\n\r\n");
     let gate = gate(&app, VERIFIED, &upstream);
     let forged = jwt(&claims("1", 600), "ffffffffffffffffffffffffffffffff");
     let (status, set, _) = cookies(&gate, &upstream, "GET /login", &format!("sid={forged}")).await;

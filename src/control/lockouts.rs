@@ -124,6 +124,11 @@ fn entry_of(of: Of, what: &LockoutShown) -> Entry<'_, LockoutShown> {
             "too many share links that are none",
             "locked out, but for links that have answered lately",
         ),
+        Of::LinkPassword => (
+            "share guard",
+            "too many wrong passwords of a share link",
+            "locked out of that link, but for looking at it",
+        ),
         _ => ("login guard", "too many failures", "locked out"),
     };
     Entry { action: "lockout", by, what, reason, outcome }

@@ -166,7 +166,7 @@ pub fn read<'p>(
         scopes: around.snapshot.scopes(place),
         class,
         method: method.clone(),
-        ends: verify.and_then(|verify| verify.end_of(&presented)),
+        ends: verify.and_then(|verify| verify.end_of(&presented, around.now)),
         credentials,
         share: share(class, &found, &path, around.share_key),
         body_length: length,

@@ -46,7 +46,11 @@ impl Guard for Browser {
             Class::Oidc => cx.embedded,
             _ => false,
         };
-        if refused || (cx.websocket && foreign) { Verdict::Deny(Denial::new(Self::NAME, Reason::CrossOrigin)) } else { Verdict::Pass }
+        if refused || (cx.websocket && foreign) {
+            Verdict::Deny(Denial::new(Self::NAME, Reason::CrossOrigin))
+        } else {
+            Verdict::Pass
+        }
     }
 }
 
@@ -78,8 +82,7 @@ mod tests {
             (Class::Oidc, false, Method::POST, true),
             (Class::Api, true, Method::POST, true),
         ] {
-            let facts =
-                Facts { class, embedded, method, origin: Origin::Foreign, ..Facts::example() };
+            let facts = Facts { class, embedded, method, origin: Origin::Foreign, ..Facts::example() };
             assert_eq!(Browser::of(class).check(&facts) == Verdict::Pass, passes, "{class} {embedded}");
         }
         let link = Facts { class: Class::Login, origin: Origin::Foreign, ..Facts::example() };

@@ -9,7 +9,8 @@
 //!    lately: a forum full of `<img src="https://files.example.com/s/guess">` spends nobody's budget, and a share page in a
 //!    sandbox, which is foreign to its own pictures, shows them. [`Share::embedded`] is asked before all that counts.
 //! 5. A password of a link is guessed by what is no GET, and answered with 401 or 403: that counts for this link, of a client
-//!    and of its network, by the same numbers, also while the link is alive. Other links stay open to both.
+//!    and of its network, by the same numbers, also while the link is alive. Other links stay open to both. Forms that pages of
+//!    other sites post are counted apart; what they post otherwise is refused.
 //!
 //! Caveat: it slows guessing down; what ends it is the length of the links, which is the application's to choose. Browsers
 //! that do not say who asks (`Sec-Fetch-Site`) are counted, whoever's page it was.
@@ -25,7 +26,7 @@ use crate::clock::Now;
 use crate::config::share::ShareRules;
 use crate::request::client::Client;
 use crate::request::credential::Key;
-use crate::request::facts::{Facts, scope_of};
+use crate::request::facts::{Facts, Origin, scope_of};
 use crate::stores::attempts::{CounterKey, Lockout, Refused, Rule};
 use crate::stores::kept::Kept;
 use crate::stores::lockouts::{self, Of};
@@ -73,8 +74,16 @@ pub struct Charged {
     share: Arc<Share>,
     link: Key,
     does: Does,
-    client: Client,
+    who: Who,
     counters: [Option<Counter>; 2],
+}
+
+/// Whose password it would be.
+#[derive(Debug, Clone, Copy)]
+struct Who {
+    client: Client,
+    /// A page of another site has him send it.
+    foreign: bool,
 }
 
 /// What a request does with a link.
@@ -94,6 +103,7 @@ struct Counter {
     key: CounterKey,
     rule: Rule,
     group: Group,
+    of: Of,
 }
 
 impl Share {
@@ -117,15 +127,10 @@ impl Share {
     pub fn check(self: &Arc<Self>, cx: &Facts) -> Judged {
         let passes = |charged| Judged { verdict: Verdict::Pass, charged };
         let Some(link) = cx.share else { return passes(None) };
-        let does = match cx.method {
-            Method::GET | Method::HEAD => Does::Reads,
-            Method::OPTIONS => Does::Asks,
-            _ => Does::Sends,
-        };
-        let mut charged =
-            Charged { share: Arc::clone(self), link, does, client: cx.client, counters: [None; 2] };
+        let (does, who) = (Does::of(cx), Who { client: cx.client, foreign: cx.origin == Origin::Foreign });
+        let mut charged = Charged { share: Arc::clone(self), link, does, who, counters: [None; 2] };
         if does == Does::Sends
-            && let Some(denial) = self.guessed(link, cx)
+            && let Some(denial) = self.guessed(link, who, cx.now)
         {
             return refused(denial);
         }
@@ -148,20 +153,21 @@ impl Share {
         passes(Some(charged))
     }
 
-    /// Whether another site's page has a link as an image, a frame or the like, and nobody has opened that lately.
+    /// Whether another site's page has a link as an image, a frame or the like, and nobody has opened that lately; or sends
+    /// something to one, other than by a form that its visitor sees.
     pub fn embedded(&self, cx: &Facts) -> Option<Denial> {
         let link = cx.share.filter(|_| cx.embedded)?;
-        let alive = self.shares.alive.has((self.site, link), cx.now);
+        let alive = Does::of(cx) != Does::Sends && self.shares.alive.has((self.site, link), cx.now);
         (!alive).then(|| Denial::new(NAME, Reason::LinkEmbedded))
     }
 
     /// Whether too many passwords of this link have been wrong.
-    fn guessed(&self, link: Key, cx: &Facts) -> Option<Denial> {
+    fn guessed(&self, link: Key, who: Who, now: Now) -> Option<Denial> {
         let mut asked = self
-            .password_counters(link, cx.client)
+            .password_counters(link, who)
             .into_iter()
-            .filter_map(|counter| self.logins.attempts.ask(counter.key, cx.now).err().map(|why| (why, counter)));
-        asked.next().map(|(why, counter)| locked(self.wait(why, counter, (cx.client, cx.now))))
+            .filter_map(|counter| self.logins.attempts.ask(counter.key, now).err().map(|why| (why, counter)));
+        asked.next().map(|(why, counter)| locked(self.wait(why, counter, (who.client, now))))
     }
 
     /// Whether the application says by this status that there is no such link.
@@ -191,7 +197,7 @@ impl Share {
                 let network = counter.group.network;
                 let lockout = lockouts::Lockout {
                     site: Arc::clone(&self.name),
-                    of: Of::Links,
+                    of: counter.of,
                     client: network.is_none().then_some(client),
                     network,
                     account: None,
@@ -206,23 +212,26 @@ impl Share {
 
     fn counters(&self, client: Client) -> [Counter; 2] {
         let [narrow, wide] = shares::groups(client);
-        let counter = |rule, group| Counter { key: self.logins.of_links(self.site, &group), rule, group };
+        let counter = |rule, group| {
+            let key = self.logins.of_links(self.site, &group);
+            Counter { key, rule, group, of: Of::Links }
+        };
         [counter(self.client, narrow), counter(self.network, wide)]
     }
 
-    fn password_counters(&self, link: Key, client: Client) -> [Counter; 2] {
+    fn password_counters(&self, link: Key, who: Who) -> [Counter; 2] {
         let attempts = &self.logins.attempts;
-        self.counters(client).map(|counter| {
-            let key = attempts.key_of((self.site, "password of", link.0, counter.group.key));
-            Counter { key, ..counter }
+        self.counters(who.client).map(|counter| {
+            let key = attempts.key_of((self.site, "password", link.0, counter.group.key, who.foreign));
+            Counter { key, of: Of::LinkPassword, ..counter }
         })
     }
 
     /// A password was wrong: the application has said so.
-    fn wrong_password(&self, link: Key, client: Client, now: Now) {
-        for counter in self.password_counters(link, client) {
+    fn wrong_password(&self, link: Key, who: Who, now: Now) {
+        for counter in self.password_counters(link, who) {
             if let Err(refused) = self.logins.attempts.charge(counter.key, counter.rule, self.lockout, now) {
-                self.wait(refused, counter, (client, now));
+                self.wait(refused, counter, (who.client, now));
             }
         }
     }
@@ -232,13 +241,13 @@ impl Charged {
     /// Takes the charge back unless it was a miss. Anything else than "no such link" is no news to one who guesses: the
     /// application's own refusal of a link that there is (403), or no answer because it is down.
     pub fn settle(self, status: StatusCode, now: Now) {
-        let Self { ref share, link, does, client, .. } = self;
+        let Self { ref share, link, does, who, .. } = self;
         if share.is_dead(status) {
             return;
         }
         self.refund(now);
         if does == Does::Sends && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            share.wrong_password(link, client, now);
+            share.wrong_password(link, who, now);
         }
         if does == Does::Reads && (status.is_success() || status == StatusCode::NOT_MODIFIED) {
             share.shares.alive.mark((share.site, link), ALIVE, now);
@@ -254,6 +263,16 @@ impl Charged {
         for counter in self.counters.into_iter().flatten() {
             self.share.logins.attempts.refund(counter.key, counter.rule, now);
             self.share.shares.tried.forget((self.share.site, self.link, counter.group.key));
+        }
+    }
+}
+
+impl Does {
+    fn of(cx: &Facts) -> Self {
+        match cx.method {
+            Method::GET | Method::HEAD => Self::Reads,
+            Method::OPTIONS => Self::Asks,
+            _ => Self::Sends,
         }
     }
 }
@@ -410,6 +429,10 @@ mod tests {
             assert!(asked(&guard, &send("198.51.100.1", 1), StatusCode::CREATED), "a drop box takes files");
         }
         assert_eq!(misses(&guard, "192.0.2.1", 5000..5100), 20, "no guess at links");
+        let page = |embedded| Facts { origin: Origin::Foreign, embedded, ..send("203.0.113.1", 1) };
+        assert!(!asked(&guard, &page(true), StatusCode::FORBIDDEN), "a foreign page posts nothing unseen");
+        while asked(&guard, &page(false), StatusCode::FORBIDDEN) {}
+        assert!(asked(&guard, &send("203.0.113.1", 1), StatusCode::OK), "nor locks its visitor out by forms");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::blocks::Judged;
 use super::rate::Rate;
 use super::stripped::Stripped;
 use super::{Denial, Guard as _, Reason, Verdict};
+use crate::clock::Now;
 use crate::config::app::TokenFormat;
 use crate::config::class::Class;
 use crate::config::verification::Wanted;
@@ -58,11 +59,12 @@ impl Verify {
         Self { cut_at_expiry, ..self }
     }
 
-    /// Unix seconds at which streams of these tokens are to be cut: when the first of them has ended.
-    pub fn end_of(&self, presented: &[Presented]) -> Option<u64> {
+    /// Unix seconds at which streams of these tokens are to be cut: when the first of them will have ended. One that has ended
+    /// already is refused or left out.
+    pub fn end_of(&self, presented: &[Presented], now: Now) -> Option<u64> {
         let tokens = presented.iter().filter(|_| self.cut_at_expiry);
-        let ends = tokens.filter_map(|token| token.expires).min()?;
-        Some(ends.saturating_add(LEEWAY))
+        let ends = tokens.filter_map(|token| token.expires).map(|ends| ends.saturating_add(LEEWAY));
+        ends.filter(|ends| *ends > now.unix()).min()
     }
 
     /// Judges every token of a request.
@@ -70,7 +72,8 @@ impl Verify {
         let mut stripped = Stripped::NONE;
         for token in presented {
             let Err(denial) = self.token(&token.text, cx) else { continue };
-            let cookie = token.cookie.filter(|_| matches!(cx.class, Class::Page | Class::Login | Class::Refresh));
+            let cookie =
+                token.cookie.filter(|_| matches!(cx.class, Class::Page | Class::Login | Class::Refresh));
             match (cookie, denial.reason) {
                 (Some(place), Reason::TokenExpired) => stripped.leave_out(place, false),
                 (Some(place), Reason::TokenInvalid) => stripped.leave_out(place, true),
@@ -135,7 +138,6 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::*;
-    use crate::clock::Now;
     use crate::config::keys::VerifyKey;
     use crate::config::values::Rate as RateValue;
     use crate::stores::limits::Limits;
@@ -215,6 +217,16 @@ mod tests {
         assert_eq!(reason(&guard, &fresh, 1000), Some(Reason::RateLimited));
         assert_eq!(reason(&guard, &good, 1000), None, "who was in stays in");
         assert_eq!(reason(&guard, &fresh, 1061), None, "a minute later");
+    }
+
+    #[test]
+    fn a_token_that_has_ended_cuts_no_stream_that_goes_on_without_it() {
+        let guard = guard().cutting_at_expiry(true);
+        let of = |expires| Presented { text: TokenText::new(b"x"), cookie: Some(0), expires };
+        let both = [of(Some(1000)), of(None), of(Some(3000))];
+        for (now, end) in [(500, Some(1005)), (1004, Some(1005)), (1005, Some(3005)), (3005, None)] {
+            assert_eq!(guard.end_of(&both, facts(now).now), end, "at {now}");
+        }
     }
 
     #[test]

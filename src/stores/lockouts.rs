@@ -60,6 +60,8 @@ pub enum Of {
     Enroll,
     /// A client at share links that are none, or its network.
     Links,
+    /// A client at the password of one share link, or its network.
+    LinkPassword,
 }
 
 /// What the control thread is to tell.
@@ -112,6 +114,7 @@ impl Of {
             Self::Refresh => "refresh",
             Self::Enroll => "enroll",
             Self::Links => "share links",
+            Self::LinkPassword => "password of a share link",
         }
     }
 }

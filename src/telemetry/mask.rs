@@ -12,6 +12,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use super::looks::{holds_token, looks_like_token, looks_random, looks_secret};
 use crate::config::path_pattern::PathPattern;
 
 /// What stands in place of a secret.
@@ -201,9 +202,10 @@ impl Mask {
         let key = decoded(key);
         let named = |part: &str, names: &[Box<str>]| names.iter().any(|name| name.eq_ignore_ascii_case(part));
         // `user[token]`, `token[]`, `oauth.token`: any part that names a secret makes the value one.
-        key.split(['[', ']', '.', '+', '\0']).flat_map(str::split_whitespace).any(|part| {
-            is_secret_name(part) || named(part, &self.keys)
-        }) || named(key.trim(), &self.keys)
+        key.split(['[', ']', '.', '+', '\0'])
+            .flat_map(str::split_whitespace)
+            .any(|part| is_secret_name(part) || named(part, &self.keys))
+            || named(key.trim(), &self.keys)
     }
 }
 
@@ -258,10 +260,6 @@ fn is_plain(target: &str) -> bool {
     bytes.len() <= MAX_FIELD && !bytes.iter().any(odd) && !holds_token(bytes)
 }
 
-fn holds_token(text: &[u8]) -> bool {
-    text.windows(3).any(|three| three == b"eyJ")
-}
-
 /// Cuts what was appended since `start`, which is ASCII, off at [`MAX_FIELD`].
 fn bound(out: &mut String, start: usize) {
     if out.len() - start > MAX_FIELD + 3 {
@@ -274,47 +272,11 @@ fn hex_digit(nibble: u8) -> char {
     char::from_digit(u32::from(nibble), 16).unwrap_or('0').to_ascii_uppercase()
 }
 
-/// The secrets of JSON-based tokens begin with `{"` in base64; nothing else that is worth reading in a log does.
-fn looks_like_token(text: &str) -> bool {
-    text.len() >= 16 && text.contains("eyJ")
-}
-
-/// Long enough for 128 bits, of letters and digits that change all the time. Words between dashes, UUIDs and file names do not
-/// look so; a hash that stands for a file does, and is masked for the sake of all that are none.
-fn looks_random(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let kind = |byte: u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
-    let bytes = text.as_bytes();
-    if bytes.len() < RANDOM || !bytes.iter().all(|byte| plain(*byte)) || is_uuid(bytes) {
-        return false;
-    }
-    let digits = bytes.iter().filter(|byte| byte.is_ascii_digit()).count();
-    let words = bytes.split(|byte| matches!(byte, b'-' | b'_'));
-    let changes = words.map(|word| word.windows(2).filter(|two| matches!(two, [a, b] if kind(*a) != kind(*b))).count());
-    digits >= 2 && changes.sum::<usize>() >= CHANGES
-}
-
-/// Hexadecimal digits of 128 bits.
-const RANDOM: usize = 32;
-/// Of 32 hexadecimal digits twelve follow one of another kind, as a rule.
-const CHANGES: usize = 6;
-
-fn is_uuid(text: &[u8]) -> bool {
-    let dash = |(at, byte): (usize, &u8)| match at {
-        8 | 13 | 18 | 23 => *byte == b'-',
-        _ => byte.is_ascii_hexdigit(),
-    };
-    text.len() == 36 && text.iter().enumerate().all(dash)
-}
-
-fn looks_secret(text: &str) -> bool {
-    looks_like_token(text) || looks_random(text)
-}
-
 /// What stands before each secret of a pattern.
 fn secrets_of(pattern: &str, share: bool) -> Vec<Vec<Before>> {
     let segments: Vec<&str> = pattern.split('/').filter(|segment| !segment.is_empty()).collect();
-    let name = |segment: &&str| segment.strip_prefix('{').and_then(|text| text.strip_suffix('}')).map(str::to_owned);
+    let name =
+        |segment: &&str| segment.strip_prefix('{').and_then(|text| text.strip_suffix('}')).map(str::to_owned);
     let first = segments.iter().position(|segment| name(segment).is_some());
     let secret = |(at, segment): &(usize, &&str)| {
         (share && Some(*at) == first) || name(segment).is_some_and(|name| is_secret_name(&name))
@@ -416,7 +378,9 @@ mod tests {
         let shares: Vec<PathPattern> =
             ["/s/{token}", "/s/{token}/file", "/public/link/{id}/*"].map(|text| text.parse().unwrap()).into();
         let routes: Vec<PathPattern> =
-            ["/reset/{token}", "/api/{id}/hooks/{secret}", "/{id}/{token}", "/users/{id}"].map(|text| text.parse().unwrap()).into();
+            ["/reset/{token}", "/api/{id}/hooks/{secret}", "/{id}/{token}", "/users/{id}"]
+                .map(|text| text.parse().unwrap())
+                .into();
         let shares = shares.iter().map(|pattern| (pattern, true));
         Mask::new(["Ws_Auth"], shares.chain(routes.iter().map(|pattern| (pattern, false))))
     }
