@@ -9,6 +9,7 @@ mod block_file;
 pub mod blocking;
 mod csp;
 pub mod defaults;
+mod endings;
 mod fetch;
 pub mod handover;
 mod key_sets;
@@ -358,7 +359,7 @@ impl Control {
         warnings.extend(self.key_sets.warnings(now));
         warnings.extend(self.default_passwords(now));
         warnings.extend(self.reloader.troubles());
-        warnings.extend(acme::warnings(&self.authority.shown(self.reloader.certificates(), now)));
+        warnings.extend(self.certificate_warnings(now));
         if !self.unwritten.is_empty() {
             warnings.push(format!(
                 "{} is not written: blocks hold until a restart; make room on the disk, it is tried again each {} s",

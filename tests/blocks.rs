@@ -467,6 +467,81 @@ async fn each_kind_of_block_refuses_at_once_and_only_what_it_means() {
 }
 
 #[tokio::test]
+async fn who_waits_for_the_applications_answer_or_has_not_sent_all_is_cut_and_the_application_let_go() {
+    let upstream = Upstream::scripted(|mut session| session.until_closed());
+    let listen = "trusted_proxies = [\"127.0.0.1\"]".into();
+    let gate = Config { listen, ..Config::default() }.start(upstream.address);
+    let (gate, upstream) = (Arc::new(gate), Arc::new(upstream));
+    let (stolen, other) = (session(1), session(2));
+    let waits = send(&gate, "GET /api/assets/waits", &bearer(&stolen)).await;
+    let upload =
+        send(&gate, "POST /api/assets/upload", &format!("{}Content-Length: 9\r\n", bearer(&stolen))).await;
+    let mut stays = send(&gate, "GET /api/assets/stays", &bearer(&other)).await;
+    // The guard holds a login until all of it is there: the application has heard nothing.
+    let half = format!(
+        "X-Forwarded-For: 192.0.2.1\r\n{}Content-Type: application/json\r\nContent-Length: 90\r\n",
+        bearer(&stolen)
+    );
+    let mut login = send(&gate, "POST /api/auth/login", &half).await;
+    login.write_all(b"{\"username\":").await.unwrap();
+    login.flush().await.unwrap();
+    let closed = [closing(&upstream, "/waits"), closing(&upstream, "/upload")];
+    upstream.connection_with("/stays");
+    let begun = block(&gate, &stolen).await;
+    for (what, stream) in [("who waits", waits), ("who uploads", upload), ("who logs in", login)] {
+        let (end, got) = read_to_the_end(stream).await;
+        assert_in_time(what, begun, end);
+        assert_eq!(got, 0, "{what}");
+    }
+    for closed in closed {
+        assert_in_time("the upstream", begun, closed.await.unwrap());
+    }
+    assert!(timeout(Duration::from_millis(100), stays.read(&mut [0; 1])).await.is_err(), "another waits on");
+    assert!(!upstream.bytes().windows(5).any(|window| window == b"login"), "a login in halves goes nowhere");
+}
+
+#[tokio::test]
+async fn a_block_of_everyone_says_whether_new_logins_pass_and_so_it_is() {
+    let opaque = App::new("opaque", r#"["bearer", "cookie:sid"]"#, "");
+    let dated = App::new("jwt", r#"["bearer", "cookie:sid"]"#, "");
+    for (app, passes) in [(&opaque, false), (&dated, true)] {
+        let upstream = Upstream::by_request(|request| {
+            let token = if request.target == "/login?opaque" {
+                "c4f1b2f0a9d8e7c6b5a4".into()
+            } else {
+                login("e", "e9", tokens::now())
+            };
+            format!("HTTP/1.1 200 OK\r\nSet-Cookie: sid={token}; Path=/\r\nContent-Length: 2\r\n\r\nok")
+                .into_bytes()
+        });
+        let gate = before(app, &upstream);
+        let said = done(&gate, &["block", "everyone", "--yes"], "");
+        let refused =
+            "do not say how old they are: all count as old, so that logging in again is REFUSED TOO";
+        assert_eq!(
+            (said.contains(refused), said.contains("logging in again is possible")),
+            (!passes, passes),
+            "{said}"
+        );
+        let person = done(&gate, &["block", "subject", "nobody"], "");
+        assert_eq!(person.contains("NO SESSION of this person is ended"), !passes, "{person}");
+        let begun = tokens::now();
+        while tokens::now() <= begun {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let path = if passes { "/login" } else { "/login?opaque" };
+        let json = "Content-Type: application/json\r\n";
+        let answer = gate.ask(&format!("POST {path}"), json, b"{}").await;
+        assert_eq!(
+            (answer.status, answer.header("set-cookie").is_some()),
+            if passes { (200, true) } else { (401, false) }
+        );
+        done(&gate, &["unblock", "1"], "");
+        assert_eq!(gate.ask(&format!("POST {path}"), json, b"{}").await.status, 200, "lifted");
+    }
+}
+
+#[tokio::test]
 async fn a_blocked_token_is_refused_in_every_place_where_an_application_may_look() {
     for format in ["hmac-pair", "jwt", "opaque"] {
         let upstream = Upstream::answering(OK);

@@ -396,6 +396,40 @@ fn behind_a_proxy_that_ends_tls_the_gateway_starts_without_a_certificate() {
 }
 
 #[test]
+fn what_init_leaves_off_is_good_as_it_stands_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("token.key");
+    common::gate::place(&key, "0123456789abcdef0123456789abcdef\n");
+    let words =
+        ["init", "--app", "keepstack", "--host", "files.example.com", "--upstream", "http://127.0.0.1:8000"];
+    let printed = String::from_utf8(program(&words).stdout).unwrap();
+    let key_of = |line: &str| line.starts_with("# [") || (line.starts_with("# ") && line.contains(" = "));
+    let lines = printed.lines().map(|line| {
+        match key_of(line) && !line.contains("certificates") && !line.contains("[acme]") {
+            true => line.trim_start_matches("# "),
+            false => line,
+        }
+    });
+    let text =
+        lines.collect::<Vec<_>>().join("\n").replace("/etc/portcullis/token.key", &key.display().to_string());
+    for on in ["\ndownload_host", "\nverify", "\npreviews", "\ncompanion_cookie", "\nmetrics"] {
+        assert!(text.contains(on), "{on}: {text}");
+    }
+    let config = dir.path().join("portcullis.toml");
+    std::fs::write(&config, &text).unwrap();
+    let told = program(&["check", "--offline", &config.display().to_string()]);
+    let said = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.status.success(), "{text}\n{}{said}", String::from_utf8_lossy(&told.stderr));
+    for part in [
+        "downloads   shown on example-downloads.com",
+        "previews    members only",
+        "gives a cookie that stands for it",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
 fn init_refuses_what_makes_no_config() {
     for (arguments, part) in [
         (["keepstak", "files.example.com", "http://127.0.0.1:8000"], "did you mean `keepstack`?"),

@@ -80,6 +80,7 @@ fn each_mistake_of_the_gateway_is_told_at_its_place() {
         ("[blocks]\nfiles = \"b.toml\"", "`files` is no key of `blocks`", (2, 1)),
         ("[acme]\nemail = \"me\"", "`me` is no mail address", (2, 9)),
         ("[acme]\nemail = \"me@b.example\"\ndirectory = \"letsencrpyt\"", "no ACME directory", (3, 13)),
+        ("[acme]\nemail = \"me@b.example\"\nca_file = \"no.pem\"", "no.pem cannot be read", (3, 11)),
     ] {
         assert_wrong(&format!("{mistake}\n{SITE}"), part, place);
     }
@@ -502,7 +503,12 @@ upstream = "http://127.0.0.1:8200"
 observe = ["rate"]
 encoded_slash = "keep"
 "#;
-    let settings = sound(text).settings;
+    let ca = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertificateParams::default().self_signed(&ca).unwrap().pem();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), ca).unwrap();
+    let text = text.replace("\"ca.pem\"", &format!("\"{}\"", file.path().display()));
+    let settings = sound(&text).settings;
     let route = &settings.sites[0].routes[0];
     assert!(route.observe.rate && !route.observe.size && route.keep_encoded_slash);
     assert_eq!(route.upstream.as_ref().unwrap().to_string(), "http://127.0.0.1:8200");

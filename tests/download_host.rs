@@ -199,6 +199,10 @@ async fn the_download_host_serves_tickets_and_nothing_else() {
         (DL, line(&format!("{path}?ticket={}", &ticket[1..])), ""),
         (DL, line(&format!("{path}?ticket={}", &ticket[..ticket.len() - 4])), ""),
         (DL, line(&format!("{path}?ticket={ticket}A")), ""),
+        (DL, line(&format!("{path}?ticket={}", "A".repeat(4096))), ""),
+        (DL, line(&format!("{path}?ticket={ticket}&ticket={ticket}")), ""),
+        (DL, line(&format!("{path}?TICKET={ticket}")), ""),
+        (DL, line(&format!("{path}?{}ticket={ticket}", "ticket=x&".repeat(1000))), ""),
         (DL, line(&format!("{path}?x=1&ticket={ticket}")), ""),
         (DL, line(&format!("{path}?ticket={ticket}&x=1")), ""),
         (DL, line(&format!("/api/assets/8/file?ticket={ticket}")), ""),
@@ -461,6 +465,129 @@ async fn forged_cut_foreign_and_double_companion_cookies_are_nobodys() {
 }
 
 #[tokio::test]
+async fn no_spelling_of_the_gateways_own_cookies_reaches_the_application_or_counts() {
+    let upstream = Upstream::by_request(application);
+    let gate = Gate::start(WHOLE, upstream.address);
+    let good = companion(&gate, 7).await;
+    let text = good.trim_end().split('=').nth(1).unwrap().to_owned();
+    const DEVICE: &str = "__Host-portcullis-device";
+    let mut number = 100;
+    for name in [COOKIE, DEVICE] {
+        for (line, left) in [
+            (format!("Cookie: a=b; {name}={text}; c=d\r\n"), "a=b; c=d"),
+            (format!("Cookie: {name} = {text} ;a=b\r\n"), "a=b"),
+            (format!("Cookie: a=b;\t{name}\t={text}\r\n"), "a=b"),
+            (format!("Cookie: a=b; {}={text}\r\n", name.to_lowercase()), "a=b"),
+            (format!("Cookie: {}={text}; a=b\r\n", name.to_uppercase()), "a=b"),
+            (format!("Cookie: {}={text}; a=b\r\n", name.replace('-', "%2D")), "a=b"),
+            (format!("Cookie: {}={text}; a=b\r\n", name.replace("__", ".+")), "a=b"),
+            (format!("Cookie: {name}; a=b\r\n"), "a=b"),
+            (format!("Cookie: {name}=\"{text}\"; a=b\r\n"), "a=b"),
+            (format!("Cookie: a=b\r\nCookie: {name}={text}\r\nCookie: c=d\r\n"), "a=b; c=d"),
+            (format!("Cookie: {name}={text}; {name}={text}; a=b; {name}=x\r\n"), "a=b"),
+            (format!("Cookie: {}a=b\r\n", format!("{name}=x;").repeat(500)), "a=b"),
+            (format!("Cookie: {name}={}; a=b\r\n", "A".repeat(4096)), "a=b"),
+        ] {
+            number += 1;
+            gate.ask(&format!("GET /api/assets?n={number}"), &line, b"").await;
+            let heard = seen(&upstream, &format!("/api/assets?n={number}")).pop().unwrap();
+            let joined: Vec<_> =
+                heard.all("cookie").flat_map(|line| line.split(';')).map(str::trim).collect();
+            assert_eq!(joined.join("; "), left, "{}", &line[..line.len().min(120)]);
+        }
+    }
+    // Over HTTP/2 a browser may send each cookie in a line of its own.
+    let h2 = common::http2::Client::connect(&gate).await;
+    let head = ["a=b", &format!("{COOKIE}={text}"), "c=d", &format!("{DEVICE}={text}"), "e=f"]
+        .iter()
+        .fold(h2.head("GET", "/api/assets/8/file"), |head, crumb| head.header("cookie", *crumb));
+    let (answer, _) = h2.open(head, true).await;
+    assert_eq!(common::http2::read(answer).await.unwrap().status, 200, "it counts");
+    let heard = seen(&upstream, "/api/assets/8/file").pop().unwrap();
+    assert_eq!(heard.all("cookie").collect::<Vec<_>>(), ["a=b; c=d; e=f"]);
+    assert!(heard.header("authorization").is_some());
+    // Only as the browser spells it; and a thousand that differ are none.
+    for line in [
+        format!("Cookie: {}={text}\r\n", COOKIE.to_lowercase()),
+        format!("Cookie: {}={text}\r\n", COOKIE.replace('-', "%2D")),
+        format!("Cookie: {COOKIE}=\"{text}\"\r\n"),
+        format!("Cookie: {}{COOKIE}={text}\r\n", format!("{COOKIE}=x;").repeat(500)),
+        format!("Cookie: {COOKIE}={text}\r\nCookie: {COOKIE}=x\r\n"),
+    ] {
+        let answer = gate.ask(&format!("GET {FILE}"), &line, b"").await;
+        assert_eq!(answer.status, 401, "{}", &line[..line.len().min(120)]);
+    }
+    let twice = format!("{good}Cookie: {COOKIE}={text}\r\n");
+    assert_eq!(gate.ask(&format!("GET {FILE}"), &twice, b"").await.status, 200, "the same twice is one");
+    let all = upstream.requests();
+    let clean = |request: &Request| {
+        !request.all("cookie").any(|line| line.to_ascii_lowercase().contains("portcullis"))
+    };
+    assert!(all.iter().all(clean));
+}
+
+/// As Arkeep: single sign-on ends in a redirect that has the token.
+fn single_sign_on(request: &Request) -> Vec<u8> {
+    let token = |subject| common::tokens::login(subject, "j", common::tokens::now());
+    let path = request.target.split('?').next().unwrap();
+    let json = "Content-Type: application/json\r\n";
+    match path.rsplit('/').next().unwrap() {
+        "callback" => {
+            let place = format!("Location: /auth/callback?token={}&expires_in=899\r\n", token("u"));
+            answer("302 Found", &place, b"")
+        }
+        "both" => answer("302 Found", &format!("Location: /x?a={}&b={}\r\n", token("u"), token("v")), b""),
+        "none" => answer("302 Found", "Location: /auth/failed?error=1\r\n", b""),
+        "json" => {
+            let body = json!({ "data": { "access_token": token("u") } }).to_string();
+            answer("200 OK", json, body.as_bytes())
+        }
+        "page" => answer("200 OK", "Content-Type: text/html\r\n", token("u").as_bytes()),
+        "refused" => answer("401 Unauthorized", json, b"{}"),
+        _ => answer("200 OK", "Content-Type: text/html\r\n", b"page"),
+    }
+}
+
+#[tokio::test]
+async fn single_sign_on_that_ends_in_a_redirect_with_the_token_gives_the_companion_cookie() {
+    let upstream = Upstream::by_request(single_sign_on);
+    let route = "[[site.route]]\nmatch = \"/api/v1/files/*\"\nclass = \"download\"\n";
+    let site = format!("[site.tokens]\ncompanion_cookie = true\n{route}");
+    let gate = Config { app: "arkeep".into(), site, ..Config::default() }.start(upstream.address);
+    let callback =
+        async |end: &str| gate.ask(&format!("GET /api/v1/auth/oidc/{end}?code=c&state=s"), "", b"").await;
+    for end in ["callback", "json"] {
+        let given = callback(end).await;
+        let cookie = set_cookie(&given).expect("a companion cookie");
+        assert!(
+            cookie.ends_with("; Secure; HttpOnly; SameSite=Strict") && !cookie.contains("Max-Age=0"),
+            "{cookie}"
+        );
+        let own = format!("Cookie: {}\r\n", cookie.split(';').next().unwrap());
+        assert_eq!(gate.ask(&format!("GET /api/v1/files/of-{end}"), &own, b"").await.status, 200);
+        let heard = seen(&upstream, &format!("/api/v1/files/of-{end}")).pop().unwrap();
+        let token = heard.header("authorization").unwrap().strip_prefix("Bearer ").unwrap().to_owned();
+        assert!(
+            given.head.contains(&token) || given.text().contains(&token),
+            "the token that was handed out"
+        );
+    }
+    // Somebody else may have logged in: never the cookie of an earlier login beside it.
+    let gone = format!("{COOKIE}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Strict");
+    for end in ["both", "none", "page"] {
+        assert_eq!(set_cookie(&callback(end).await), Some(gone.clone()), "{end}");
+    }
+    assert_eq!(set_cookie(&callback("refused").await), None);
+    // A page that only sends on, with whatever a stranger has put into a link, is no login.
+    let login = gate.ask("GET /api/v1/auth/login?next=/callback", "", b"").await;
+    assert_eq!(set_cookie(&login), None, "{}", login.head);
+    // What is blocked is not handed out, in no form.
+    assert!(gate.cli(["block", "subject", "u", "--and-logins"]).status.success());
+    let refused = callback("callback").await;
+    assert_eq!((refused.status, set_cookie(&refused), refused.header("location")), (401, None, None));
+}
+
+#[tokio::test]
 async fn only_an_answer_that_hands_out_a_token_sets_the_cookie_and_a_token_too_long_takes_it() {
     let upstream = Upstream::by_request(application);
     let route = "[[site.route]]\nmatch = \"/logout\"\nclass = \"logout\"\n";
@@ -554,7 +681,7 @@ fn explain_and_check_say_where_a_download_is_shown() {
     let checked = String::from_utf8(gate.cli(["check", &file]).stdout).unwrap();
     for line in [
         "downloads   shown on dl.test",
-        "companion   a cookie stands for the token",
+        "Location of its redirect, gives a cookie that stands for it",
         "previews    members only",
     ] {
         assert!(checked.contains(line), "{checked}");

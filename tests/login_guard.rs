@@ -226,6 +226,26 @@ async fn what_the_application_could_not_judge_costs_nothing_and_who_hangs_up_pay
 }
 
 #[tokio::test]
+async fn who_resets_his_stream_before_the_answer_pays_too() {
+    let upstream = Upstream::scripted(|mut session| session.until_closed());
+    let gate = Config { site: FAST.into(), ..Config::default() }.start(upstream.address);
+    let client = http2::Client::connect(&gate).await;
+    let head = || client.head("POST", "/api/auth/login").header("content-type", "application/json");
+    for number in 0..5 {
+        let (answer, mut stream) = client.open(head(), false).await;
+        stream.send_data(Bytes::from(body_of("ann", &format!("guess{number}"))), true).unwrap();
+        let come = common::wait_for(raw::LIMIT, || upstream.connections().len() == number + 1);
+        assert!(come.await, "guess {number} is sent");
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(answer);
+        assert!(common::wait_for(raw::LIMIT, || upstream.connections()[number].is_closed()).await);
+    }
+    let (answer, mut stream) = client.open(head(), false).await;
+    stream.send_data(Bytes::from(body_of("ann", "right")), true).unwrap();
+    assert_eq!(http2::read(answer).await.unwrap().status, 429);
+}
+
+#[tokio::test]
 async fn a_botnet_gets_twenty_guesses_and_the_owner_gets_in_by_his_device() {
     let rig = Rig::start("");
     let welcome = rig.attempt("203.0.113.7", "", &body_of("ann", "right")).await;
@@ -374,6 +394,240 @@ async fn sixteen_kib_are_read_and_one_byte_more_is_refused_chunked_or_not() {
     assert_eq!(rig.heard(), 2);
 }
 
+/// An answer of so many bytes that lets in, by its length or in pieces.
+fn long_answer(length: usize, chunked: bool) -> Vec<u8> {
+    let start = format!(r#"{{"token":"{}","pad":""#, tokens::session(1));
+    let body = format!("{start}{}\"}}", "x".repeat(length - start.len() - 2));
+    if !chunked {
+        return answer("200 OK", &body);
+    }
+    let mut bytes =
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for piece in body.as_bytes().chunks(40_000) {
+        bytes.extend(format!("{:x}\r\n", piece.len()).bytes().chain(piece.iter().copied()).chain(*b"\r\n"));
+    }
+    bytes.extend(b"0\r\n\r\n");
+    bytes
+}
+
+#[tokio::test]
+async fn an_answer_of_64_kib_is_judged_and_one_byte_more_passes_untouched_however_it_is_framed() {
+    let upstream = Upstream::by_request(|request| {
+        let body = String::from_utf8_lossy(&request.body).into_owned();
+        let length: String = body.chars().filter(char::is_ascii_digit).collect();
+        long_answer(length.parse().unwrap(), body.contains("chunked"))
+    });
+    let site = format!("{FAST}[site.tokens]\ncompanion_cookie = true\n");
+    let gate = Config { site, ..Config::default() }.start(upstream.address);
+    let client = http2::Client::connect(&gate).await;
+    // What an answer sets of ours, by the cookie's name, and how long its body is.
+    let ask = async |length: usize, chunked: bool, h2: bool| {
+        let body = body_of("ann", &format!("{length} {}", if chunked { "chunked" } else { "" }));
+        if h2 {
+            let head = client.head("POST", "/api/auth/login").header("content-type", "application/json");
+            let (answer, mut stream) = client.open(head, false).await;
+            stream.send_data(Bytes::from(body), true).unwrap();
+            let answer = http2::read(answer).await.unwrap();
+            let cookies = answer.headers.get_all("set-cookie").iter();
+            let cookies: Vec<_> = cookies.map(|line| line.to_str().unwrap().to_owned()).collect();
+            return (answer.status, answer.body, cookies, answer.whole);
+        }
+        let answer = gate.ask(LOGIN, JSON, body.as_bytes()).await;
+        let lines = answer.head.lines().filter_map(|line| line.strip_prefix("set-cookie: "));
+        let cookies: Vec<_> = lines.map(str::to_owned).collect();
+        (answer.status, answer.body, cookies, true)
+    };
+    let all = [(65_536, true), (65_537, false), (200_000, false)].into_iter().flat_map(|(length, judged)| {
+        [(false, false), (false, true), (true, false), (true, true)]
+            .map(|(chunked, h2)| (length, judged, chunked, h2))
+    });
+    let all: Vec<_> = all.collect();
+    for (length, judged, chunked, h2) in all.iter().copied() {
+        let what = format!("{length} bytes, chunked: {chunked}, HTTP/2: {h2}");
+        let (status, body, cookies, whole) = ask(length, chunked, h2).await;
+        assert_eq!((status, body.len(), whole), (200, length, true), "{what}");
+        assert!(body.ends_with(b"xxx\"}"), "{what}");
+        assert_eq!(cookies.iter().any(|line| line.starts_with(COOKIE)), judged, "{what}: {cookies:?}");
+        let companion = cookies.iter().find(|line| line.starts_with("__Host-portcullis-companion="));
+        assert_eq!(companion.unwrap().contains("Max-Age=0"), !judged, "{what}: {cookies:?}");
+    }
+    // While somebody is blocked, what nobody can read could be his.
+    assert!(gate.cli(["block", "subject", "99"]).status.success());
+    for (length, judged, chunked, h2) in all {
+        let (status, body, cookies, _) = ask(length, chunked, h2).await;
+        let what = format!("{length} bytes, chunked: {chunked}, HTTP/2: {h2}");
+        assert_eq!(status, if judged { 200 } else { 401 }, "{what}");
+        assert!(judged || (body.len() < 100 && cookies.is_empty()), "{what}: {cookies:?}");
+    }
+    assert!(!gate.log().contains("\"status\":502"), "{}", gate.log());
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_login_that_some_framework_takes_for_it_passes_uncounted() {
+    let rig = Rig::start("");
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let typed = |kind: &str| format!("Content-Type: {kind}\r\n");
+    let decoy = r#"{"username":"decoy","z":"&username=ann&password=guess&y="}"#;
+    for (what, line, kind, body) in [
+        // PHP: blanks before a name go, a NUL ends it, brackets make a list; the last one wins.
+        ("a blank", LOGIN, form.into(), "username=decoy&+username=ann&password=x"),
+        ("a NUL", LOGIN, form.into(), "username=decoy&username%00=ann&password=x"),
+        ("a list", LOGIN, form.into(), "username=decoy&username[]=ann&password=x"),
+        ("a list alone", LOGIN, form.into(), "username%5B0%5D=ann&password=x"),
+        ("escaped twice", LOGIN, form.into(), "username=decoy&user%256eame=ann&password=x"),
+        ("a semicolon", LOGIN, form.into(), "username=decoy&password=x;username=ann"),
+        ("another case", LOGIN, form.into(), "Username=ann&password=x"),
+        // A body that is a form to who looks at the beginning of the type only.
+        ("a comma", LOGIN, typed("application/x-www-form-urlencoded, application/json"), decoy),
+        ("a longer word", LOGIN, typed("application/x-www-form-urlencoded2"), decoy),
+        ("a parameter", LOGIN, typed("application/json; x=application/x-www-form-urlencoded"), decoy),
+        ("a form in disguise", LOGIN, typed("application/x-www-form-urlencoded; charset=utf-8"), decoy),
+        // Other letters.
+        (
+            "utf-7",
+            LOGIN,
+            typed("application/json; charset=utf-7"),
+            r#"{"username":"+AGE-nn","password":"x"}"#,
+        ),
+        ("utf-16", LOGIN, typed("application/json; charset=\"UTF-16\""), r#"{"username":"ann"}"#),
+        (
+            "two charsets",
+            LOGIN,
+            typed("application/json; charset=utf-8; charset=ibm500"),
+            r#"{"username":"a"}"#,
+        ),
+        ("ebcdic", LOGIN, typed("application/x-www-form-urlencoded;charset=IBM037"), "%A4%A2=x"),
+        ("a BOM before a form", LOGIN, form.into(), "\u{feff}username=ann&password=x"),
+        ("utf-16 bytes", LOGIN, JSON.into(), "{\0\"\0u\0\"\0"),
+        ("half a letter", LOGIN, JSON.into(), r#"{"username":"\ud800","password":"x"}"#),
+        // The query, where many look as well, and some first.
+        (
+            "query and body differ",
+            "POST /api/auth/login?username=ann",
+            JSON.into(),
+            r#"{"username":"decoy"}"#,
+        ),
+        (
+            "twice in the query",
+            "POST /api/auth/login?username=ann&username=b",
+            JSON.into(),
+            r#"{"password":"x"}"#,
+        ),
+        ("spelled otherwise there", "POST /api/auth/login?Username=ann", JSON.into(), r#"{"password":"x"}"#),
+        ("a list there", "POST /api/auth/login?username[]=ann", JSON.into(), r#"{"password":"x"}"#),
+        // JSON that others forgive.
+        ("a comment", LOGIN, JSON.into(), r#"/**/{"username":"ann","password":"x"}"#),
+        ("single quotes", LOGIN, JSON.into(), "{'username':'ann'}"),
+        ("a trailing comma", LOGIN, JSON.into(), r#"{"username":"ann","password":"x",}"#),
+        ("no number", LOGIN, JSON.into(), r#"{"username":"ann","x":NaN}"#),
+        ("garbage behind", LOGIN, JSON.into(), "{\"username\":\"ann\",\"password\":\"x\"}\0"),
+        ("a list of keys", LOGIN, JSON.into(), r#"{"username":"decoy","username[]":"ann"}"#),
+    ] {
+        let headers = format!("X-Forwarded-For: 203.0.113.7\r\n{kind}");
+        let answer = rig.gate.ask(line, &headers, body.as_bytes()).await;
+        assert_eq!(answer.status, 400, "{what}: {body}");
+    }
+    assert_eq!((rig.heard(), rig.lockouts().0), (0, 0.0), "refused, and not counted");
+    // What is counted for nobody's account, since it names none, counts for its client.
+    for body in
+        [r#"{"user":{"username":"ann"}}"#, r#"{"login":"ann","password":"x"}"#, r#"{"x":{"y":["username"]}}"#]
+    {
+        assert_eq!(rig.attempt("203.0.113.8", "", body).await.status, 401, "{body}");
+    }
+    for _ in 0..2 {
+        assert_eq!(rig.attempt("203.0.113.8", "", "").await.status, 401);
+    }
+    assert_eq!(rig.attempt("203.0.113.8", "", r#"{"login":"ann"}"#).await.status, 429);
+    // The query alone names an account too, and a default password.
+    for number in 0..5 {
+        let line = format!("POST /api/auth/login?username=ann&n={number}");
+        let answer = rig.gate.ask(&line, "X-Forwarded-For: 203.0.113.9\r\n", b"").await;
+        assert_eq!(answer.status, 401, "{number}");
+    }
+    assert_eq!(rig.log_in("203.0.113.9", "ann", "guess").await, 429);
+    let heard = rig.heard();
+    let line = "POST /api/auth/login?username=viewer&password=demo1234";
+    assert_eq!(rig.gate.ask(line, "X-Forwarded-For: 203.0.113.10\r\n", b"").await.status, 401);
+    assert_eq!(rig.heard(), heard);
+}
+
+#[tokio::test]
+async fn a_guess_counts_in_every_framing_and_in_every_spelling_of_the_account() {
+    let rig = Rig::start("");
+    // HTTP/2 says no length, and may add fields behind.
+    let client = http2::Client::connect(&rig.gate).await;
+    let mut statuses = Vec::new();
+    for number in 0..7 {
+        let head = client
+            .head("POST", "/api/auth/login")
+            .header("content-type", "application/json")
+            .header("x-forwarded-for", "203.0.113.7");
+        let (answer, mut stream) = client.open(head, false).await;
+        let body = body_of("ann", &format!("guess{number}"));
+        let (first, second) = body.split_at(9);
+        stream.send_data(Bytes::copy_from_slice(first.as_bytes()), false).unwrap();
+        stream.send_data(Bytes::copy_from_slice(second.as_bytes()), false).unwrap();
+        stream.send_trailers(http::HeaderMap::new()).unwrap();
+        statuses.push(http2::read(answer).await.unwrap().status);
+    }
+    assert_eq!(statuses, [401, 401, 401, 401, 401, 429, 429]);
+    // Who asks first whether he may send is counted when he has sent.
+    let mut statuses = Vec::new();
+    for number in 0..6 {
+        let body = body_of("ann", &format!("guess{number}"));
+        let head = format!(
+            "{LOGIN} HTTP/1.1\r\nHost: files.test:{}\r\nX-Forwarded-For: 203.0.113.8\r\n{JSON}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+            rig.gate.https.port(),
+            body.len()
+        );
+        let mut stream = rig.gate.connect().await;
+        assert_eq!(raw::ask(&mut stream, head.as_bytes()).await.status, 100);
+        statuses.push(raw::ask(&mut stream, body.as_bytes()).await.status);
+    }
+    assert_eq!(statuses, [401, 401, 401, 401, 401, 429]);
+    // To a database that forgives accents and what cannot be seen all of these are one.
+    let mut statuses = Vec::new();
+    for name in ["eve", "\u{c8}ve", "e\u{200b}ve", "\u{ff45}v\u{e9}", "E\u{ad}V\u{ca}", "\u{feff}eve"] {
+        statuses.push(rig.log_in("203.0.113.9", name, "guess").await);
+    }
+    assert_eq!(statuses, [401, 401, 401, 401, 401, 429]);
+}
+
+#[tokio::test]
+async fn a_redirect_of_a_framework_clears_no_count_and_an_upstream_that_is_away_costs_nobody() {
+    let upstream = Upstream::by_request(|request| {
+        if request.target.ends_with("//login") || request.target.contains("elsewhere") {
+            return b"HTTP/1.1 308 Permanent Redirect\r\nLocation: /moved\r\nContent-Length: 0\r\n\r\n"
+                .to_vec();
+        }
+        application(request)
+    });
+    let silent = Upstream::scripted(|mut session| session.until_closed());
+    let route = format!(
+        "[site.upstreams]\nconnect_timeout = \"150ms\"\n[[site.route]]\nmatch = \"/away/login\"\nclass = \"login\"\n\
+         upstream = \"h2c://{}\"\n",
+        silent.address
+    );
+    let gate = config("keepstack", &route).start(upstream.address);
+    let ask = async |client: &str, path: &str, password: &str| {
+        let headers = format!("X-Forwarded-For: {client}\r\n{JSON}");
+        gate.ask(&format!("POST {path}"), &headers, body_of("ann", password).as_bytes()).await.status
+    };
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        statuses.push(ask("203.0.113.7", "/api/auth/login", "guess").await);
+        statuses.push(ask("203.0.113.7", "/api/auth/login", "guess").await);
+        assert_eq!(
+            ask("203.0.113.7", "/api/auth/login?elsewhere", "guess").await,
+            if statuses.len() < 6 { 308 } else { 429 }
+        );
+    }
+    assert_eq!(statuses, [401, 401, 401, 401, 401, 429]);
+    for number in 0..7 {
+        assert_eq!(ask("203.0.113.8", "/away/login", "right").await, 504, "{number}");
+    }
+}
+
 #[tokio::test]
 async fn forms_name_accounts_too_and_looking_at_the_login_page_is_no_try() {
     let rig = Rig::start("");
@@ -397,6 +651,61 @@ async fn forms_name_accounts_too_and_looking_at_the_login_page_is_no_try() {
 }
 
 #[tokio::test]
+async fn an_application_that_nobody_has_described_is_guarded_whatever_its_guesser_says_he_comes_from() {
+    // As Laravel, Express and others: who is refused goes back to where he says that he comes from; as Django: a form sets a
+    // cookie each time that it is shown.
+    let upstream = Upstream::by_request(|request| {
+        let right = request.body.windows(5).any(|word| word == b"right");
+        let back = request.header("referrer").or(request.header("referer")).unwrap_or("/last").to_owned();
+        let to = |place: &str| {
+            format!("HTTP/1.1 302 Found\r\nLocation: {place}\r\nSet-Cookie: s=1\r\nContent-Length: 0\r\n\r\n")
+                .into_bytes()
+        };
+        match (right, request.target.ends_with("?form")) {
+            (true, _) => to("/dashboard"),
+            (false, true) => {
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nSet-Cookie: csrf=1\r\nContent-Length: 4\r\n\r\nform".to_vec()
+            }
+            (false, false) => to(&back),
+        }
+    });
+    let gate = config("generic", "").start(upstream.address);
+    let own = format!("https://files.test:{}", gate.https.port());
+    let ask = async |client: &str, path: &str, referer: &str, password: &str| {
+        let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+        let headers = format!("X-Forwarded-For: {client}\r\n{form}{referer}");
+        let body = format!("username=ann&password={password}");
+        gate.ask(&format!("POST {path}"), &headers, body.as_bytes()).await.status
+    };
+    let plain = format!("Referer: {own}/login\r\n");
+    for (number, (path, referer, heard)) in [
+        ("/login", plain.clone(), 5),
+        ("/login", format!("Referer: {own}/elsewhere\r\n"), 20),
+        ("/login", String::new(), 20),
+        ("/login", "Referer: https://evil.test/\r\n".to_owned(), 20),
+        ("/login", format!("{plain}Referrer: {own}/elsewhere\r\n"), 20),
+        ("/login?form", plain.clone(), 20),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let client = format!("203.0.113.{number}");
+        let mut guesses = 0;
+        while ask(&client, path, &referer, "guess").await != 429 {
+            guesses += 1;
+            assert!(guesses <= heard, "{path} {referer}");
+        }
+        assert_eq!(guesses, heard, "{path} {referer}");
+    }
+    // A browser says where it comes from; one that does not has room all the same.
+    for (client, referer) in [("192.0.2.1", &*plain), ("192.0.2.2", "")] {
+        for number in 0..18 {
+            assert_eq!(ask(client, "/login", referer, "right").await, 302, "login {number} {referer}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn wrong_basic_credentials_on_any_route_count_as_failed_logins() {
     let rig = Rig::start("");
     let ask = async |client: &str, credentials: &str, path: &str| {
@@ -416,6 +725,23 @@ async fn wrong_basic_credentials_on_any_route_count_as_failed_logins() {
     assert_eq!(rig.log_in("203.0.113.7", "ann", "right").await, 429, "one account, one budget");
     assert_eq!(ask("203.0.113.8", "YW5uOnJpZ2h0", "/api/a").await, 200);
     assert_eq!(ask("203.0.113.8", "!!!", "/api/a").await, 400);
+    // Beside a body of another account they count too: whom the application takes nobody knows.
+    let beside = async |client: &str, credentials: &str| {
+        let headers = format!("Authorization: Basic {credentials}\r\n");
+        rig.attempt(client, &headers, &body_of("decoy", "x")).await.status
+    };
+    let mut statuses = Vec::new();
+    for number in 0..8 {
+        // eve:wrong, from everywhere.
+        statuses.push(beside(&format!("198.51.100.{number}"), "ZXZlOndyb25n").await);
+    }
+    assert_eq!(statuses, [401; 8]);
+    for number in 8..40 {
+        beside(&format!("198.51.100.{number}"), "ZXZlOndyb25n").await;
+    }
+    assert_eq!(rig.log_in("192.0.2.1", "eve", "right").await, 429, "twenty for the account");
+    // admin:admin, which its documents name.
+    assert_eq!((beside("192.0.2.2", "YWRtaW46YWRtaW4=").await, beside("192.0.2.2", "!!!").await), (401, 400));
 }
 
 #[tokio::test]

@@ -10,9 +10,10 @@ use common::gate::{Config, Gate};
 use common::keepstack::{FILE, Keepstack, MOMENT};
 use common::raw::{self, Answer, LIMIT};
 use common::strict::Request;
+use common::tokens::session;
 use common::upstream::Upstream;
 use common::{HOST, wait_for, wait_until};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -348,6 +349,83 @@ async fn clients_that_leave_while_the_application_counts_give_nobody_one_more() 
         tokio::time::sleep(MOMENT * 12).await;
     }
     assert!(got <= 2, "{got}");
+}
+
+/// Asks for this link as this client with this token, and waits for nothing.
+async fn sent(gate: &Gate, from: &str, path: &str, token: &str) -> TlsStream<TcpStream> {
+    let mut stream = gate.connect().await;
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: {HOST}:{}\r\nX-Forwarded-For: {from}\r\nAuthorization: Bearer {token}\r\n\r\n",
+        gate.https.port()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    stream
+}
+
+/// Its end comes soon, and nothing of the application's.
+async fn assert_cut(stream: &mut TlsStream<TcpStream>, what: &str) {
+    let mut got = [0; 12];
+    let read = tokio::time::timeout(LIMIT, stream.read(&mut got)).await.expect(what);
+    let got = &got[..read.unwrap_or(0)];
+    assert!(got.is_empty() || got.starts_with(b"HTTP/1.1 40"), "{what}: {got:?}");
+}
+
+fn order(gate: &Gate, words: &[&str], input: &str) {
+    let done = gate.cli_with(words.iter().copied(), input);
+    assert!(done.status.success(), "{words:?}: {done:?}");
+}
+
+#[tokio::test]
+async fn a_block_cuts_who_waits_for_a_links_turn_and_his_request_never_reaches_the_application() {
+    // The first one is never answered, so that the turn is his.
+    let upstream = Upstream::scripted(|mut session| {
+        session.request();
+        session.until_closed();
+    });
+    let gate = gate("", &upstream);
+    let (holder, stolen, own) = (session(1), session(2), session(3));
+    let mut first = sent(&gate, "192.0.2.1", "/s/link/file", &holder).await;
+    assert!(wait_for(LIMIT, || upstream.connections().len() == 1).await);
+    let mut by_token = sent(&gate, "192.0.2.2", "/s/link/file", &stolen).await;
+    let mut by_address = sent(&gate, "192.0.2.3", "/s/link/file", &own).await;
+    let mut by_link = sent(&gate, "192.0.2.4", "/s/link/file", &own).await;
+    let h2 = common::http2::Client::connect(&gate).await;
+    let of_h2 = |path: &str, from: &str| h2.head("GET", path).header("x-forwarded-for", from);
+    let (waits, _) = h2.open(of_h2("/s/link/file", "192.0.2.5"), true).await;
+    // They stand in line now. One that is late is refused instead, which is as good.
+    tokio::time::sleep(MOMENT * 10).await;
+    let start = Instant::now();
+    order(&gate, &["block", "token", "-"], &stolen);
+    assert_cut(&mut by_token, "a blocked token").await;
+    order(&gate, &["block", "address", "192.0.2.3"], "");
+    assert_cut(&mut by_address, "a blocked address").await;
+    order(&gate, &["block", "address", "192.0.2.5"], "");
+    let ended = tokio::time::timeout(LIMIT, waits).await.unwrap();
+    assert!(ended.is_err() || ended.unwrap().status() == 403, "its stream is reset");
+    assert!(h2.is_open().await, "others of its connection go on");
+    order(&gate, &["block", "share", "-"], "link");
+    assert_cut(&mut by_link, "a blocked link").await;
+    assert_cut(&mut first, "who had its turn").await;
+    assert!(start.elapsed() < Duration::from_secs(9), "a wait for a turn would have ended by itself");
+    assert!(upstream.all_closed_within(Duration::from_secs(2)), "what was asked is aborted at once");
+    assert_eq!(upstream.requests().len(), 1, "no other was asked for");
+}
+
+#[tokio::test]
+async fn a_download_that_a_block_has_cut_while_it_was_counted_gives_nobody_one_more() {
+    let keepstack = Keepstack::start(1, true);
+    let gate = gate("", &keepstack.upstream);
+    let mut first = sent(&gate, "192.0.2.1", "/s/link/file?dawdle", &session(1)).await;
+    assert!(wait_for(LIMIT, || keepstack.upstream.requests().len() == 1).await, "it is being counted");
+    let other = sent(&gate, "192.0.2.2", "/s/link/file", &session(2)).await;
+    order(&gate, &["block", "address", "192.0.2.1"], "");
+    assert_cut(&mut first, "a blocked address").await;
+    let counted = || keepstack.count.load(std::sync::atomic::Ordering::SeqCst) == 1;
+    assert!(wait_for(LIMIT, counted).await, "the application counts on");
+    tokio::time::sleep(MOMENT * 5).await;
+    assert_eq!(keepstack.upstream.requests().len(), 1, "who is next in line waits until that must be over");
+    drop(other);
 }
 
 #[tokio::test]

@@ -15,10 +15,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::gate::{Config, Gate, place};
+use common::hand::Hand;
 use common::raw::{self, Answer};
 use common::upstream::{OK, Upstream};
 use common::{HOST, wait_until, wait_until_async};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
+};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion};
 use tokio_rustls::client::TlsStream;
@@ -377,6 +381,86 @@ async fn sessions_are_resumed_also_after_the_certificate_was_replaced() {
     let taken = async || authority.shown(&gate).await.as_ref() == Some(&second.der);
     assert!(wait_until_async(raw::LIMIT, taken).await);
     assert_eq!(open(&gate, &config).await.1, HandshakeKind::Resumed);
+}
+
+#[tokio::test]
+async fn the_keys_of_session_tickets_change_and_no_ticket_outlives_two_changes_be_it_quiet_or_not() {
+    let turns = |count: u64| Duration::from_secs(count * (6 * 3600 + 60));
+    let upstream = Upstream::answering(OK);
+    let hand = Hand::new();
+    let gate = Config { environment: hand.environment(), ..Config::default() }.start(upstream.address);
+    let client = || raw::trusting(&gate.ca(), &["http/1.1"]);
+    let (first, second, third) = (client(), client(), client());
+    for config in [&first, &second] {
+        assert_eq!(open(&gate, config).await.1, HandshakeKind::Full);
+    }
+    hand.set(turns(1));
+    assert_eq!(open(&gate, &first).await.1, HandshakeKind::Resumed, "the key of before still opens");
+    assert_eq!(open(&gate, &third).await.1, HandshakeKind::Full);
+    hand.set(turns(2));
+    assert_eq!(open(&gate, &second).await.1, HandshakeKind::Full, "it opens no more, and nothing fails");
+    assert_eq!(open(&gate, &second).await.1, HandshakeKind::Resumed);
+    // Nobody comes for a while: keys change all the same.
+    hand.set(turns(3));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    hand.set(turns(4));
+    assert_eq!(open(&gate, &third).await.1, HandshakeKind::Full);
+    assert_eq!(open(&gate, &second).await.1, HandshakeKind::Full, "of the change before the last");
+}
+
+/// A CA of clients that ends in ten days, and its list of revoked certificates, which is to be renewed tomorrow.
+fn clients(now: time::OffsetDateTime) -> (String, String) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name.push(DnType::CommonName, "agents");
+    params.not_after = now + time::Duration::days(10);
+    let key = KeyPair::generate().unwrap();
+    let ca = params.self_signed(&key).unwrap().pem();
+    let list = CertificateRevocationListParams {
+        this_update: now - time::Duration::days(1),
+        next_update: now + time::Duration::days(1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&Issuer::new(params, key)).unwrap().pem().unwrap();
+    (ca, list)
+}
+
+#[test]
+fn what_ends_while_the_gateway_runs_is_said_with_the_days_that_are_left() {
+    let days = |count: u64| Duration::from_secs(count * 86_400);
+    let (upstream, authority, hand) = (Upstream::answering(OK), Authority::new(), Hand::new());
+    let now = time::OffsetDateTime::now_utc();
+    let pair =
+        authority.sign_with(HOST, |params| params.not_after = now + time::Duration::hours(20 * 24 + 12));
+    let (ca, list) = clients(now);
+    let files =
+        vec![("full.pem", pair.cert), ("key.pem", pair.key), ("agents.pem", ca), ("agents.crl", list)];
+    let site = "[site.client_certificates]\nmode = \"optional\"\nca_file = \"agents.pem\"\ncrl_file = \"agents.crl\"";
+    let (site, environment) = (site.into(), hand.environment());
+    let config = Config { tls: FILES.into(), site, files, environment, ..Config::default() };
+    let gate = config.clone().start(upstream.address);
+    let status = |gate: &Gate| String::from_utf8(gate.cli(["status"]).stdout).unwrap();
+    let said = [
+        "the certificate of files.test ends in 9 days; put a new one into its files",
+        "the revocation list of `CN=agents` was to be renewed on",
+        "the CA `CN=agents` has expired on",
+    ];
+    for line in said {
+        assert!(!status(&gate).contains(line), "{}", status(&gate));
+    }
+    hand.set(days(11));
+    for line in said {
+        assert!(status(&gate).contains(line), "{}", status(&gate));
+    }
+    // The log tells of it when it is looked at, which is done each hour; of a gateway that starts at once.
+    let gate = config.start(upstream.address);
+    for line in said {
+        assert!(wait_until(raw::LIMIT, || gate.errors().contains(line)), "{}", gate.errors());
+    }
 }
 
 #[tokio::test]

@@ -99,8 +99,8 @@ pub async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &[
     loop {
         assert!(stream.read_buf(&mut got).await.unwrap() > 0, "the gateway has closed");
         let Some(end) = got.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        assert!(got.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&got));
         if got.len() >= end + 4 + 1024 {
-            assert!(got.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&got));
             return;
         }
     }

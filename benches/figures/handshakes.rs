@@ -15,12 +15,10 @@ use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
 use crate::client;
-use crate::rig::{Gateway, HOST, Setup, free_addresses};
+use crate::rig::{Gateway, HOST, Setup, free_addresses, processor_seconds};
 
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
-/// Of every Linux that we build for.
-const USER_HZ: f64 = 100.0;
 const AT_ONCE: usize = 16;
 
 pub fn run() {
@@ -49,9 +47,9 @@ fn measure(
     let mut figures = vec![Vec::new(); proxies.len()];
     for round in 0..ROUNDS {
         for (figures, (_, pid, address)) in figures.iter_mut().zip(proxies) {
-            let before = cpu_seconds(*pid);
+            let before = processor_seconds(*pid);
             let agreed = load(*address, &config, round);
-            figures.push((agreed as f64 / (cpu_seconds(*pid) - before)) as u64);
+            figures.push((agreed as f64 / (processor_seconds(*pid) - before)) as u64);
         }
     }
     for (figures, (who, ..)) in figures.iter_mut().zip(proxies) {
@@ -94,13 +92,6 @@ fn client_config(gateway: &Gateway, group: &'static dyn SupportedKxGroup) -> Arc
     config.resumption = rustls::client::Resumption::disabled();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)
-}
-
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = [11, 12].iter().map(|place| fields[*place].parse::<u64>().unwrap()).sum();
-    ticks as f64 / USER_HZ
 }
 
 /// nginx and HAProxy, one process each; killed when dropped.

@@ -30,10 +30,39 @@ pub fn run() {
 /// with the same token, to the login and to elsewhere. The latter is judged too, as what an API answers may be a token.
 pub fn logins() {
     println!("instructions per POST over HTTP/1.1, TLS 1.3, answers of 1 KiB");
-    let mut counted = Counted::start("logins", Setup { app: "keepstack", ..Setup::PLAIN });
-    for path in ["/api/custom", "/api/auth/login"] {
+    let mut counted = Counted::start("logins", KEEPSTACK);
+    for path in POSTS {
         let each = counted.slope(async |gateway| Client::posting(gateway, path).await);
         println!("{path:<32}{each:>10}");
+    }
+    drop(counted);
+    processor_time();
+}
+
+const KEEPSTACK: Setup = Setup { app: "keepstack", ..Setup::PLAIN };
+const POSTS: [&str; 2] = ["/api/custom", "/api/auth/login"];
+const ROUNDS: usize = 7;
+const ROUND: usize = 8000;
+
+/// The same in microseconds of the processor, user and system, on a core of its own.
+fn processor_time() {
+    let gateway = Gateway::start(&["taskset", "-c", "0"], KEEPSTACK);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut clients = POSTS.map(|path| (path, runtime.block_on(Client::posting(&gateway, path)), Vec::new()));
+    for _ in 0..ROUNDS {
+        for (_, client, figures) in &mut clients {
+            runtime.block_on(client.ask(WARM_UP));
+            let before = gateway.processor_seconds();
+            runtime.block_on(client.ask(ROUND));
+            figures.push((gateway.processor_seconds() - before) * 1e6 / ROUND as f64);
+        }
+    }
+    println!(
+        "microseconds of the processor for each, {ROUNDS} rounds of {ROUND}, interleaved; the median, and all"
+    );
+    for (path, _, mut figures) in clients {
+        figures.sort_unstable_by(f64::total_cmp);
+        println!("{path:<32}{:>10.1}   {figures:.1?}", figures[ROUNDS / 2]);
     }
 }
 

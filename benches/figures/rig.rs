@@ -20,6 +20,9 @@ pub const BLOCKS: u64 = 100_000;
 /// Under callgrind a start takes half a minute.
 const START: Duration = Duration::from_secs(180);
 
+/// Of every Linux that we build for.
+const USER_HZ: f64 = 100.0;
+
 /// What is measured.
 #[derive(Clone, Copy)]
 pub struct Setup {
@@ -93,6 +96,11 @@ impl Gateway {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// What the processor has done for it, in seconds.
+    pub fn processor_seconds(&self) -> f64 {
+        processor_seconds(self.pid())
+    }
+
     fn wait(&mut self) {
         let end = Instant::now() + START;
         while TcpStream::connect(self.https).is_err() {
@@ -132,8 +140,11 @@ fn config(dir: &Path, setup: Setup, https: SocketAddr, plain: SocketAddr) -> Str
     let protections = if setup.protected {
         "[site.only_from]\npage = [\"127.0.0.0/8\", \"10.0.0.0/8\", \"192.168.0.0/16\"]\n\
          [site.rate.page]\nrefill = \"1000000/s\"\nburst = 1000000\n"
-    } else {
+    } else if setup.app == "generic" {
         ""
+    } else {
+        "[site.rate.login]\nrefill = \"1000000/s\"\nburst = 1000000\n\
+         [site.rate.api]\nrefill = \"1000000/s\"\nburst = 1000000\n"
     };
     let others: String =
         (0..setup.others).map(|number| site(&format!("{number}.{HOST}"), setup.app)).collect();
@@ -152,6 +163,14 @@ fn config(dir: &Path, setup: Setup, https: SocketAddr, plain: SocketAddr) -> Str
 
 fn site(host: &str, app: &str) -> String {
     format!("[[site]]\nhosts = [\"{host}\"]\napp = \"{app}\"\nupstream = \"http://{}\"\n", upstream())
+}
+
+/// What the processor has done for a process, user and system.
+pub fn processor_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = [11, 12].iter().map(|place| fields[*place].parse::<u64>().unwrap()).sum();
+    ticks as f64 / USER_HZ
 }
 
 /// Addresses that are free: both are held at once, so that they differ.

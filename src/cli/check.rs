@@ -146,7 +146,10 @@ fn write_site(site: &Site, settings: &Settings, out: &mut dyn Write) -> io::Resu
         writeln!(out, "  learns      {learns}")?;
     }
     if site.companion_cookie {
-        writeln!(out, "  companion   a cookie stands for the token in downloads and previews")?;
+        writeln!(
+            out,
+            "  companion   a login's token, in its JSON answer or the Location of its redirect, gives a cookie that stands for it in downloads and previews"
+        )?;
     }
     if site.members_only {
         writeln!(out, "  previews    members only")?;

@@ -42,8 +42,8 @@ pub fn init(
     if behind == Some(Behind::Docker) {
         write!(out, "{UPSTREAM_IN_DOCKER}")?;
     }
-    writeln!(out, "upstream = {}\n", quoted(upstream))?;
-    write!(out, "{ALLOWED}")
+    writeln!(out, "upstream = {}", quoted(upstream))?;
+    write!(out, "{MORE}")
 }
 
 const TLS: &str = "\
@@ -68,11 +68,21 @@ const UPSTREAM_IN_DOCKER: &str = "\
 # publish no port of it, or strangers walk round the gateway.
 ";
 
-const ALLOWED: &str = "\
+const MORE: &str = "\
+# What users have uploaded is shown on a host of its own, where it runs nothing and belongs to no session (docs/downloads.md):
+# download_host = \"example-downloads.com\"
+
 # Health, metrics, API documentation and first-run pages answer this machine only. Open them where needed:
 # [site.only_from]
 # metrics = [\"10.0.0.0/8\"]
 # health = [\"10.0.0.0/8\"]
+
+# Pictures and download links work where tokens travel in a header only, and previews are for those who are logged in; forged and
+# ended tokens are refused here already, if you give the key that the application signs or verifies with:
+# [site.tokens]
+# companion_cookie = true
+# previews = \"members\"
+# verify = { key_file = \"/etc/portcullis/token.key\" }
 ";
 
 fn listen(behind: Option<Behind>) -> String {

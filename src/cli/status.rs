@@ -89,7 +89,8 @@ fn print(status: &Status, out: &mut dyn Write) -> Result<(), Failure> {
 /// A few by name; of many those that want a look.
 fn write_certificates(certificates: &[CertificateShown], out: &mut dyn Write) -> io::Result<()> {
     const SHOWN: usize = 20;
-    let quiet = |one: &&CertificateShown| !one.soon && one.problem.is_none();
+    let has_come = |one: &CertificateShown| !one.wanted || one.from == "acme";
+    let quiet = |one: &&CertificateShown| !one.soon && one.problem.is_none() && has_come(one);
     let many = certificates.len() > SHOWN;
     for one in certificates.iter().filter(|one| !many || !quiet(one)).take(SHOWN) {
         writeln!(out, "  tls      {}", certificate(one))?;
@@ -129,5 +130,31 @@ fn duration(seconds: u64) -> String {
         (0, 0, minutes, _) => format!("{minutes} min"),
         (0, hours, minutes, _) => format!("{hours} h {minutes} min"),
         (days, hours, ..) => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_hosts_those_without_their_certificate_are_named_and_not_called_well() {
+        let of = |host: String, from: &str| CertificateShown {
+            host,
+            from: from.into(),
+            not_after: 0,
+            days_left: 60,
+            wanted: true,
+            problem: None,
+            next: None,
+            soon: false,
+        };
+        let mut all: Vec<_> = (0..30).map(|number| of(format!("h{number}.test"), "acme")).collect();
+        all.push(of("new.test".into(), "throw-away"));
+        let mut out = Vec::new();
+        write_certificates(&all, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("new.test by throw-away; asked for now"), "{text}");
+        assert!(text.contains("30 hosts are well, the first ends in 60 days"), "{text}");
     }
 }

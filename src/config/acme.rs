@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use super::values::HostPattern;
@@ -15,8 +16,10 @@ pub struct Acme {
     pub email: Box<str>,
     /// `letsencrypt`, `letsencrypt-staging` or a URL.
     pub directory: Box<str>,
-    /// CA of a private directory's TLS.
+    /// CAs of a private directory's TLS, absolute.
     pub ca_file: Option<PathBuf>,
+    /// What that file holds.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
     /// One of the authority's profiles, by its name there.
     pub profile: Option<Box<str>>,
     /// How it may be shown that a host is ours, what is tried first first.

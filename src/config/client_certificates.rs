@@ -18,8 +18,21 @@ pub struct ClientCertificates {
     pub allowed: Vec<Box<str>>,
     /// The subjects of the CAs, for people.
     pub authorities: Vec<String>,
+    /// The CAs and lists, each with its end.
+    pub papers: Vec<Paper>,
     /// Verifies what is shown.
     pub verifier: Arc<dyn ClientCertVerifier>,
     /// Digest of mode, CAs and revocations: what a handshake was made under.
     pub id: [u8; 32],
+}
+
+/// A CA or a list of revoked certificates, which is to be renewed in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paper {
+    /// What is to be said after its end.
+    pub past: String,
+    /// What to do then.
+    pub help: &'static str,
+    /// Unix seconds.
+    pub ends: i64,
 }

@@ -194,6 +194,7 @@ impl Control {
     /// the index, and what ended long ago the disk.
     pub(super) async fn tend(&mut self) {
         self.come_back().await;
+        self.reloader.tend();
         self.key_sets.tend(self.clock.now());
         self.authority.tend(self.clock.now());
         self.tend_spool().await;
@@ -205,6 +206,7 @@ impl Control {
         self.tell_lockouts();
         self.keep_sessions();
         let now = self.clock.now();
+        self.tell_endings(now);
         self.rotate_seal_keys(now);
         let standing = self.held.values().filter(|held| !held.is_over(now)).count();
         let indexed: usize = self.blocks.load().counts().map(|(_, count)| count).sum();

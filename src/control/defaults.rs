@@ -2,6 +2,7 @@
 
 use crate::admin::api::{Refusal, RefusalKind};
 use crate::clock::Now;
+use crate::config::app::TokenFormat;
 use crate::config::class::Class;
 use crate::config::passthrough::Passthrough;
 use crate::config::settings::{Settings, Site};
@@ -21,6 +22,10 @@ const LEEWAY: u64 = 5 * 60 * SECOND;
 /// Longest block that is taken.
 const LONGEST: u64 = 10 * 365 * DAY;
 
+/// What a block of sessions leaves possible.
+const LOGINS: &str =
+    "sessions begun until now are ended; logging in again is possible (--and-logins refuses that too)";
+
 /// What the control thread knows of a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteFacts {
@@ -31,6 +36,8 @@ pub struct SiteFacts {
     token_lifetime: u64,
     refresh_lifetime: u64,
     refreshes: bool,
+    /// Its tokens say neither whose they are nor how old.
+    opaque: bool,
     /// It has routes of class `setup`, or passwords that are for who may set it up.
     pub(super) sets_up: bool,
     /// A `[[passthrough]]`: only blocks of addresses mean something there, and only who names it means it.
@@ -51,6 +58,7 @@ impl SiteFacts {
             token_lifetime: 0,
             refresh_lifetime: 0,
             refreshes: false,
+            opaque: false,
             sets_up: false,
             passed: true,
         }
@@ -64,6 +72,7 @@ impl SiteFacts {
             token_lifetime: millis(site.token_lifetime),
             refresh_lifetime: millis(site.refresh_lifetime),
             refreshes: site.app.tokens.refresh_cookie.is_some(),
+            opaque: site.app.tokens.format == TokenFormat::Opaque,
             sets_up: site
                 .routes
                 .iter()
@@ -214,19 +223,27 @@ fn warnings(order: &Order, sites: &[&SiteFacts], until: u64, now: Now) -> Vec<St
             warnings.push(format!("the token says it ended at {}", timestamp(expires)));
         }
     }
-    let refreshing: Vec<_> =
-        sites.iter().filter(|site| site.refreshes).map(|site| site.name.as_str()).collect();
-    let refreshing = refreshing.join(", ");
+    let named = |is: fn(&SiteFacts) -> bool| {
+        let named: Vec<_> = sites.iter().filter(|site| is(site)).map(|site| site.name.as_str()).collect();
+        named.join(", ")
+    };
+    let (refreshing, opaque) = (named(|site| site.refreshes), named(|site| site.opaque));
     match &order.what {
         What::Fingerprint { .. } | What::Jti { .. } if !refreshing.is_empty() => warnings.push(format!(
             "{refreshing} hands out refresh tokens: whoever holds one gets a new token; \
              `portcullis block subject SUBJECT` refuses that too"
         )),
-        What::Subject { and_logins: false, .. } | What::Everyone { and_logins: false, .. } => {
-            warnings.push(
-                "sessions begun until now are ended; logging in again is possible (--and-logins refuses that too)"
-                    .to_owned(),
-            );
+        What::Subject { .. } if !opaque.is_empty() => warnings.push(format!(
+            "tokens of {opaque} are opaque, they do not say whose they are: NO SESSION of this person is ended there; \
+             block the token itself (`portcullis block request ID`), or end the sessions in the application"
+        )),
+        What::Everyone { and_logins: false, .. } if !opaque.is_empty() => warnings.push(format!(
+            "tokens of {opaque} are opaque, they do not say how old they are: all count as old, so that logging in again is \
+             REFUSED TOO, until the block ends or is lifted"
+        )),
+        What::Subject { and_logins: false, .. } => warnings.push(LOGINS.to_owned()),
+        What::Everyone { and_logins: false, .. } => {
+            warnings.push(format!("{LOGINS}, unless its token says nothing of its age"));
         }
         _ => {}
     }

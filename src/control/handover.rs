@@ -57,6 +57,8 @@ impl Control {
             return;
         }
         (self.say)("a new process has taken over: this one finishes what runs");
+        // It asks for certificates itself: two orders for one host would answer each other's challenges.
+        self.authority.stop();
         self.audit(&Entry {
             action: "hand over",
             by: "a new process",

@@ -23,7 +23,7 @@ fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Answers each connection with the answer of the moment; an empty one: never.
+/// Answers each connection with the answer of the moment; an empty one: never; one that begins with a blank: a byte now and then.
 struct Provider {
     address: SocketAddr,
     answer: Arc<Mutex<String>>,
@@ -45,6 +45,15 @@ impl Provider {
                 let _ = stream.read(&mut head).await;
                 if answer.is_empty() {
                     silent.push(stream);
+                } else if answer.starts_with(' ') {
+                    tokio::spawn(async move {
+                        for byte in answer.trim_start().bytes() {
+                            if stream.write_all(&[byte]).await.is_err() {
+                                break;
+                            }
+                            tokio::time::sleep(Duration::from_millis(20)).await;
+                        }
+                    });
                 } else {
                     let _ = stream.write_all(answer.as_bytes()).await;
                 }
@@ -161,14 +170,33 @@ async fn what_is_no_key_set_changes_nothing_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_provider_that_never_answers_is_given_up() {
-    let provider = Provider::start("").await;
+async fn a_provider_that_never_answers_or_dribbles_is_given_up() {
+    for answer in [String::new(), format!(" {}", ok(&good()))] {
+        let provider = Provider::start(&answer).await;
+        let mut bench = Bench::new(&provider);
+        bench.sets.deadline = Duration::from_millis(200);
+        bench.after(0).await;
+        assert_eq!(bench.keys(), None);
+        assert!(bench.last_word().contains("within 200ms") && bench.last_word().contains("503"));
+        assert_eq!(bench.sets.warnings(bench.now).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_cannot_be_reached_is_said_and_its_last_keys_count_on() {
+    let provider = Provider::start(&ok(&good())).await;
     let mut bench = Bench::new(&provider);
-    bench.sets.deadline = Duration::from_millis(200);
     bench.after(0).await;
-    assert_eq!(bench.keys(), None);
-    assert!(bench.last_word().contains("within 200ms") && bench.last_word().contains("503"));
-    assert_eq!(bench.sets.warnings(bench.now).len(), 1);
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let address = Address { url: format!("http://{nobody}/jwks").into(), tls: None };
+    let fetched = super::fetch::get(&address.url, None, MAX_SET, Duration::from_secs(5)).await;
+    assert!(fetched.as_ref().is_err_and(|why| why.contains("no connection")), "{fetched:?}");
+    let known = Address { url: format!("http://{}/jwks", provider.address).into(), tls: None };
+    bench.sets.take(&known, fetched, bench.now);
+    assert_eq!(bench.keys(), Some(1));
+    assert!(
+        bench.last_word().contains("no connection") && bench.last_word().contains("last good ones count on")
+    );
 }
 
 #[tokio::test]

@@ -42,6 +42,9 @@ pub trait Reloader: Send {
         Vec::new()
     }
 
+    /// What is to be done every few seconds.
+    fn tend(&mut self) {}
+
     /// The files to watch from now on.
     fn follow(&mut self, files: Vec<PathBuf>) {
         let _ = files;

@@ -28,7 +28,7 @@ use crate::worker;
 
 const WALL: u64 = 1_700_000_000_000;
 
-fn settings(folder: &Path) -> Settings {
+pub(super) fn settings(folder: &Path) -> Settings {
     let second = Duration::from_secs(1);
     Settings {
         passthroughs: Vec::new(),

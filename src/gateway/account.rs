@@ -1,5 +1,5 @@
 //! The account that a login's body names, read as strictly as the most careful reader would: a body that two programs could
-//! read in two ways (a key twice, or in another case, escapes that are none) names nobody.
+//! read in two ways (a key twice, or in another spelling that some framework takes for it, escapes that are none) names nobody.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,6 +8,8 @@ use http::header::{self, HeaderMap};
 use percent_encoding::percent_decode_str;
 use serde::Deserializer as _;
 use serde::de::{self, IgnoredAny, MapAccess, Visitor};
+
+use crate::request::carriers::is_called;
 
 /// How a body says what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,10 +62,42 @@ pub fn field_of(body: &[u8], form: Form, key: &str) -> Result<Option<String>, Un
     text.map(|text| Some(text).filter(sound).ok_or(Unclear)).transpose()
 }
 
+/// The text under this key in a query: many frameworks put that beside the body's fields, and some before them. `None`: there is
+/// no such key.
+///
+/// # Errors
+/// [`Unclear`].
+pub fn named_in_query(query: &str, key: &str) -> Result<Option<String>, Unclear> {
+    let mut pairs = query.split(['&', ';']).filter(|pair| means(pair, key));
+    let Some(pair) = pairs.next() else { return Ok(None) };
+    match pairs.next() {
+        None => field_of(pair.as_bytes(), Form::Urlencoded, key),
+        Some(_) => Err(Unclear),
+    }
+}
+
+/// Whether a pair of a query or form could be taken for the key's, however it is written.
+fn means(pair: &str, key: &str) -> bool {
+    let name = pair.split('=').next().unwrap_or_default().replace('+', " ");
+    is_near(&percent_decode_str(&name).decode_utf8_lossy(), key)
+}
+
+/// Whether some framework takes a field of this name for the key: in another case, among blanks, cut at a NUL, as a list
+/// (`email[]`), with PHP's `_` for what it does not like.
+fn is_near(name: &str, key: &str) -> bool {
+    let bare = name.trim_matches(|one: char| one.is_ascii_whitespace() || one.is_ascii_control());
+    let cut = bare.split(['[', '\0']).next().unwrap_or_default();
+    is_called(bare.as_bytes(), key) || is_called(cut.as_bytes(), key)
+}
+
 fn form_field(body: &[u8], key: &str) -> Option<Option<String>> {
     let text = std::str::from_utf8(body).ok()?;
     let mut fields = Fields::new(key);
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        // Some take `;` for `&`.
+        if pair.split(';').skip(1).any(|hidden| means(hidden, key)) {
+            return None;
+        }
         let (name, value) = pair.split_once('=')?;
         if fields.is_wanted(&form_decoded(name)?)? {
             fields.value = Some(form_decoded(value)?);
@@ -99,9 +133,9 @@ impl<'k> Fields<'k> {
 
     /// Whether this is the field; `None`: the body cannot be read in one way only.
     fn is_wanted(&mut self, name: &str) -> Option<bool> {
-        let folded = name.to_ascii_lowercase();
-        let known = folded == self.key.to_ascii_lowercase();
-        (name.is_ascii() && (!known || name == self.key) && self.seen.insert(folded)).then_some(known)
+        let known = is_near(name, self.key);
+        let plain = name.is_ascii() && (!known || name == self.key);
+        (plain && self.seen.insert(name.to_ascii_lowercase())).then_some(known)
     }
 }
 
@@ -189,8 +223,39 @@ mod tests {
             "email=%ff",
             "mail=a",
             "",
+            "email=a&+email=b",
+            "email=a&%20Email%20=b",
+            "email=a&email%00=b",
+            "email=a&email[]=b",
+            "email=a&email%5B0%5D=b",
+            "email=a&em%2561il=b",
+            "email=a;email=b",
+            "email=a&x=1;e%6Dail=b",
         ] {
             assert_eq!(form(body), None, "{body}");
+        }
+        let unclear = |body: &str| field_of(body.as_bytes(), Form::Urlencoded, "user_name") == Err(Unclear);
+        for body in ["user.name=a", "user+name=a", "user[name=a", "user%2Bname=a", "x=1;user.name=a"] {
+            assert!(unclear(body), "{body}");
+        }
+        assert!(!unclear("username=a&user_names=b&list[]=c&password=a;b"));
+    }
+
+    #[test]
+    fn a_query_names_an_account_plainly_once_or_is_unclear() {
+        let named = |query| named_in_query(query, "email");
+        assert_eq!((named("next=/&x"), named("mail=a&emails=b")), (Ok(None), Ok(None)));
+        assert_eq!(named("next=/&email=a%40b.test&x"), Ok(Some("a@b.test".into())));
+        for query in [
+            "email=a&email=a",
+            "Email=a",
+            "e%6dail%20=a",
+            "email[]=a",
+            "x;email=a;email=b",
+            "email",
+            "email=",
+        ] {
+            assert_eq!(named(query), Err(Unclear), "{query}");
         }
     }
 
@@ -218,6 +283,7 @@ mod tests {
                 let _ = account_of(body, Form::Json, "email");
                 let _ = account_of(body, Form::Urlencoded, "email");
             }
+            let _ = named_in_query(&text, "email");
         }
     }
 }

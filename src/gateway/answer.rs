@@ -8,7 +8,6 @@ use http::request::Parts;
 use http::{Response, StatusCode, Version};
 
 use super::exchange::Exchange;
-use super::lesson::Lesson;
 use super::read::{Reading, Refusal};
 use super::respond::Shape;
 use super::upload::Upload;
@@ -22,7 +21,7 @@ use crate::guards::stripped::Stripped;
 use crate::guards::{Denial, Guard, Reason};
 use crate::policy::Site;
 use crate::request::body::Body;
-use crate::request::carriers::{is_called, set_cookie};
+use crate::request::carriers::{is_called, leave_out, set_cookie};
 
 /// What an answer must know of the request when that has gone upstream.
 #[derive(Debug)]
@@ -112,14 +111,12 @@ pub fn refused(refusal: Refusal, exchange: &mut Exchange, asked: &Asked) -> Resp
     }
 }
 
-/// The upstream has answered. What the app file says of this class and status may not be what it answered; a login's answer
-/// teaches.
+/// The upstream has answered. What the app file says of this class and status may not be what it answered.
 pub fn permitted(
     mut answer: Response<Body>,
     reading: &Reading<'_>,
     exchange: &mut Exchange,
     asked: &Asked,
-    lesson: Option<Rc<Lesson>>,
 ) -> Response<Body> {
     exchange.upstream_answered();
     if asked.is_rpc() {
@@ -141,10 +138,7 @@ pub fn permitted(
         exchange.because(format!("the upstream answered a WebSocket with {}", answer.status().as_u16()));
         return respond::failed(&ForwardError::Closed, asked.shape);
     }
-    match lesson {
-        Some(lesson) => lesson.hear(answer),
-        None => answer,
-    }
+    answer
 }
 
 /// The upstream has not: because of the client's body, or of itself.
@@ -196,24 +190,8 @@ pub fn switched(
 
 /// Leaves token cookies of the application out of a request.
 pub fn strip_cookies(headers: &mut HeaderMap, site: &Site, stripped: Stripped) {
-    let left_out = cookies(site).filter(|(_, place)| stripped.leaves_out(*place));
-    let names: Vec<&str> = left_out.map(|(name, _)| name).collect();
-    let keep = |pair: &&[u8]| {
-        let sent = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
-        !names.iter().any(|name| is_called(sent, name))
-    };
-    let kept: Vec<Vec<u8>> = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .map(|line| line.as_bytes().split(|byte| *byte == b';').filter(keep).collect::<Vec<_>>().join(&b';'))
-        .collect();
-    headers.remove(header::COOKIE);
-    for line in kept {
-        if let (false, Ok(line)) = (line.trim_ascii().is_empty(), HeaderValue::from_bytes(line.trim_ascii()))
-        {
-            headers.append(header::COOKIE, line);
-        }
-    }
+    let left_out = || cookies(site).filter(|(_, place)| stripped.leaves_out(*place));
+    leave_out(headers, |sent| left_out().any(|(name, _)| is_called(sent, name)));
 }
 
 /// Lets the browser forget token cookies of the application that were left out of the request; not what the answer sets anew.

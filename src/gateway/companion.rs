@@ -6,21 +6,20 @@
 //! the token inside is what is judged. An `Authorization` of the request's own is stronger. The application never sees the
 //! cookie; only to a download the token is added.
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use http_body::Body as _;
-use http_body_util::{BodyExt as _, Limited};
 
 use super::account::Form;
 use super::exchange::Exchange;
-use super::lesson::ANSWER;
+use super::held::hold;
 use super::read::{Reading, Surroundings};
 use crate::clock::Now;
 use crate::config::class::Class;
 use crate::guards::members;
 use crate::policy::Site;
 use crate::request::body::Body;
+use crate::request::carriers::{is_called, leave_out, pairs};
 use crate::request::credential::{Credential, Presented, TokenText, examine};
 use crate::request::facts::{Companion, Origin};
 use crate::request::tokens_in::token_of;
@@ -50,35 +49,22 @@ pub struct Found {
 
 // === the way in ===
 
-/// Takes the cookie out of a request, wherever it goes: it is between the browser and us.
+/// Takes the cookie out of a request, wherever it goes: it is between the browser and us. In other spellings, which some
+/// framework takes for it, it is nobody's.
 pub fn take_out(head: &mut Parts) {
-    let named =
-        |line: &HeaderValue| line.as_bytes().split(|byte| *byte == b';').any(|pair| value(pair).is_some());
-    if !head.headers.get_all(header::COOKIE).iter().any(named) {
-        return;
-    }
-    let lines: Vec<HeaderValue> = head.headers.get_all(header::COOKIE).iter().cloned().collect();
-    head.headers.remove(header::COOKIE);
-    let mut found: Vec<&[u8]> = Vec::new();
-    for line in &lines {
-        let pairs = || line.as_bytes().split(|byte| *byte == b';');
-        found.extend(pairs().filter_map(value));
-        let kept: Vec<&[u8]> = pairs().filter(|pair| value(pair).is_none()).collect();
-        let kept = kept.join(&b';');
-        if let (false, Ok(kept)) = (kept.trim_ascii().is_empty(), HeaderValue::from_bytes(kept.trim_ascii()))
-        {
-            head.headers.append(header::COOKIE, kept);
-        }
-    }
-    // Of two that differ none is believed.
-    let (first, same) = (found.first(), found.windows(2).all(|two| two.first() == two.last()));
-    if let Some(text) = first.filter(|_| same).and_then(|text| std::str::from_utf8(text).ok()) {
-        head.extensions.insert(Brought(text.into()));
+    let brought = sole(&head.headers).map(|text| Brought(text.into()));
+    leave_out(&mut head.headers, |sent| is_called(sent, NAME));
+    if let Some(brought) = brought {
+        head.extensions.insert(brought);
     }
 }
 
-fn value(pair: &[u8]) -> Option<&[u8]> {
-    pair.trim_ascii().strip_prefix(NAME.as_bytes())?.strip_prefix(b"=")
+/// As a browser spells it; of two that differ none is believed.
+fn sole(headers: &HeaderMap) -> Option<&str> {
+    let own = pairs(headers).filter(|(name, _)| *name == NAME.as_bytes());
+    let mut values = own.map(|(_, value)| value);
+    let first = values.next()?;
+    values.all(|other| other == first).then(|| std::str::from_utf8(first).ok()).flatten()
 }
 
 /// What came with the request, or with its ticket, and counts for this class.
@@ -94,7 +80,7 @@ pub fn find(around: &Surroundings<'_>, head: &Parts, site: &Site, class: Class, 
         return token.map_or(none, |token| Found { companion: Companion::Own, token: Some(token) });
     }
     let Some(Brought(text)) = head.extensions.get() else { return none };
-    match open(around.seal, site, text, around.now) {
+    match open(around.seal, &site.name, text, around.now) {
         None => none,
         // Not even its token counts then: nobody is served because of it.
         Some(_) if origin == Origin::Foreign => Found { companion: Companion::Foreign, token: None },
@@ -133,8 +119,8 @@ pub fn bearer(reading: &Reading<'_>) -> Option<HeaderValue> {
 
 // === the cookie ===
 
-fn open(seal: &Seal, site: &Site, text: &str, now: Now) -> Option<TokenText> {
-    let plain = zeroize::Zeroizing::new(seal.open(Purpose::Companion, site.name.as_bytes(), text)?);
+fn open(seal: &Seal, site: &str, text: &str, now: Now) -> Option<TokenText> {
+    let plain = zeroize::Zeroizing::new(seal.open(Purpose::Companion, site.as_bytes(), text)?);
     let (ends, token) = plain.split_first_chunk()?;
     (now.unix() < u64::from_be_bytes(*ends)).then(|| TokenText::new(token))
 }
@@ -160,8 +146,8 @@ const NO_COOKIE: HeaderValue = HeaderValue::from_static(
     "__Host-portcullis-companion=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Strict",
 );
 
-/// Gives the cookie with an answer that hands out a token, and takes it with a log-out; all other answers stay as they
-/// are. To be asked when the answer is the one that is handed out.
+/// Gives the cookie with an answer that hands out a token, in its body or where it redirects to, and takes it with a log-out;
+/// all other answers stay as they are. To be asked when the answer is the one that is handed out.
 pub async fn attach(
     answer: Response<Body>,
     reading: &Reading<'_>,
@@ -171,18 +157,23 @@ pub async fn attach(
     if !reading.site.companion || reading.entered.is_some() {
         return answer;
     }
-    match reading.facts.class {
-        Class::Login | Class::Refresh if hands_out(&answer) => give(answer, reading, kept, exchange).await,
-        // Somebody else may have logged in: never the cookie of an earlier login beside it.
-        Class::Oidc if answer.status().is_success() || answer.status().is_redirection() => {
-            with(answer, NO_COOKIE)
+    let (class, status) = (reading.facts.class, answer.status());
+    match class {
+        Class::Login | Class::Refresh | Class::Oidc if hands_out(&answer) => {
+            give(answer, reading, kept, exchange).await
         }
-        Class::Login if answer.status().is_redirection() && !reading.facts.method.is_safe() => {
-            with(answer, NO_COOKIE)
+        Class::Oidc | Class::Login if status.is_redirection() => {
+            if class == Class::Login && reading.facts.method.is_safe() {
+                return answer;
+            }
+            match reading.site.handed_out().sole_in_location(answer.headers()) {
+                Some(token) => stand_for(&token, answer, reading, kept, exchange),
+                // Somebody else may have logged in: never the cookie of an earlier login beside it.
+                None => with(answer, NO_COOKIE),
+            }
         }
-        Class::Logout if answer.status().is_success() || answer.status().is_redirection() => {
-            with(answer, NO_COOKIE)
-        }
+        Class::Oidc if status.is_success() => with(answer, NO_COOKIE),
+        Class::Logout if status.is_success() || status.is_redirection() => with(answer, NO_COOKIE),
         _ => answer,
     }
 }
@@ -191,7 +182,6 @@ pub async fn attach(
 fn hands_out(answer: &Response<Body>) -> bool {
     matches!(answer.status(), StatusCode::OK | StatusCode::CREATED)
         && Form::of(answer.headers()) == Some(Form::Json)
-        && !answer.headers().contains_key(header::CONTENT_ENCODING)
 }
 
 async fn give(
@@ -202,27 +192,38 @@ async fn give(
 ) -> Response<Body> {
     let Some(path) = reading.site.login.as_ref().map(|login| &*login.token) else { return answer };
     let (head, body) = answer.into_parts();
-    if body.size_hint().lower() > ANSWER as u64 {
-        return with(Response::from_parts(head, body), NO_COOKIE);
-    }
-    let Ok(body) = Limited::new(body, ANSWER).collect().await else {
-        exchange.because("the answer of a login broke off, or is longer than 64 KiB: withheld");
-        return respond_broken();
+    let Some(held) = hold(body).await else {
+        exchange.because("the answer of a login broke off: withheld");
+        return broken();
     };
-    let bytes = body.to_bytes();
-    let token = token_of(&bytes, path);
-    let answer = Response::from_parts(head, Body::Full(bytes));
-    let Some(token) = token else { return answer };
-    let cookie = cookie_of(&kept.seal, reading.site, &token, reading.facts.now);
+    let read = held.read(&head.headers).map(|text| token_of(&text, path));
+    let answer = Response::from_parts(head, held.into_body());
+    match read {
+        // Never the one of an earlier login beside a token that nobody has seen.
+        None => with(answer, NO_COOKIE),
+        Some(None) if reading.facts.class == Class::Oidc => with(answer, NO_COOKIE),
+        Some(None) => answer,
+        Some(Some(token)) => stand_for(&token, answer, reading, kept, exchange),
+    }
+}
+
+/// The token's cookie; of one that no cookie can hold that is said, and the one of an earlier login taken.
+fn stand_for(
+    token: &str,
+    answer: Response<Body>,
+    reading: &Reading<'_>,
+    kept: &Kept,
+    exchange: &mut Exchange,
+) -> Response<Body> {
+    let cookie = cookie_of(&kept.seal, reading.site, token, reading.facts.now);
     if cookie.is_none() {
         exchange.companion_not_set();
         kept.accounts.saw_long_token(&reading.site.name);
     }
-    // Never the one of an earlier login beside a new token.
     with(answer, cookie.unwrap_or(NO_COOKIE))
 }
 
-fn respond_broken() -> Response<Body> {
+fn broken() -> Response<Body> {
     let mut answer = Response::new(Body::Empty);
     *answer.status_mut() = StatusCode::BAD_GATEWAY;
     answer
@@ -231,4 +232,26 @@ fn respond_broken() -> Response<Body> {
 fn with(mut answer: Response<Body>, cookie: HeaderValue) -> Response<Body> {
     answer.headers_mut().append(header::SET_COOKIE, cookie);
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stores::seal::KEY_LEN;
+
+    #[test]
+    fn it_ends_with_its_token_and_opens_on_its_site_and_for_its_purpose_only() {
+        let seal = Seal::new(&[[1; KEY_LEN]]);
+        let at = |seconds: u64| Now { mono: 0, wall: (1_790_000_000 + seconds) * 1000 };
+        let plain = [&1_790_000_100_u64.to_be_bytes()[..], b"a.token"].concat();
+        let sealed = |purpose, plain: &[u8]| seal.seal(purpose, b"a.test", plain).unwrap();
+        let good = sealed(Purpose::Companion, &plain);
+        let opened = |text: &str, site, seconds| {
+            open(&seal, site, text, at(seconds)).map(|token| token.bytes().to_vec())
+        };
+        assert_eq!(opened(&good, "a.test", 99).as_deref(), Some(&b"a.token"[..]));
+        assert_eq!((opened(&good, "a.test", 100), opened(&good, "b.test", 0)), (None, None));
+        assert_eq!(opened(&sealed(Purpose::Device, &plain), "a.test", 0), None);
+        assert_eq!(opened(&sealed(Purpose::Companion, b"short"), "a.test", 0), None);
+    }
 }

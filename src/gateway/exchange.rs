@@ -166,6 +166,11 @@ impl Exchange {
         self.route = self.view.site(self.site).pattern(reading.found.place);
     }
 
+    /// What ends it at any time.
+    pub fn kill(&self) -> Rc<Kill> {
+        Rc::clone(&self.kill)
+    }
+
     /// What it is seen by.
     pub fn view(&self) -> Rc<View> {
         Rc::clone(&self.view)

@@ -17,9 +17,9 @@ use std::rc::Rc;
 use http::Response;
 use http::header::{self, HeaderMap, SET_COOKIE};
 
-use super::account::{Form, field_of};
-use super::held::{Held, decoded, hold};
-use super::lesson::Aside;
+use super::account::{Form, Unclear, field_of, named_in_query};
+use super::held::hold;
+use super::lesson::{Aside, Lesson};
 use super::read::Reading;
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
@@ -29,10 +29,14 @@ use crate::request::body::Body;
 use crate::request::carriers::set_cookie;
 use crate::request::credential::{Claims, Credential, Fingerprint};
 use crate::request::facts::Facts;
-use crate::request::tokens_in::{Places, Unreadable};
+use crate::request::tokens_in::Unreadable;
 use crate::stores::cached::BlocksReader;
 use crate::stores::kept::Kept;
 use crate::stores::sessions::{Place, Session};
+
+/// How OAuth says what is exchanged, and that it is a long-lived credential.
+const GRANT: &str = "grant_type";
+const REFRESH: &str = "refresh_token";
 
 /// What an answer is judged by.
 #[derive(Debug, Clone, Copy)]
@@ -50,11 +54,13 @@ pub struct Means<'a> {
 pub struct Handed<'a> {
     site: &'a Site,
     facts: Rc<Facts>,
+    query: Option<&'a str>,
     form: Option<Form>,
     body: Rc<Aside>,
     /// No token comes as far as this that was not verified.
     verified: bool,
     refreshes: OnceCell<bool>,
+    lesson: Option<Lesson>,
 }
 
 /// Why an answer is not given.
@@ -67,8 +73,13 @@ pub enum Withheld {
 }
 
 impl<'a> Handed<'a> {
-    /// Of a request; `None`: its class hands out no tokens. `body`: read beside its bytes.
-    pub fn of(reading: &Reading<'a>, headers: &HeaderMap, body: Rc<Aside>) -> Option<Self> {
+    /// Of a request; `None`: its class hands out no tokens. `body`: read beside its bytes. `lesson`: what it teaches besides.
+    pub fn of(
+        reading: &'a Reading<'a>,
+        headers: &HeaderMap,
+        body: Rc<Aside>,
+        lesson: Option<Lesson>,
+    ) -> Option<Self> {
         let facts = Rc::clone(&reading.facts);
         let hands = matches!(facts.class, Class::Login | Class::Refresh | Class::Oidc);
         let route = reading.found.route;
@@ -76,10 +87,12 @@ impl<'a> Handed<'a> {
         hands.then(|| Self {
             site: reading.site,
             facts,
+            query: reading.path.query(),
             form: Form::of(headers),
             body,
             verified,
             refreshes: OnceCell::new(),
+            lesson,
         })
     }
 
@@ -91,28 +104,31 @@ impl<'a> Handed<'a> {
         let (head, body) = answer.into_parts();
         let held = hold(body).await.ok_or(Withheld::Broken)?;
         let now = by.clock.now();
-        let found = self.tokens(&head.headers, &held);
+        let read = held.read(&head.headers);
+        let found = self.tokens(&head.headers, read.as_deref());
         match &found {
             // A page may be long, but what its head sets is looked at all the same.
-            Err(Unreadable) if self.is_page(&head.headers) => match self.places().find(&head.headers, b"") {
-                Ok(found) => self.blocked(&found, by, now)?,
-                Err(Unreadable) => self.unreadable(by, now)?,
-            },
+            Err(Unreadable) if self.is_page(&head.headers) => {
+                match self.site.handed_out().find(&head.headers, b"") {
+                    Ok(found) => self.blocked(&found, by, now)?,
+                    Err(Unreadable) => self.unreadable(by, now)?,
+                }
+            }
             Err(Unreadable) => self.unreadable(by, now)?,
             Ok(found) => self.blocked(found, by, now)?,
         }
         if head.status.is_success() || head.status.is_redirection() {
             self.remember(&head.headers, found.as_deref().unwrap_or_default(), by.kept, now);
         }
+        if let (Some(lesson), Some(read), Ok(found)) = (&self.lesson, &read, &found) {
+            lesson.learn(&head, read, found);
+        }
+        drop(read);
         Ok(Response::from_parts(head, held.into_body()))
     }
 
-    fn tokens(&self, headers: &HeaderMap, held: &Held) -> Result<Vec<Credential>, Unreadable> {
-        let body = match held {
-            Held::Whole(bytes) => decoded(headers, bytes).ok_or(Unreadable)?,
-            Held::Longer(_) => return Err(Unreadable),
-        };
-        let mut found = self.places().find(headers, &body)?;
+    fn tokens(&self, headers: &HeaderMap, body: Option<&[u8]>) -> Result<Vec<Credential>, Unreadable> {
+        let mut found = self.site.handed_out().find(headers, body.ok_or(Unreadable)?)?;
         if self.refreshes() {
             let brought = self.brought();
             for token in &mut found {
@@ -120,14 +136,6 @@ impl<'a> Handed<'a> {
             }
         }
         Ok(found)
-    }
-
-    fn places(&self) -> Places<'_> {
-        Places {
-            tokens: &self.site.tokens,
-            field: self.site.login.as_ref().map(|login| &*login.token),
-            lifetime: self.site.token_lifetime,
-        }
     }
 
     /// The page of a login form may be long; who only asks for it has not logged in.
@@ -149,15 +157,17 @@ impl<'a> Handed<'a> {
 
     /// What cannot be read in one way may say so.
     fn may_refresh(&self) -> bool {
+        let refreshes = |grant: Result<Option<String>, Unclear>| {
+            grant.map_or(true, |grant| grant.as_deref() == Some(REFRESH))
+        };
+        if self.query.is_some_and(|query| refreshes(named_in_query(query, GRANT))) {
+            return true;
+        }
         let Some(body) = self.body.all() else { return true };
         if body.is_empty() {
             return false;
         }
-        let Some(form) = self.form else { return true };
-        match field_of(&body, form, "grant_type") {
-            Ok(grant) => grant.is_some_and(|grant| grant == "refresh_token"),
-            Err(_) => true,
-        }
+        self.form.is_none_or(|form| refreshes(field_of(&body, form, GRANT)))
     }
 
     /// What is known to have been exchanged. A token that nobody has verified may make nothing younger: whoever has an old

@@ -61,7 +61,7 @@ impl<U> Gateway<U> {
                 }
                 return visit.dead(exchange, asked).await;
             }
-            Ok(answer) => answer::permitted(answer, reading, exchange, asked, learning.lesson()),
+            Ok(answer) => answer::permitted(answer, reading, exchange, asked),
             Err(error) => {
                 attempt.into_iter().for_each(|attempt| self.unanswered(attempt, &error));
                 return answer::failed(&error, upload, link, exchange, asked);

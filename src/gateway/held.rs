@@ -1,4 +1,8 @@
 //! An answer's body held back until somebody has looked at it: all of it, or, when it is too long, as it was.
+//!
+//! One rule for all who look (the login guard, the judge of what is handed out, the companion cookie): what is longer than
+//! [`ANSWER`], however it is framed, or in an encoding that we do not know, reads as nothing and goes on untouched. Where that
+//! must not be handed out unread its judge withholds it; our own limit is never an answer of its own.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -31,6 +35,10 @@ pub async fn hold(mut body: Body) -> Option<Held> {
     if body.size_hint().lower() > ANSWER as u64 {
         return Some(Held::Longer(body));
     }
+    // Somebody has held it before.
+    if let Body::Full(bytes) = body {
+        return Some(Held::Whole(bytes));
+    }
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.ok()?.into_data() else { continue };
@@ -44,7 +52,7 @@ pub async fn hold(mut body: Body) -> Option<Held> {
 }
 
 /// The body as it reads; `None`: in an encoding that we do not know, broken, or too large.
-pub fn decoded<'b>(headers: &HeaderMap, body: &'b [u8]) -> Option<Cow<'b, [u8]>> {
+fn decoded<'b>(headers: &HeaderMap, body: &'b [u8]) -> Option<Cow<'b, [u8]>> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     let (encoding, None) = (encodings.next(), encodings.next()) else { return None };
     let name = encoding.map(|encoding| encoding.as_bytes().trim_ascii().to_ascii_lowercase());
@@ -64,6 +72,14 @@ fn unpacked(from: impl Read) -> Option<Cow<'static, [u8]>> {
 }
 
 impl Held {
+    /// As it reads, below these headers; `None`: it cannot be read.
+    pub fn read<'h>(&'h self, headers: &HeaderMap) -> Option<Cow<'h, [u8]>> {
+        match self {
+            Self::Whole(bytes) => decoded(headers, bytes),
+            Self::Longer(_) => None,
+        }
+    }
+
     /// To be sent on.
     pub fn into_body(self) -> Body {
         match self {

@@ -29,7 +29,6 @@ const CONFIRMED: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Learning<'a> {
     reading: &'a Reading<'a>,
-    lesson: Option<Rc<Lesson>>,
     handed: Option<Handed<'a>>,
     teaching: Option<Teaching>,
     body: Option<Rc<Aside>>,
@@ -51,18 +50,13 @@ impl<'a> Learning<'a> {
             }
             _ => teaching.as_ref().filter(|one| one.reads()).map(|one| Rc::clone(&one.body)),
         };
-        let handed = Handed::of(reading, headers, body.clone().unwrap_or_default());
-        Self { reading, lesson, handed, teaching, body }
+        let handed = Handed::of(reading, headers, body.clone().unwrap_or_default(), lesson);
+        Self { reading, handed, teaching, body }
     }
 
     /// The request's body, to be read beside its bytes.
     pub fn body(&self) -> Option<Rc<Aside>> {
         self.body.clone()
-    }
-
-    /// Who logs in: hears of the answer first.
-    pub fn lesson(&self) -> Option<Rc<Lesson>> {
-        self.lesson.clone()
     }
 
     /// The answer has come: it teaches, and is judged where it hands out tokens.

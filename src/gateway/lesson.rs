@@ -1,28 +1,26 @@
-//! What a login says of itself: the account in its body, the token in its answer. Read beside the bytes, which go on
-//! untouched.
+//! What a login says of itself: the account in its body, read beside the bytes, and the token in its answer, which is held to be
+//! judged anyway.
 //!
-//! Only an answer teaches, and only one of status 2xx with a token: a failed login teaches nothing. A body that two
+//! Only an answer teaches that is handed out, and only one of status 200 or 201 with a token: a failed login teaches nothing. A body that two
 //! programs could read in two ways (a key twice, or in another case, escapes that are none) teaches nothing either, or a
 //! stranger could log in as himself and be learned as somebody else.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
-use http::{Response, StatusCode};
+use http::StatusCode;
+use http::header::HeaderMap;
+use http::response::Parts;
 
 use super::account::{Form, account_of};
 use super::read::Reading;
 use crate::clock::Now;
 use crate::config::app::{Login, TokenFormat};
 use crate::config::class::Class;
-use crate::request::body::{Body, BodyError, Tail};
-use crate::request::credential::{claim, examine};
+use crate::request::credential::{Credential, claim};
 use crate::request::tokens_in::token_of;
 use crate::stores::accounts::{Account, Accounts};
 
@@ -75,7 +73,7 @@ impl Aside {
 
 impl Lesson {
     /// The lesson of a request; `None`: its app file says nothing of logins, or it is none.
-    pub fn begin(reading: &Reading<'_>, headers: &HeaderMap, accounts: &Arc<Accounts>) -> Option<Rc<Self>> {
+    pub fn begin(reading: &Reading<'_>, headers: &HeaderMap, accounts: &Arc<Accounts>) -> Option<Self> {
         let site = reading.site;
         let login = site.login.as_ref()?;
         let claim = site.tokens.account_claim.clone();
@@ -84,7 +82,7 @@ impl Lesson {
             Class::Refresh if claim.is_some() => None,
             _ => return None,
         };
-        Some(Rc::new(Self {
+        Some(Self {
             accounts: Arc::clone(accounts),
             login: login.clone(),
             claim,
@@ -93,85 +91,30 @@ impl Lesson {
             form,
             now: reading.facts.now,
             body: Rc::new(Aside::up_to(BODY)),
-        }))
-    }
-
-    /// Reads the answer beside its bytes, if it is one that teaches.
-    pub fn hear(self: Rc<Self>, answer: Response<Body>) -> Response<Body> {
-        let headers = answer.headers();
-        let readable =
-            !headers.contains_key(header::CONTENT_ENCODING) && Form::of(headers) == Some(Form::Json);
-        // 206 and the like are no answers to a login.
-        if !readable || !matches!(answer.status(), StatusCode::OK | StatusCode::CREATED) {
-            return answer;
-        }
-        answer.map(|body| match body {
-            Body::Stream(stream) => {
-                let aside = Aside::up_to(ANSWER);
-                let ear = |inner| -> Box<dyn Tail> { Box::new(Ear { lesson: self, aside, inner }) };
-                Body::Stream(Box::new(stream.wrap(ear)))
-            }
-            other => other,
         })
     }
 
-    /// The answer has passed whole.
-    fn learn(&self, answer: &[u8]) -> Option<()> {
-        let token = token_of(answer, &self.login.token)?;
-        let claims = examine(token.as_bytes(), self.format, Duration::ZERO, false).ok()?.claims?;
+    /// An answer hands out these tokens, that of the app file's field first.
+    pub fn learn(&self, head: &Parts, body: &[u8], found: &[Credential]) -> Option<()> {
+        // 206 and the like are no answers to a login.
+        let answers = matches!(head.status, StatusCode::OK | StatusCode::CREATED);
+        if !answers || Form::of(&head.headers) != Some(Form::Json) {
+            return None;
+        }
+        let text = token_of(body, &self.login.token)?;
+        let claims = found.first()?.claims.as_ref()?;
         if let Some(expires) = claims.expires {
             self.accounts.saw_lifetime(&self.site, expires.saturating_sub(self.now.unix()));
         }
-        let subject = claims.subject_text?.into_string();
+        let subject = claims.subject_text.as_deref()?;
         let typed = self.login.account.as_deref().zip(self.form);
         let typed = typed.and_then(|(key, form)| account_of(&self.body.all()?, form, key));
-        let claimed = self.claim.as_deref().and_then(|name| claim(token.as_bytes(), self.format, name));
+        let claimed = self.claim.as_deref().and_then(|name| claim(text.as_bytes(), self.format, name));
         for name in typed.into_iter().chain(claimed).collect::<BTreeSet<_>>() {
-            let (site, subject) = (self.site.to_string(), subject.clone());
+            let (site, subject) = (self.site.to_string(), subject.to_owned());
             self.accounts.learn(Account { site, name, subject, seen: self.now.wall });
         }
         Some(())
-    }
-}
-
-/// Watches the answer's body.
-struct Ear {
-    lesson: Rc<Lesson>,
-    aside: Aside,
-    inner: Box<dyn Tail>,
-}
-
-impl Tail for Ear {
-    fn data(&mut self, piece: &Bytes) -> Result<(), BodyError> {
-        self.aside.take(piece);
-        self.inner.data(piece)
-    }
-
-    fn complete(&mut self) {
-        if let Some(answer) = self.aside.all() {
-            self.lesson.learn(&answer);
-        }
-        self.inner.complete();
-    }
-
-    fn broken(&mut self, error: &(dyn Error + 'static)) {
-        self.inner.broken(error);
-    }
-
-    fn waiting(&mut self, waiting: bool) {
-        self.inner.waiting(waiting);
-    }
-
-    fn cause(&self) -> Option<&'static str> {
-        self.inner.cause()
-    }
-
-    fn trailers(&mut self, trailers: HeaderMap) -> Option<HeaderMap> {
-        self.inner.trailers(trailers)
-    }
-
-    fn epilogue(&mut self, broken: bool) -> Option<HeaderMap> {
-        self.inner.epilogue(broken)
     }
 }
 

@@ -172,7 +172,7 @@ where
         let way = Way { reading: &reading, facts, upload: &upload, id, slot: &slot, link };
         let forward = self.forward(permit, head, body, way);
         exchange.handed = self.clock.now();
-        let answered = visit.ask(self.upstream.clone(), forward).await;
+        let answered = visit.ask(self.upstream.clone(), forward, exchange.kill()).await;
         let waits = Waits {
             reading: &reading,
             upload: &upload,

@@ -3,7 +3,8 @@
 //!
 //! **Lines.** An application that reads its count of downloads, and writes it a moment later, gives one too many to those
 //! who come in that moment. Where the app file says so, requests for one link go to it one at a time, over all workers. A
-//! client that leaves does not free the turn: the application counts on, and is waited for.
+//! client that leaves does not free the turn: the application counts on, and is waited for. A block does not wait: what it cuts
+//! is not asked any longer, and the turn stays taken for [`LEFT`], since it may have been counted all the same.
 //!
 //! **Ranges.** Where each range counts as a download, one that begins at the first byte is answered whole, and one that
 //! comes while the same client downloads the same link is refused before it is counted. A range from further on, with no
@@ -13,6 +14,7 @@
 //! **Time.** The application finds out that a link is none; a blocked one it is not even asked for. Both answers wait for
 //! the next full step, a blocked one for as many as the latest link that was none has taken.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +32,8 @@ use crate::policy::{Site, Turning};
 use crate::request::body::Body;
 use crate::stores::lines::{Lines, Place, Turn};
 use crate::stores::logins::client_group;
+use crate::stores::streams::{Kill, Killable};
+use crate::stores::turns::LEFT;
 
 /// Longest wait for a turn; shorter than people wait for a download to begin.
 const WAIT: Duration = Duration::from_secs(10);
@@ -44,6 +48,20 @@ pub struct Visit<'a> {
     turning: Option<Turning>,
     turn: Option<Turn>,
     held: Option<Held>,
+}
+
+/// Ends what is asked, if its request is dropped because that was killed.
+struct Cut {
+    kill: Rc<Kill>,
+    asked: Rc<Kill>,
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        if self.kill.is_killed() {
+            self.asked.kill();
+        }
+    }
 }
 
 /// What is held until the answer has ended.
@@ -92,8 +110,13 @@ impl<'a> Visit<'a> {
         Ok((permit, visit))
     }
 
-    /// Asks the application; with the turn, if it takes one.
-    pub async fn ask<U>(&mut self, upstream: U, forward: Forward) -> Result<Response<Body>, ForwardError>
+    /// Asks the application; with the turn, if it takes one. `kill` ends the request.
+    pub async fn ask<U>(
+        &mut self,
+        upstream: U,
+        forward: Forward,
+        kill: Rc<Kill>,
+    ) -> Result<Response<Body>, ForwardError>
     where
         U: Service<Forward, Response = Response<Body>, Error = ForwardError> + 'static,
         U::Future: 'static,
@@ -101,9 +124,20 @@ impl<'a> Visit<'a> {
         let Some((turn, turning)) = self.turn.take().zip(self.turning) else {
             return upstream.oneshot(forward).await;
         };
+        let cut = Cut { kill, asked: Rc::default() };
+        let work = Killable::new(upstream.oneshot(forward), Rc::clone(&cut.asked));
         // In a task of its own, which outlives a client that leaves: what is asked is counted.
-        let asked = tokio::task::spawn_local(async move { (upstream.oneshot(forward).await, turn) });
-        let Ok((mut answered, turn)) = asked.await else { return Err(ForwardError::Closed) };
+        let asked = tokio::task::spawn_local(async move {
+            match work.await {
+                Some(answered) => Some((answered, turn)),
+                None => {
+                    wait(LEFT).await;
+                    None
+                }
+            }
+        });
+        let Ok(Some((mut answered, turn))) = asked.await else { return Err(ForwardError::Closed) };
+        drop(cut);
         self.held = Some(match turning.until_end {
             true => Held::Turn(turn),
             false => Held::Running(turn.give_on()),

@@ -6,7 +6,8 @@
 //!    invitation to connect from elsewhere.
 //! 3. What another site's page does to a `login`, `refresh`, `enroll` or `setup` in its visitor's name is refused, uncounted:
 //!    posts, and whatever it shows, fetches or frames. A link to the login page may stand anywhere. Of `oidc` only the latter
-//!    is refused: a provider may post its answer in a form.
+//!    is refused: a provider may post its answer in a form. (Who may set up is in a network of his own, and so is his browser,
+//!    whatever page it shows.)
 //!
 //! It is asked before all that counts, so that no page can use up its visitor's budgets; what it must let pass spends
 //! those of foreign pages ([`super::rate`]).
@@ -68,6 +69,8 @@ mod tests {
             (Class::Live, Origin::Own, false, true),
             (Class::Live, Origin::Absent, false, true),
             (Class::Login, Origin::Foreign, false, false),
+            (Class::Setup, Origin::Foreign, false, false),
+            (Class::Setup, Origin::Own, false, true),
         ] {
             let guard = Browser::of(class);
             let facts = Facts { class, origin, runs_as_code, method: Method::POST, ..Facts::example() };

@@ -72,6 +72,8 @@ pub struct Try<'a> {
     pub client: Client,
     /// As whom, folded by [`fold`]; `None`: nobody is named (a code, a key).
     pub account: Option<&'a str>,
+    /// The same as it was typed: devices are known for just that.
+    pub typed: Option<&'a str>,
     /// From what is known of the device.
     pub device: Device,
     /// When.
@@ -142,7 +144,7 @@ impl Login {
     /// # Errors
     /// The denial.
     pub fn ask_of(&self, cx: &Facts) -> Result<(), Denial> {
-        self.ask(Try { client: cx.client, account: None, device: Device::Unknown, now: cx.now })
+        self.ask(Try { client: cx.client, account: None, typed: None, device: Device::Unknown, now: cx.now })
     }
 
     /// Counts a failure that only the answer has told of: 401 to Basic credentials.
@@ -190,7 +192,7 @@ impl Login {
 
     /// The counters of a try; the own pair or device first.
     fn of(&self, attempt: Try<'_>) -> impl Iterator<Item = Counter> {
-        let Try { client, account, device, .. } = attempt;
+        let Try { client, account, typed, device, .. } = attempt;
         let (logins, scope, rules) = (&self.counters.logins, self.counters.scope, self.rules);
         let group = client_group(client);
         let locks = !account.is_some_and(|name| self.never_lock.iter().any(|known| **known == *name));
@@ -200,8 +202,9 @@ impl Login {
             Device::Address => (logins.attempts.key_of((scope, "address", group, account)), Of::Pair),
         };
         let own = Counter { key, rule: rules.pair, locks: true, of };
-        let others = match (device, account) {
+        let others = match (device, typed) {
             (Device::Address, _) | (Device::Cookie(_), None) => [None, None],
+            // Not folded: who owns a name that looks alike must not use up the budget of its owner's devices.
             (Device::Cookie(_), Some(name)) => {
                 let key = logins.of_devices(scope, name);
                 [Some(Counter { key, rule: rules.account, locks, of: Of::Device }), None]
@@ -254,6 +257,7 @@ mod tests {
         Try {
             client: Client::Address(client.parse().unwrap()),
             account: Some(account),
+            typed: Some(account),
             device: Device::Unknown,
             now: Now { mono: 1_000_000_000_000, wall: 0 },
         }
@@ -312,6 +316,19 @@ mod tests {
             tried(&guard, attempt("192.0.2.1", "ann"), Outcome::Success),
             "the stranger's budget is another"
         );
+    }
+
+    #[test]
+    fn who_owns_a_name_that_looks_alike_does_not_use_up_the_budget_of_the_owners_devices() {
+        let guard = guard(&[]);
+        let of = |typed: &'static str, id: u8| Try {
+            typed: Some(typed),
+            device: Device::Cookie([id; 8]),
+            ..attempt("192.0.2.1", "ann")
+        };
+        let wrong = (0..50).filter(|n| tried(&guard, of("\u{c1}nn", n % 10), Outcome::Failure));
+        assert_eq!(wrong.count(), 20, "all devices of one name together");
+        assert!(tried(&guard, of("Ann", 99), Outcome::Success));
     }
 
     #[test]

@@ -39,6 +39,7 @@ use crate::guards::values::Values;
 use crate::guards::verify::Verify;
 use crate::request::path::PathViews;
 use crate::request::target::Host;
+use crate::request::tokens_in::Places;
 
 /// The snapshot. Everything a request needs, nothing that changes.
 #[derive(Debug)]
@@ -145,6 +146,12 @@ impl Site {
     /// Its own name among [`Site::scopes`].
     pub fn scope(&self) -> u64 {
         self.scopes.first().copied().unwrap_or_default()
+    }
+
+    /// Where its answers hand out tokens.
+    pub fn handed_out(&self) -> Places<'_> {
+        let field = self.login.as_ref().map(|login| &*login.token);
+        Places { tokens: &self.tokens, field, lifetime: self.token_lifetime }
     }
 
     /// Whether the application's own answer of this status is kept from the client.

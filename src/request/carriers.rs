@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use http::header::{AUTHORIZATION, COOKIE, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use percent_encoding::percent_decode;
 
 use super::credential::{Credential, Presented, TokenText, examine};
@@ -94,6 +94,35 @@ pub fn sole_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
         (Some(value), None) if !value.is_empty() => Some(value),
         _ => None,
     }
+}
+
+/// The cookies of a request, each as its name and value, as sent.
+pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let lines = headers.get_all(COOKIE).into_iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(named)
+}
+
+/// Leaves those cookies out of a request whose name, as sent, is meant.
+pub fn leave_out(headers: &mut HeaderMap, meant: impl Fn(&[u8]) -> bool) {
+    if !pairs(headers).any(|(name, _)| meant(name)) {
+        return;
+    }
+    let without = |line: &HeaderValue| {
+        let pairs = line.as_bytes().split(|byte| *byte == b';');
+        let kept: Vec<&[u8]> = pairs.filter(|pair| !meant(named(pair).0)).collect();
+        HeaderValue::from_bytes(kept.join(&b';').trim_ascii()).ok().filter(|line| !line.is_empty())
+    };
+    let lines: Vec<HeaderValue> = headers.get_all(COOKIE).iter().filter_map(without).collect();
+    headers.remove(COOKIE);
+    for line in lines {
+        headers.append(COOKIE, line);
+    }
+}
+
+fn named(pair: &[u8]) -> (&[u8], &[u8]) {
+    let at = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+    let (name, value) = pair.split_at(at);
+    (name.trim_ascii(), value.get(1..).unwrap_or_default().trim_ascii())
 }
 
 fn trimmed(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {

@@ -94,11 +94,13 @@ pub fn examine(
     if text.len() > MAX_TOKEN {
         return Err(Malformed::Credentials);
     }
-    let opaque = Credential { fingerprint: Fingerprint::of(text), claims: None, in_cookie, guessed: false };
-    let Some(payload) = payload(text, format)? else { return Ok(opaque) };
-    let claims = Claims::read(&payload, lifetime).ok_or(Malformed::Credentials)?;
-    let fingerprint = Fingerprint::of(signed_part(text));
-    Ok(Credential { fingerprint, claims: Some(claims), ..opaque })
+    let (signed, claims) = match payload(text, format)? {
+        None => (text, None),
+        Some(payload) => {
+            (signed_part(text), Some(Claims::read(&payload, lifetime).ok_or(Malformed::Credentials)?))
+        }
+    };
+    Ok(Credential { fingerprint: Fingerprint::of(signed), claims, in_cookie, guessed: false })
 }
 
 /// One more claim of a token, as text; for a token that the application itself has just handed out.

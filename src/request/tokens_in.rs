@@ -3,10 +3,14 @@
 //! Where the app file says where the token is, it is looked for there; and everywhere else for whatever is a token by its
 //! shape, so that one under another name does not slip by.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use http::header::{HeaderMap, LOCATION, SET_COOKIE};
 use percent_encoding::percent_decode;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::carriers::set_cookie;
 use super::credential::{Credential, examine};
@@ -39,13 +43,13 @@ impl Places<'_> {
     /// [`Unreadable`].
     pub fn find(self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Credential>, Unreadable> {
         let mut found = Vec::new();
-        if let Some(text) = self.field.and_then(|field| token_of(body, field)) {
-            self.add(text.trim().as_bytes(), &mut found)?;
-        }
-        self.shaped(body, &mut found)?;
+        let named = self.field.and_then(|field| token_of(body, field)).unwrap_or_default();
+        let named = named.trim().as_bytes();
+        self.add(named, &mut found)?;
+        self.shaped(body, named, &mut found)?;
         for location in headers.get_all(LOCATION) {
             let location: Vec<u8> = percent_decode(location.as_bytes()).collect();
-            self.shaped(&location, &mut found)?;
+            self.shaped(&location, named, &mut found)?;
         }
         for carrier in &self.tokens.carriers {
             let Carrier::Cookie(name) = carrier else { continue };
@@ -57,22 +61,33 @@ impl Places<'_> {
         Ok(found)
     }
 
-    /// What is a token of the site's by its shape; of opaque ones nobody can tell.
-    pub fn shaped(self, text: &[u8], found: &mut Vec<Credential>) -> Result<(), Unreadable> {
-        if self.tokens.format == TokenFormat::Opaque {
-            return Ok(());
-        }
-        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
-        for word in text.split(|byte| !is_part(byte)) {
-            if word.len() < SHORTEST || !word.contains(&b'.') {
-                continue;
-            }
-            let one = self.examined(word)?;
-            if one.claims.is_some() {
+    /// The token, by its shape, that a redirect takes along; `None`: none, or several that differ.
+    pub fn sole_in_location(self, headers: &HeaderMap) -> Option<String> {
+        let mut lines = headers.get_all(LOCATION).iter();
+        let (location, None) = (lines.next()?, lines.next()) else { return None };
+        let location: Vec<u8> = percent_decode(location.as_bytes()).collect();
+        let mut words: Vec<&[u8]> =
+            dotted(&location).filter(|word| matches!(self.shape(word), Ok(Some(_)))).collect();
+        words.dedup();
+        let [word] = words[..] else { return None };
+        String::from_utf8(word.to_vec()).ok()
+    }
+
+    /// What is a token of the site's by its shape, but for the one that is known; of opaque ones nobody can tell.
+    fn shaped(self, text: &[u8], known: &[u8], found: &mut Vec<Credential>) -> Result<(), Unreadable> {
+        for word in dotted(text).filter(|word| *word != known) {
+            if let Some(one) = self.shape(word)? {
                 push(one, found)?;
             }
         }
         Ok(())
+    }
+
+    fn shape(self, word: &[u8]) -> Result<Option<Credential>, Unreadable> {
+        if self.tokens.format == TokenFormat::Opaque || word.len() < SHORTEST {
+            return Ok(None);
+        }
+        Ok(Some(self.examined(word)?).filter(|one| one.claims.is_some()))
     }
 
     fn add(self, text: &[u8], found: &mut Vec<Credential>) -> Result<(), Unreadable> {
@@ -85,6 +100,20 @@ impl Places<'_> {
     fn examined(self, text: &[u8]) -> Result<Credential, Unreadable> {
         examine(text, self.tokens.format, self.lifetime, false).map_err(|_| Unreadable)
     }
+}
+
+/// The words of a token's letters that have a dot in them: most of a long answer has none.
+fn dotted(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    std::iter::from_fn(move || {
+        let (before, behind) = rest.split_at_checked(memchr::memchr(b'.', rest)?)?;
+        let begin = before.iter().rposition(|byte| !is_part(byte)).map_or(0, |place| place + 1);
+        let end =
+            behind.iter().position(|byte| !is_part(byte)).map_or(rest.len(), |more| before.len() + more);
+        let (until, after) = rest.split_at_checked(end)?;
+        rest = after;
+        until.get(begin..)
+    })
 }
 
 fn push(one: Credential, found: &mut Vec<Credential>) -> Result<(), Unreadable> {
@@ -107,11 +136,80 @@ fn is_deleting(line: &[u8]) -> bool {
     })
 }
 
-/// A string of a JSON body, below these names with dots between them.
+/// A string of a JSON body, below these names with dots between them. Of a name that stands twice the last one counts.
 pub fn token_of(body: &[u8], field: &str) -> Option<String> {
-    let json: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let found = field.split('.').try_fold(&json, |value, name| value.get(name))?;
-    found.as_str().map(str::to_owned)
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let found = Below(Some(field)).deserialize(&mut json).ok()?;
+    json.end().ok()?;
+    found
+}
+
+/// Looks for the string below these names; `None`: it is the value itself. All else is skipped, and kept nowhere.
+struct Below<'a>(Option<&'a str>);
+
+/// A name as it stands in the body, if it has no escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> DeserializeSeed<'de> for Below<'_> {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Below<'_> {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (wanted, below) = match self.0.map(|names| names.split_once('.').unwrap_or((names, ""))) {
+            Some((name, below)) => (Some(name), Some(below).filter(|below| !below.is_empty())),
+            None => (None, None),
+        };
+        let mut found = None;
+        while let Some(Name(name)) = map.next_key()? {
+            if wanted == Some(&*name) {
+                found = map.next_value_seed(Below(below))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(self.0.is_none().then(|| text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
 }
 
 #[cfg(test)]
@@ -120,6 +218,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use http::HeaderValue;
     use proptest::prelude::*;
+    use serde_json::Value;
 
     use super::*;
 
@@ -176,6 +275,32 @@ mod tests {
     }
 
     #[test]
+    fn a_redirect_takes_along_one_token_or_none() {
+        let tokens = tokens(TokenFormat::Jwt);
+        let places = Places { tokens: &tokens, field: None, lifetime: tokens.lifetime };
+        let sole = |lines: &[String]| {
+            let mut map = HeaderMap::new();
+            for line in lines {
+                map.append(LOCATION, HeaderValue::from_str(line).unwrap());
+            }
+            places.sole_in_location(&map)
+        };
+        let (a, b) = (jwt("a"), jwt("b"));
+        assert_eq!(sole(&[format!("/auth/callback?token={a}&expires_in=1")]), Some(a.clone()));
+        assert_eq!(sole(&[format!("/done#access%5Ftoken={}", a.replace('.', "%2E"))]), Some(a.clone()));
+        assert_eq!(sole(&[format!("/x?token={a}&again={a}")]), Some(a.clone()));
+        for lines in [
+            &[format!("/x?token={a}&id={b}")][..],
+            &[format!("/x?token={a}"), "/y".into()],
+            &["/home?version=1.2.3-alpha.20260101".into()],
+            &[format!("/x?token={a}.more")],
+            &[],
+        ] {
+            assert_eq!(sole(lines), None, "{lines:?}");
+        }
+    }
+
+    #[test]
     fn an_opaque_token_is_found_only_where_the_app_file_says() {
         let body = r#"{"data":{"token":"1|abcdefabcdefabcdef"},"other":"abcdef.abcdef.abcdef"}"#;
         assert_eq!(subjects(TokenFormat::Opaque, &[], body).unwrap(), [""]);
@@ -202,7 +327,52 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_field_is_found_below_its_names_and_nowhere_else() {
+        for (body, found) in [
+            (r#"{"data":{"token":"x","more":[1,-2,3.5,true,null,{"token":"y"}]},"token":"z"}"#, Some("x")),
+            (r#"{"data":{"token":"first"},"data":{"token":"last"}}"#, Some("last")),
+            (r#"{"\u0064ata":{"tok\u0065n":"\u0078"}}"#, Some("x")),
+            (r#"{"data":{"token":{"token":"x"}}}"#, None),
+            (r#"{"data":{"token":1}}"#, None),
+            (r#"{"data":"x"}"#, None),
+            (r#"[{"data":{"token":"x"}}]"#, None),
+            (r#"{"data":{"token":"x"}} more"#, None),
+            (r#"{"data":{"token":"x"}"#, None),
+            (r#""x""#, None),
+        ] {
+            assert_eq!(token_of(body.as_bytes(), "data.token").as_deref(), found, "{body}");
+        }
+    }
+
+    fn tree() -> impl Strategy<Value = Value> {
+        let text = "[ab\\\\\"é]{0,3}".prop_map(Value::from);
+        let leaf = prop_oneof![Just(Value::Null), any::<i32>().prop_map(Value::from), text];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            let fields = proptest::collection::hash_map("[ab]", inner.clone(), 0..3);
+            prop_oneof![
+                proptest::collection::vec(inner, 0..3).prop_map(Value::from),
+                fields.prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
     proptest! {
+        #[test]
+        fn words_with_a_dot_are_found_as_a_split_finds_them(text in "[a.é,_ -]{0,30}") {
+            let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+            let text = text.as_bytes();
+            let split: Vec<_> = text.split(|byte| !is_part(byte)).filter(|word| word.contains(&b'.')).collect();
+            prop_assert_eq!(dotted(text).collect::<Vec<_>>(), split);
+        }
+
+        #[test]
+        fn it_finds_what_a_tree_of_the_whole_body_has(names in proptest::collection::vec("[ab]", 1..4), tree in tree()) {
+            let there = names.iter().try_fold(&tree, |value, name| value.get(name)).and_then(Value::as_str);
+            let found = token_of(tree.to_string().as_bytes(), &names.join("."));
+            prop_assert_eq!(found.as_deref(), there);
+        }
+
         #[test]
         fn no_answer_panics(body in proptest::collection::vec(any::<u8>(), 0..200), text in ".{0,60}") {
             let tokens = tokens(TokenFormat::HmacPair);

@@ -198,6 +198,10 @@ impl Reloader for Live {
         self.means.resolver.current().expiries()
     }
 
+    fn tend(&mut self) {
+        self.means.entrance.retire_keys();
+    }
+
     fn follow(&mut self, files: Vec<PathBuf>) {
         self.seen = self.seen.following(&files);
         self.files = files;

@@ -41,7 +41,7 @@ pub fn scrape(from: &Parted) -> Scrape {
             sessions_known: sessions.len() as u64,
             log_dropped: log.dropped(),
             process_log_dropped: said.dropped(),
-            certificates: certificates.into_iter().map(|one| (one.host, one.not_after)).collect(),
+            certificates: certificates.iter().map(|one| (one.host.clone(), one.for_alerts())).collect(),
             upstreams: upstreams(&policy.load(), &health),
         };
         Box::pin(ready(render(&workers, &gauges)))

@@ -17,6 +17,9 @@ use crate::config::values::HostPattern;
 /// No chain with its key is larger, nor is an account.
 const LARGEST: u64 = 256 << 10;
 
+/// No host: those have a dot in their name.
+const TROUBLE: &str = "authority.json";
+
 /// What is kept of one authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateStore {
@@ -71,6 +74,38 @@ impl CertificateStore {
     /// The system's.
     pub fn keep_record(&self, host: &HostPattern, json: &str) -> io::Result<()> {
         self.replace(&file_of(host, "json"), json)
+    }
+
+    /// The records of a host that were put into the DNS.
+    ///
+    /// # Errors
+    /// As [`CertificateStore::certificate`].
+    pub fn records(&self, host: &HostPattern) -> io::Result<Option<Zeroizing<String>>> {
+        self.read(&file_of(host, "dns"))
+    }
+
+    /// Replaces them.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn keep_records(&self, host: &HostPattern, json: &str) -> io::Result<()> {
+        self.replace(&file_of(host, "dns"), json)
+    }
+
+    /// What went wrong with the authority itself.
+    ///
+    /// # Errors
+    /// As [`CertificateStore::certificate`].
+    pub fn trouble(&self) -> io::Result<Option<Zeroizing<String>>> {
+        self.read(TROUBLE)
+    }
+
+    /// Replaces it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn keep_trouble(&self, json: &str) -> io::Result<()> {
+        self.replace(TROUBLE, json)
     }
 
     /// The account: of this mail address and this external account.
@@ -145,6 +180,7 @@ mod tests {
             email: "a@b.test".into(),
             directory: directory.into(),
             ca_file: None,
+            ca: None,
             profile: None,
             challenges: Vec::new(),
             dns_command: Vec::new(),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::char::is_combining_mark;
 
 use super::attempts::{Attempts, CounterKey};
 use super::held::Room;
@@ -58,7 +59,7 @@ impl Logins {
         self.attempts.key_of((site, "account", account))
     }
 
-    /// The counter of all known devices of an account, whose name is folded.
+    /// The counter of all known devices of an account, by its name as it is typed.
     pub fn of_devices(&self, site: u64, account: &str) -> CounterKey {
         self.attempts.key_of((site, "devices", account))
     }
@@ -94,13 +95,13 @@ impl Logins {
                 }
                 lifted
             }
-            Whom::Account(name) => {
-                let name = fold(name);
+            Whom::Account(typed) => {
+                let name = fold(typed);
                 // The list keeps the beginning of a name only; no account's name is as long.
                 let lifted = self.lockouts.active(now, |lockout| lockout.account.as_deref() == Some(&name));
                 for site in sites {
                     self.clear(self.of_account(*site, &name), now);
-                    self.clear(self.of_devices(*site, &name), now);
+                    self.clear(self.of_devices(*site, typed), now);
                 }
                 lifted
             }
@@ -115,12 +116,23 @@ impl Logins {
     }
 }
 
-/// An account's name as it is counted: compatibility forms, case and blanks around it make no other account.
+/// An account's name as it is counted: compatibility forms, case, accents, what cannot be seen, and blanks around it make no
+/// other account, as to many a database.
 pub fn fold(name: &str) -> String {
     if name.bytes().all(|byte| byte.is_ascii_graphic()) {
         return name.to_ascii_lowercase();
     }
-    name.trim().nfkc().flat_map(char::to_lowercase).nfkc().collect::<String>().trim().to_owned()
+    let seen = |one: &char| !is_combining_mark(*one) && !is_invisible(*one);
+    // `ß` and `ſ` have one case only the other way.
+    let plain = name.nfkd().filter(seen).flat_map(char::to_uppercase).flat_map(char::to_lowercase);
+    plain.nfkd().filter(seen).collect::<String>().trim().to_owned()
+}
+
+/// What databases and applications leave out: soft hyphens, joiners, marks of direction.
+fn is_invisible(one: char) -> bool {
+    matches!(one, '\u{ad}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// An IPv4 address, an IPv6 /64, or all whose address cannot be told.
@@ -141,7 +153,15 @@ mod tests {
         for name in ["Ann", "ANN", " ann\t", "\u{ff21}nn", "a\u{ff4e}n", "ANN\u{a0}"] {
             assert_eq!(fold(name), "ann", "{name}");
         }
-        assert_eq!(fold("STRASSE"), "strasse");
+        for name in
+            ["\u{e4}nn", "a\u{200b}nn", "a\u{308}n\u{ad}n", "\u{feff}ann", "\u{1d41a}nn", "\u{c4}NN\u{301}"]
+        {
+            assert_eq!(fold(name), "ann", "{name}");
+        }
+        assert_eq!(
+            (fold("STRASSE"), fold("stra\u{df}e"), fold("\u{17f}trasse")),
+            ("strasse".into(), "strasse".into(), "strasse".into())
+        );
         assert_eq!(fold("\u{212a}elvin"), "kelvin");
         assert_ne!(fold("ann"), fold("anna"));
     }

@@ -37,7 +37,7 @@ pub struct Gauges {
     pub log_dropped: u64,
     /// Lines of the process log that were dropped.
     pub process_log_dropped: u64,
-    /// Host and Unix seconds at which its certificate ends.
+    /// Host and Unix seconds at which its certificate ends; 0: it has none but a throw-away one in place of a real one.
     pub certificates: Vec<(String, i64)>,
     /// Site, upstream, and whether it can be reached.
     pub upstreams: Vec<(String, String, bool)>,
@@ -155,7 +155,7 @@ fn gateway_families(gauges: &Gauges) -> Vec<MetricFamily> {
         ),
         gauge_family(
             "portcullis_certificate_expiry_timestamp_seconds",
-            "When the certificate of a host ends.",
+            "When the certificate of a host ends; 0 while the authority has given none.",
             gauges.certificates.iter().map(|(host, end)| (vec![("host", host.as_str())], *end as f64)),
         ),
         gauge_family(

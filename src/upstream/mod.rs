@@ -118,7 +118,8 @@ impl Upstreams {
             let connections = self.connections(upstream);
             connections.one_by_one.used();
             let unanswered = match speaks_http2(&forward, upstream) {
-                true => self.by_http2(&connections, &mut forward, cluster.manner()).await,
+                // Apart: most requests go the other way, and would carry its room along.
+                true => Box::pin(self.by_http2(&connections, &mut forward, cluster.manner())).await,
                 false => self.by_http1(&connections, &mut forward, cluster.manner()).await,
             };
             match unanswered {

@@ -76,7 +76,9 @@ impl Pool {
                 return Ok(lease);
             }
         }
-        for_http1(&self.upstream, &self.means, within).await.map(|connected| self.lease_of(connected, false))
+        // Apart, since it is large and rare: the requests' own futures are copied when they begin.
+        let connected = Box::pin(for_http1(&self.upstream, &self.means, within)).await?;
+        Ok(self.lease_of(connected, false))
     }
 
     fn lease_of(self: &Rc<Self>, connected: Connected, reused: bool) -> Lease {

@@ -80,6 +80,10 @@ impl Config {
                 gate.wait_ready();
                 return gate;
             }
+            if self.public.is_some() {
+                // No others can be had: whoever has it for a connection of his own will let it go.
+                std::thread::sleep(Duration::from_secs(1));
+            }
         }
         panic!("ports are taken again and again");
     }

@@ -10,6 +10,7 @@ pub mod authority;
 pub mod chromium;
 pub mod frames;
 pub mod gate;
+pub mod hand;
 pub mod http2;
 pub mod keepstack;
 pub mod raw;

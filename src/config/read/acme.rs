@@ -1,13 +1,16 @@
 //! `[acme]`, and from where each host gets its certificate.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use super::certificates::{permissions, told};
+use super::certificates::{chain, permissions, told};
 use super::listen::Public;
 use super::{Doc, Table, Value, read_file};
 use crate::config::acme::{Acme, CertificateFrom, Challenge, ExternalAccount};
@@ -29,24 +32,41 @@ pub(super) fn acme(mut table: Table<'_>, listen: &Listen) -> Option<Acme> {
         table.doc.missing(table.span.clone(), "`acme` names no email", help);
     }
     let directory = table.parse("directory", directory);
-    let ca_file = table.text("ca_file").map(|path| table.doc.named_file(path));
+    let trusted = table.get("ca_file").map(|value| authorities(&value));
     let profile = table.text("profile").map(Into::into);
     let dns_command = dns_command(&mut table);
     let dns_timeout = table.parse("dns_timeout", hook_time).unwrap_or(defaults::ACME_DNS_TIMEOUT);
     let challenges = challenges(&mut table, listen, !dns_command.is_empty());
     let external_account = external_account(&mut table);
     table.finish();
+    let (ca_file, ca) = match trusted {
+        Some(trusted) => trusted.map(|(path, ca)| (Some(path), Some(ca)))?,
+        None => (None, None),
+    };
     let directory = directory.unwrap_or_else(|| defaults::ACME_DIRECTORY.into());
     Some(Acme {
         email: email?,
         directory,
         ca_file,
+        ca,
         profile,
         challenges,
         dns_command,
         dns_timeout,
         external_account: external_account?,
     })
+}
+
+/// The CAs of a private directory; read here, so that another content is another config.
+fn authorities(value: &Value<'_>) -> Option<(PathBuf, Vec<CertificateDer<'static>>)> {
+    let path = value.doc.named_file(value.text()?);
+    let help = "name the PEM file of the CA that the authority's own server is certified by";
+    let refused = |message: String| wrong(format!("{} {message}", path.display()), help);
+    let chain = told(value, chain(&path).map_err(|error| wrong(error.message, help)))?;
+    let mut roots = RootCertStore::empty();
+    let added = chain.iter().try_for_each(|ca| roots.add(ca.clone()));
+    told(value, added.map_err(|error| refused(format!("holds something that cannot be a CA: {error}"))))?;
+    Some((path, chain))
 }
 
 fn directory(text: &str) -> Result<Box<str>, ValueError> {

@@ -14,7 +14,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::certificates::{bytes_of, chain, told};
 use super::{Table, Value};
-use crate::config::client_certificates::ClientCertificates;
+use crate::config::client_certificates::{ClientCertificates, Paper};
 use crate::config::values::ValueError;
 
 const CA_HELP: &str = "name the PEM file of the CA that signs the clients' certificates";
@@ -65,12 +65,13 @@ struct Authorities {
     path: PathBuf,
     chain: Vec<CertificateDer<'static>>,
     subjects: Vec<String>,
+    papers: Vec<Paper>,
 }
 
 fn authorities(value: &Value<'_>) -> Option<Authorities> {
     let path = value.doc.named_file(value.text()?);
     let chain = told(value, chain(&path))?;
-    let mut subjects = Vec::new();
+    let (mut subjects, mut papers) = (Vec::new(), Vec::new());
     for one in &chain {
         let Ok((_, certificate)) = X509Certificate::from_der(one) else {
             return wrong(
@@ -83,27 +84,23 @@ fn authorities(value: &Value<'_>) -> Option<Authorities> {
             let message = format!("`{}` in {} is no CA", certificate.subject(), path.display());
             return wrong(value, message, CA_HELP);
         }
-        let now = i64::try_from(value.doc.now.unix()).unwrap_or(i64::MAX);
-        if certificate.validity().not_after.timestamp() < now {
-            value.doc.warning(
-                value.span.clone(),
-                format!(
-                    "the CA `{}` has expired on {}",
-                    certificate.subject(),
-                    certificate.validity().not_after
-                ),
-                "renew it, and the certificates that it has signed",
-            );
-        }
+        let ends = certificate.validity().not_after;
+        papers.push(Paper {
+            past: format!("the CA `{}` has expired on {ends}", certificate.subject()),
+            help: "renew it, and the certificates that it has signed",
+            ends: ends.timestamp(),
+        });
         subjects.push(certificate.subject().to_string());
     }
-    Some(Authorities { path, chain, subjects })
+    warn(value, &papers);
+    Some(Authorities { path, chain, subjects, papers })
 }
 
 /// Revocation lists: where they stand, and what they hold.
 struct Revocations {
     path: PathBuf,
     lists: Vec<CertificateRevocationListDer<'static>>,
+    papers: Vec<Paper>,
 }
 
 fn revocations(value: &Value<'_>) -> Option<Revocations> {
@@ -116,6 +113,7 @@ fn revocations(value: &Value<'_>) -> Option<Revocations> {
     if lists.is_empty() {
         return wrong(value, format!("{} holds no revocation list", path.display()), CRL_HELP);
     }
+    let mut papers = Vec::new();
     for list in &lists {
         let Ok((_, list)) = CertificateRevocationList::from_der(list) else {
             return wrong(
@@ -124,16 +122,22 @@ fn revocations(value: &Value<'_>) -> Option<Revocations> {
                 CRL_HELP,
             );
         };
-        let now = i64::try_from(value.doc.now.unix()).unwrap_or(i64::MAX);
-        if let Some(next) = list.next_update().filter(|next| next.timestamp() < now) {
-            value.doc.warning(
-                value.span.clone(),
-                format!("the revocation list of `{}` was to be renewed on {next}", list.issuer()),
-                "it is used as it is; fetch the new one, or certificates revoked since then are let in",
-            );
-        }
+        papers.extend(list.next_update().map(|next| Paper {
+            past: format!("the revocation list of `{}` was to be renewed on {next}", list.issuer()),
+            help: "it is used as it is; fetch the new one, or certificates revoked since then are let in",
+            ends: next.timestamp(),
+        }));
     }
-    Some(Revocations { path, lists })
+    warn(value, &papers);
+    Some(Revocations { path, lists, papers })
+}
+
+/// What has ended already; what ends later is for `status` and the log to say.
+fn warn(value: &Value<'_>, papers: &[Paper]) {
+    let now = i64::try_from(value.doc.now.unix()).unwrap_or(i64::MAX);
+    for paper in papers.iter().filter(|paper| paper.ends < now) {
+        value.doc.warning(value.span.clone(), paper.past.clone(), paper.help);
+    }
 }
 
 fn build(
@@ -156,7 +160,14 @@ fn build(
     }
     let mut builder =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()));
-    let (crl_file, lists) = revoked.map_or((None, Vec::new()), |revoked| (Some(revoked.path), revoked.lists));
+    let mut papers = authorities.papers;
+    let (crl_file, lists) = match revoked {
+        Some(revoked) => {
+            papers.extend(revoked.papers);
+            (Some(revoked.path), revoked.lists)
+        }
+        None => (None, Vec::new()),
+    };
     for list in &lists {
         digest.update(&(list.len() as u64).to_be_bytes());
         digest.update(list);
@@ -174,7 +185,7 @@ fn build(
     let mut id = [0; 32];
     id.copy_from_slice(digest.finish().as_ref());
     let (ca_file, authorities) = (authorities.path, authorities.subjects);
-    Some(ClientCertificates { required, ca_file, crl_file, allowed, authorities, verifier, id })
+    Some(ClientCertificates { required, ca_file, crl_file, allowed, authorities, papers, verifier, id })
 }
 
 fn wrong<T>(value: &Value<'_>, message: String, help: &str) -> Option<T> {

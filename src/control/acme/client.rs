@@ -4,18 +4,20 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use http::header::{DATE, HOST, HeaderMap, RETRY_AFTER};
+use http::response::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -29,8 +31,6 @@ const LARGEST: usize = 256 << 10;
 pub(super) struct Client {
     tls: Arc<ClientConfig>,
     deadline: Duration,
-    /// Seconds that the last answer asked to wait; 0: nothing was said.
-    wait: Arc<AtomicU64>,
 }
 
 /// What went wrong between us and the authority, in words.
@@ -38,18 +38,15 @@ pub(super) struct Client {
 #[error("{why}")]
 pub(super) struct Broken {
     why: String,
-    /// It has not even answered.
-    pub silent: bool,
+    /// It does not answer, or says itself that it cannot.
+    pub down: bool,
+    /// Seconds that it asks to wait.
+    pub wait: Option<u64>,
 }
 
 impl Client {
     pub fn new(tls: ClientConfig) -> Self {
-        Self { tls: Arc::new(tls), deadline: DEADLINE, wait: Arc::default() }
-    }
-
-    /// Seconds that the authority has asked to wait since this was asked last.
-    pub fn take_wait(&self) -> Option<u64> {
-        Some(self.wait.swap(0, Relaxed)).filter(|seconds| *seconds > 0)
+        Self { tls: Arc::new(tls), deadline: DEADLINE }
     }
 
     async fn exchange(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Broken> {
@@ -57,7 +54,7 @@ impl Client {
         let answered = tokio::time::timeout(self.deadline, self.asked(request)).await;
         let late = || Broken::silent(format!("no whole answer within {:?}", self.deadline));
         let answer = answered.unwrap_or_else(|_| Err(late()));
-        answer.map_err(|Broken { why, silent }| Broken { why: format!("{url}: {why}"), silent })
+        answer.map_err(|broken| Broken { why: format!("{url}: {}", broken.why), ..broken })
     }
 
     async fn asked(&self, mut request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Broken> {
@@ -93,16 +90,11 @@ impl Client {
         // The connection ends after its answer, when nobody holds its sender any more.
         let (answer, _) = tokio::join!(answered, connection);
         let (parts, body) = answer?;
-        self.note_wait(parts.status.as_u16(), &parts.headers);
-        Ok(BytesResponse::from(Response::from_parts(parts, Full::new(body))))
-    }
-
-    /// Only of a refusal: elsewhere the field says when to look again.
-    fn note_wait(&self, status: u16, headers: &HeaderMap) {
-        let text = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        if let (429 | 503, Some(seconds)) = (status, text.and_then(|text| text.trim().parse().ok())) {
-            self.wait.store(seconds, Relaxed);
+        // Here, where its fields are still known: what follows sees no more than the body, if that makes sense at all.
+        if parts.status.is_server_error() || parts.status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(Broken::refusal(&parts, &body));
         }
+        Ok(BytesResponse::from(Response::from_parts(parts, Full::new(body))))
     }
 }
 
@@ -123,12 +115,29 @@ fn path_of(uri: &Uri) -> Result<Uri, String> {
 
 impl Broken {
     fn silent(why: String) -> Self {
-        Self { why, silent: true }
+        Self { why, down: true, wait: None }
     }
 
     fn answer(why: String) -> Self {
-        Self { why, silent: false }
+        Self { why, down: false, wait: None }
     }
+
+    fn refusal(parts: &Parts, body: &[u8]) -> Self {
+        let said = serde_json::from_slice::<Problem>(body)
+            .map_or_else(|_| String::new(), |said| format!(": {said}"));
+        let status = parts.status;
+        let why = format!("it answers {status}{said}");
+        Self { why, down: status.is_server_error(), wait: wait_of(&parts.headers) }
+    }
+}
+
+/// Seconds, or a date by the authority's own clock (RFC 9110 section 10.2.3).
+fn wait_of(headers: &HeaderMap) -> Option<u64> {
+    let text = |name| Some(headers.get(name)?.to_str().ok()?.trim());
+    let date = |text| OffsetDateTime::parse(text, &Rfc2822).ok();
+    let asked = text(RETRY_AFTER)?;
+    let until = || u64::try_from((date(asked)? - date(text(DATE)?)?).whole_seconds()).ok();
+    asked.parse().ok().or_else(until)
 }
 
 #[cfg(test)]
@@ -153,8 +162,27 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let late = ask(&format!("https://localhost:{port}/dir")).await;
-        assert!(late.silent && late.why.contains("no whole answer within 200ms"), "{late}");
+        assert!(late.down && late.why.contains("no whole answer within 200ms"), "{late}");
         let clear = ask(&format!("http://localhost:{port}/dir")).await;
-        assert!(!clear.silent && clear.why.contains("without TLS"), "{clear}");
+        assert!(!clear.down && clear.why.contains("without TLS"), "{clear}");
+    }
+
+    #[test]
+    fn a_refusal_says_what_the_authority_said_and_how_long_it_wants_to_be_left_alone() {
+        let refusal = |status: u16, wait: &str, body: &str| {
+            let answer = Response::builder().status(status).header(RETRY_AFTER, wait);
+            let answer = answer.header(DATE, "Sun, 06 Nov 1994 08:49:37 GMT").body(()).unwrap();
+            Broken::refusal(&answer.into_parts().0, body.as_bytes())
+        };
+        let page = refusal(502, "no number", "<html>");
+        assert_eq!((page.down, page.wait, &*page.why), (true, None, "it answers 502 Bad Gateway"));
+        let limited = refusal(429, " 60 ", "{\"detail\":\"too many\"}");
+        assert_eq!((limited.down, limited.wait), (false, Some(60)));
+        assert_eq!(refusal(503, "Sun, 06 Nov 1994 09:49:37 GMT", "").wait, Some(3600));
+        assert_eq!(refusal(503, "Sun, 06 Nov 1994 07:49:37 GMT", "").wait, None);
+        assert!(
+            limited.why.contains("429 Too Many Requests") && limited.why.contains("too many"),
+            "{limited}"
+        );
     }
 }

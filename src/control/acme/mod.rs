@@ -2,36 +2,44 @@
 //!
 //! [`plan`] says when, [`order`] how, [`desk`] with which account.
 
+mod bounds;
 mod client;
 mod desk;
+mod failure;
 mod hook;
 mod order;
 mod plan;
+mod records;
 mod shown;
+mod trouble;
 mod trust;
 
+use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
+use futures_util::FutureExt;
 use rustls_pki_types::CertificateDer;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
+use zeroize::Zeroizing;
 
 use self::desk::{Desk, Window};
-use self::order::{Blame, Failure};
-use self::plan::{Plan, Record, Step};
-pub(super) use self::shown::warnings;
+use self::failure::{Blame, Failure};
+use self::plan::{Host, Known, Plan, Step};
+pub(super) use self::shown::{bare, endings};
+use self::trouble::Trouble;
+use super::endings::Told;
 use super::reload::Reloader;
 use crate::clock::Now;
-use crate::config::acme::CertificateFrom;
+use crate::config::acme::{Acme, CertificateFrom};
 use crate::config::settings::Settings;
 use crate::config::values::HostPattern;
 use crate::listener::tls::Leaf;
 use crate::stores::certificates::CertificateStore;
 use crate::stores::challenges::Challenges;
 use crate::telemetry::audit::Say;
-
-/// For an order as a whole, beside what the hook may take.
-const ORDER: Duration = Duration::from_secs(300);
 
 /// All that is under way with the authority.
 pub(super) struct Authority {
@@ -41,6 +49,12 @@ pub(super) struct Authority {
     /// None without `[acme]`.
     desk: Option<Arc<Desk>>,
     tasks: JoinSet<Done>,
+    /// What of the authority's trouble is on the disk.
+    kept: Trouble,
+    /// It was said that the authority does not say when to renew.
+    unasked: bool,
+    /// Which certificates were told of because they end.
+    pub told: Told,
 }
 
 /// What a task has come to.
@@ -62,7 +76,8 @@ impl Authority {
         // Without random the times are everybody's; nothing else rests on it.
         let _ = aws_lc_rs::rand::fill(&mut seed);
         let plan = Plan::new(u64::from_ne_bytes(seed));
-        Self { challenges, say, plan, desk: None, tasks: JoinSet::new() }
+        let (kept, tasks) = (Trouble::default(), JoinSet::new());
+        Self { challenges, say, plan, desk: None, tasks, kept, unasked: false, told: Told::default() }
     }
 
     /// Follows the config.
@@ -72,13 +87,24 @@ impl Authority {
             return;
         };
         if self.desk.as_ref().is_none_or(|desk| desk.acme != *acme) {
-            self.stop();
-            let store = CertificateStore::of(&settings.state_dir, acme);
-            self.desk = Some(Arc::new(Desk::new(acme.clone(), store, Arc::clone(&self.say))));
+            self.open(acme, settings);
         }
         let Some(desk) = &self.desk else { return };
-        let (store, say) = (desk.store.clone(), Arc::clone(&self.say));
-        self.plan.follow(&hosts(settings), |host| load(&store, &say, host, now));
+        let say = Arc::clone(&self.say);
+        self.plan.follow(&hosts(settings), |host| known(desk, &say, host, now));
+    }
+
+    fn open(&mut self, acme: &Acme, settings: &Settings) {
+        let is_mended = self.desk.is_some();
+        self.stop();
+        let store = CertificateStore::of(&settings.state_dir, acme);
+        self.kept = noted(store.trouble(), &|why| unusable(&store, &self.say, "the authority", &why));
+        self.plan.authority = self.kept.clone();
+        if is_mended {
+            // Asked in another way it may answer.
+            self.plan.authority.next = 0;
+        }
+        self.desk = Some(Arc::new(Desk::new(acme.clone(), store, Arc::clone(&self.say))));
     }
 
     /// An operator has mended something: what waits is tried at once.
@@ -91,11 +117,20 @@ impl Authority {
         let Some(desk) = self.desk.clone() else { return };
         for (host, step) in self.plan.begin(now) {
             let (desk, challenges) = (Arc::clone(&desk), Arc::clone(&self.challenges));
-            let failures = self.plan.host(&host).map_or(0, |host| host.record.trouble.failures);
+            let ways = self.plan.host(&host).map(Host::turn).unwrap_or_default();
             self.tasks.spawn(async move {
+                let fault =
+                    |_| Failure::host("a fault of the gateway's own: please report what the log says of it");
                 let outcome = match step {
-                    Step::Order => Outcome::Ordered(ordered(&desk, &host, failures, challenges, now).await),
-                    Step::Window => Outcome::Asked(desk.window(&host, now).await),
+                    Step::Order => {
+                        let ordered =
+                            AssertUnwindSafe(desk.order(&host, ways, challenges, now)).catch_unwind();
+                        Outcome::Ordered(ordered.await.unwrap_or_else(|panic| Err(fault(panic))))
+                    }
+                    Step::Window => {
+                        let asked = AssertUnwindSafe(desk.window(&host, now)).catch_unwind();
+                        Outcome::Asked(asked.await.unwrap_or_else(|panic| Err(fault(panic))))
+                    }
                 };
                 Done { host, desk, outcome }
             });
@@ -107,7 +142,7 @@ impl Authority {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(done)) => return done,
-                // Cut by a change of the config; a panic has ended the process.
+                // None is cut, and none panics.
                 Some(Err(_)) => {}
                 None => std::future::pending().await,
             }
@@ -122,7 +157,6 @@ impl Authority {
             // The config has changed meanwhile: another authority, or a certificate of the operator's own.
             return;
         }
-        let wait = desk.take_wait();
         match outcome {
             Outcome::Ordered(Ok(pem)) => {
                 if let Some(leaf) = self.keep_certificate(&desk, &host, &pem, now) {
@@ -130,10 +164,12 @@ impl Authority {
                     self.say_in_service(&desk, &host, &leaf, now);
                 }
             }
-            Outcome::Ordered(Err(failure)) => self.failed(&host, failure, wait, now),
-            Outcome::Asked(Ok(window)) => self.plan.told(&host, now, window.window, window.again),
-            // The lifetime says when too.
-            Outcome::Asked(Err(_)) => self.plan.told(&host, now, None, 0),
+            Outcome::Ordered(Err(failure)) => self.failed(&host, failure, now),
+            Outcome::Asked(Ok(window)) => {
+                self.unasked = false;
+                self.plan.told(&host, now, window.window, window.again);
+            }
+            Outcome::Asked(Err(failure)) => self.untold(&host, &failure, now),
         }
         self.keep(&desk, &host);
     }
@@ -144,7 +180,7 @@ impl Authority {
             Ok(leaf) => leaf,
             Err(why) => {
                 let failure = Failure::host(format!("what the authority gave is of no use: {why}"));
-                self.failed(host, failure, None, now);
+                self.failed(host, failure, now);
                 return None;
             }
         };
@@ -152,8 +188,7 @@ impl Authority {
             let path = desk.store.path().display();
             (self.say)(&format!("the certificate for {host} is not kept for a restart: {path}: {error}"));
         }
-        let life = life_of(&leaf);
-        self.plan.succeeded(host, life);
+        self.plan.succeeded(host, now, life_of(&leaf));
         Some(leaf)
     }
 
@@ -162,50 +197,50 @@ impl Authority {
         (self.say)(&format!("a new certificate for {host} is in service, for {days} days ({})", desk.name()));
     }
 
-    fn failed(&mut self, host: &HostPattern, failure: Failure, wait: Option<u64>, now: Now) {
-        let Failure { why, blame } = failure;
+    fn failed(&mut self, host: &HostPattern, failure: Failure, now: Now) {
+        let Failure { why, blame, wait } = failure;
         match blame {
             Blame::Host => self.plan.failed(host, now, why.clone(), wait),
             Blame::Authority | Blame::Account => self.plan.unreachable(host, now, why.clone(), wait),
         }
-        let next = self.plan.host(host).and_then(|host| self.plan.next(host));
+        let next = self.plan.host(host).and_then(|host| self.plan.next(host, now));
         let next = next.map_or_else(String::new, |next| {
             format!("; tried again {}", crate::telemetry::audit::timestamp(next.saturating_mul(1000)))
         });
         (self.say)(&format!("no certificate for {host}: {why}{next}"));
     }
 
-    fn keep(&self, desk: &Desk, host: &HostPattern) {
+    /// The lifetime says when too. Said once until the authority answers: each host asks, every hour.
+    fn untold(&mut self, host: &HostPattern, failure: &Failure, now: Now) {
+        self.plan.told(host, now, None, failure.wait.unwrap_or(0));
+        if !std::mem::replace(&mut self.unasked, true) {
+            let why = &failure.why;
+            (self.say)(&format!(
+                "the authority does not say when to renew {host}: {why}; asked again in an hour or later, and renewed in time all the same"
+            ));
+        }
+    }
+
+    fn keep(&mut self, desk: &Desk, host: &HostPattern) {
         let Some(record) = self.plan.host(host).map(|host| &host.record) else { return };
-        let written = serde_json::to_string(record).map_err(std::io::Error::other);
-        if let Err(error) = written.and_then(|json| desk.store.keep_record(host, &json)) {
+        let mut written = as_json(record).and_then(|json| desk.store.keep_record(host, &json));
+        if self.plan.authority != self.kept {
+            self.kept = self.plan.authority.clone();
+            written = written.and(as_json(&self.kept).and_then(|json| desk.store.keep_trouble(&json)));
+        }
+        if let Err(error) = written {
             let path = desk.store.path().display();
             (self.say)(&format!("what is known of {host} is not kept for a restart: {path}: {error}"));
         }
     }
 
-    fn stop(&mut self) {
-        self.desk = None;
-        self.tasks.abort_all();
+    /// Asks for nothing any more. What is under way is given up, and takes away what it has put somewhere.
+    pub fn stop(&mut self) {
+        if let Some(desk) = self.desk.take() {
+            desk.close();
+        }
         self.plan.clear();
     }
-}
-
-async fn ordered(
-    desk: &Desk,
-    host: &HostPattern,
-    failures: u32,
-    challenges: Arc<Challenges>,
-    now: Now,
-) -> Result<String, Failure> {
-    let mut ways = desk.acme.ways(host);
-    // What has failed may work in another way.
-    let turn = usize::try_from(failures).unwrap_or(0).checked_rem(ways.len()).unwrap_or(0);
-    ways.rotate_left(turn);
-    let limit = ORDER + desk.acme.dns_timeout * 2;
-    let ordered = desk.order(host, ways, challenges, now);
-    let outcome = tokio::time::timeout(limit, ordered).await;
-    outcome.unwrap_or_else(|_| Err(Failure::host(format!("the order had not ended after {limit:?}"))))
 }
 
 fn hosts(settings: &Settings) -> Vec<HostPattern> {
@@ -214,32 +249,38 @@ fn hosts(settings: &Settings) -> Vec<HostPattern> {
 }
 
 /// What is kept of a host. Garbage is said, and asked for anew.
-fn load(store: &CertificateStore, say: &Say, host: &HostPattern, now: Now) -> (Option<(u64, u64)>, Record) {
-    let unusable = |why: String| {
-        say(&format!(
-            "what is kept in {} for {host} is of no use: {why}; it is asked for anew",
-            store.path().display()
-        ));
-    };
-    let life = match store.certificate(host) {
+fn known(desk: &Desk, say: &Say, host: &HostPattern, now: Now) -> Known {
+    let garbage = |why: String| unusable(&desk.store, say, &host.to_string(), &why);
+    let life = match desk.store.certificate(host) {
         Ok(None) => None,
-        Ok(Some(pem)) => Leaf::given(&pem, host, now).map(|leaf| life_of(&leaf)).map_err(&unusable).ok(),
+        Ok(Some(pem)) => Leaf::given(&pem, host, now).map(|leaf| life_of(&leaf)).map_err(garbage).ok(),
         Err(error) => {
-            unusable(error.to_string());
+            garbage(error.to_string());
             None
         }
     };
-    let record = match store.record(host) {
-        Ok(None) => Record::default(),
-        Ok(Some(json)) => {
-            serde_json::from_str(&json).map_err(|error| unusable(error.to_string())).unwrap_or_default()
-        }
-        Err(error) => {
-            unusable(error.to_string());
-            Record::default()
-        }
-    };
-    (life, record)
+    Known { life, record: noted(desk.store.record(host), &garbage), ways: desk.acme.ways(host) }
+}
+
+fn noted<T: Default + DeserializeOwned>(
+    read: io::Result<Option<Zeroizing<String>>>,
+    garbage: &dyn Fn(String),
+) -> T {
+    let json = read.map_err(|error| error.to_string());
+    let noted = json.and_then(|json| match json {
+        Some(json) => serde_json::from_str(&json).map_err(|error| error.to_string()),
+        None => Ok(T::default()),
+    });
+    noted.map_err(garbage).unwrap_or_default()
+}
+
+fn unusable(store: &CertificateStore, say: &Say, whose: &str, why: &str) {
+    let path = store.path().display();
+    say(&format!("what is kept in {path} for {whose} is of no use: {why}; it is asked for anew"));
+}
+
+fn as_json(of: &impl Serialize) -> io::Result<String> {
+    serde_json::to_string(of).map_err(io::Error::other)
 }
 
 fn life_of(leaf: &Leaf) -> (u64, u64) {

@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use instant_acme::{
     Account, AuthorizationHandle, AuthorizationStatus, CertificateIdentifier, ChallengeHandle, ChallengeType,
-    Error, Identifier, KeyAuthorization, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
+    Error, Identifier, KeyAuthorization, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::client::Broken;
-use super::hook::{Hook, Record};
+use super::bounds::Bounds;
+use super::failure::{Failure, is_about_replacing};
+use super::hook::Record;
+use super::records::Records;
 use crate::config::acme::Challenge as Way;
 use crate::config::values::HostPattern;
 use crate::listener::tls::provider;
 use crate::stores::challenges::{Challenge, Challenges};
-use crate::telemetry::audit::plain;
 
 /// For the authority to look at a challenge, or to sign, each; the order as a whole is bounded by its owner.
 const PATIENCE: RetryPolicy = RetryPolicy::new()
@@ -28,9 +29,6 @@ const PATIENCE: RetryPolicy = RetryPolicy::new()
 const MOST_AUTHORIZATIONS: usize = 4;
 /// RFC 8555 wants 128 bits in base64url; nobody needs so many characters.
 const LONGEST_TOKEN: usize = 256;
-/// What of an authority's words is repeated, in characters.
-const REPEATED: usize = 400;
-
 /// What an order is made with.
 pub(super) struct Means {
     pub account: Account,
@@ -40,50 +38,36 @@ pub(super) struct Means {
     pub ways: Vec<Way>,
     pub replaces: Option<CertificateIdentifier<'static>>,
     pub challenges: Arc<Challenges>,
-    pub hook: Hook,
+    pub bounds: Bounds,
 }
 
-/// Why there is no certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub why: String,
-    pub blame: Blame,
-}
-
-/// Whose failure it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Blame {
-    /// The host's: it can be tried again later.
-    Host,
-    /// Nothing can be had from this authority now.
-    Authority,
-    /// The authority does not know our account any more.
-    Account,
-}
-
-/// What an open challenge has put somewhere; what it takes away again when it ends.
-enum Open {
-    Here { _challenge: Challenge },
-    Dns(Record),
+/// What open challenges have put somewhere: here it ends with this, in the DNS it has to be taken away.
+struct Open<'a> {
+    here: Vec<Challenge>,
+    records: &'a mut Records,
 }
 
 /// Key and chain in PEM, as the authority gave them: not looked at yet.
-pub(super) async fn obtain(means: &Means) -> Result<String, Failure> {
-    let identifiers = [Identifier::Dns(means.host.to_string())];
-    let mut order = begin(means, &identifiers).await?;
-    let mut open = Vec::new();
-    let proved = prove(means, &mut order, &mut open).await;
-    let proved = match proved {
-        Ok(()) => settle(&mut order).await,
-        Err(failure) => Err(failure),
-    };
-    for record in open.iter().filter_map(Open::record) {
-        // The record does no harm; that the hook fails is said with the order, if that fails too.
-        let _ = means.hook.run("cleanup", record).await;
+pub(super) async fn obtain(means: &Means, records: &mut Records) -> Result<String, Failure> {
+    if means.ways.first() == Some(&Way::Dns01) {
+        // What a process that was killed has left.
+        records.take_away().await;
     }
-    drop(open);
-    proved?;
-    finish(means, &mut order).await
+    let mut open = Open { here: Vec::new(), records };
+    let proved = means.bounds.hold(prove(means, &mut open)).await;
+    let Open { here, records } = open;
+    drop(here);
+    records.take_away().await;
+    let mut order = proved?;
+    means.bounds.hold(finish(means, &mut order)).await
+}
+
+/// An order that the authority is content with.
+async fn prove(means: &Means, open: &mut Open<'_>) -> Result<Order, Failure> {
+    let mut order = begin(means, &[Identifier::Dns(means.host.to_string())]).await?;
+    answer_all(means, &mut order, open).await?;
+    settle(&mut order).await?;
+    Ok(order)
 }
 
 async fn begin(means: &Means, identifiers: &[Identifier]) -> Result<Order, Failure> {
@@ -95,16 +79,16 @@ async fn begin(means: &Means, identifiers: &[Identifier]) -> Result<Order, Failu
         }
     };
     if let Some(replaces) = &means.replaces {
-        // It may have been replaced already, or the authority may not know it: then this is an order like any other.
-        if let Ok(order) = means.account.new_order(&order().replaces(replaces.clone())).await {
-            return Ok(order);
+        match means.account.new_order(&order().replaces(replaces.clone())).await {
+            Err(error) if is_about_replacing(&error) => {}
+            begun => return Ok(begun?),
         }
     }
     Ok(means.account.new_order(&order()).await?)
 }
 
 /// Answers every challenge that is still open and tells the authority to look.
-async fn prove(means: &Means, order: &mut Order, open: &mut Vec<Open>) -> Result<(), Failure> {
+async fn answer_all(means: &Means, order: &mut Order, open: &mut Open<'_>) -> Result<(), Failure> {
     let mut authorizations = order.authorizations();
     let mut count = 0;
     while let Some(authorization) = authorizations.next().await {
@@ -121,7 +105,7 @@ async fn prove(means: &Means, order: &mut Order, open: &mut Vec<Open>) -> Result
         let way = way(means, &authorization)?;
         let offered = authorization.challenge(kind_of(way));
         let mut challenge = offered.ok_or_else(|| Failure::host("the challenge is gone"))?;
-        open.push(answer(means, way, &challenge).await?);
+        answer(means, way, &challenge, open).await?;
         challenge.set_ready().await?;
     }
     Ok(())
@@ -135,7 +119,12 @@ fn way(means: &Means, authorization: &AuthorizationHandle<'_>) -> Result<Way, Fa
     })
 }
 
-async fn answer(means: &Means, way: Way, challenge: &ChallengeHandle<'_>) -> Result<Open, Failure> {
+async fn answer(
+    means: &Means,
+    way: Way,
+    challenge: &ChallengeHandle<'_>,
+    open: &mut Open<'_>,
+) -> Result<(), Failure> {
     let token = &challenge.token;
     let plain = token.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
     if token.is_empty() || token.len() > LONGEST_TOKEN || !plain {
@@ -145,20 +134,17 @@ async fn answer(means: &Means, way: Way, challenge: &ChallengeHandle<'_>) -> Res
     let host = means.host.name();
     let authorization = challenge.key_authorization();
     match way {
-        Way::Http01 => {
-            let challenge = means.challenges.answer(host, token, authorization.as_str());
-            Ok(Open::Here { _challenge: challenge })
-        }
+        Way::Http01 => open.here.push(means.challenges.answer(host, token, authorization.as_str())),
         Way::TlsAlpn01 => {
             let certificate = certificate(host, &authorization).map_err(Failure::host)?;
-            Ok(Open::Here { _challenge: means.challenges.show(host, Arc::new(certificate)) })
+            open.here.push(means.challenges.show(host, Arc::new(certificate)));
         }
         Way::Dns01 => {
             let record = Record { name: format!("_acme-challenge.{host}"), value: authorization.dns_value() };
-            means.hook.run("present", &record).await.map_err(Failure::host)?;
-            Ok(Open::Dns(record))
+            open.records.put(record).await.map_err(Failure::host)?;
         }
     }
+    Ok(())
 }
 
 /// RFC 8737: self-signed, for the host alone, with the challenge's digest.
@@ -219,65 +205,4 @@ fn kind_of(way: Way) -> ChallengeType {
         Way::Http01 => ChallengeType::Http01,
         Way::Dns01 => ChallengeType::Dns01,
     }
-}
-
-impl Open {
-    fn record(&self) -> Option<&Record> {
-        match self {
-            Self::Dns(record) => Some(record),
-            Self::Here { .. } => None,
-        }
-    }
-}
-
-impl Failure {
-    /// Of the host; an authority's words are cut and made harmless.
-    pub fn host(why: impl Into<String>) -> Self {
-        Self { why: short(&why.into()), blame: Blame::Host }
-    }
-
-    /// Of the authority.
-    pub fn authority(why: impl Into<String>) -> Self {
-        Self { why: short(&why.into()), blame: Blame::Authority }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let blame = match &error {
-            Error::Api(problem) => match problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next()) {
-                Some("accountDoesNotExist") => Blame::Account,
-                Some("serverInternal" | "badNonce" | "externalAccountRequired" | "userActionRequired") => {
-                    Blame::Authority
-                }
-                _ => Blame::Host,
-            },
-            Error::Other(inner) if inner.downcast_ref::<Broken>().is_some_and(|broken| broken.silent) => {
-                Blame::Authority
-            }
-            _ => Blame::Host,
-        };
-        let why = match &error {
-            Error::Api(problem)
-                if blame == Blame::Authority && of_kind(problem, "externalAccountRequired") =>
-            {
-                format!(
-                    "the authority wants an account that it knows: name acme.eab_kid and eab_key_file ({problem})"
-                )
-            }
-            Error::Api(problem) => problem.to_string(),
-            Error::Json(error) => format!("the authority's answer makes no sense: {error}"),
-            Error::Timeout(_) => "the authority has not come to an end in time".into(),
-            error => error.to_string(),
-        };
-        Self { why: short(&why), blame }
-    }
-}
-
-fn of_kind(problem: &Problem, kind: &str) -> bool {
-    problem.r#type.as_deref().and_then(|known| known.rsplit(':').next()) == Some(kind)
-}
-
-fn short(text: &str) -> String {
-    plain(text).chars().take(REPEATED).collect()
 }

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::trouble::{Trouble, part, share};
 use crate::clock::Now;
+use crate::config::acme::Challenge as Way;
 use crate::config::values::HostPattern;
 
 /// Waits after the first, second … failure, in seconds; the last for all later ones. Four tries in the first hour: Let's
@@ -15,16 +17,13 @@ use crate::config::values::HostPattern;
 const WAITS: [u64; 6] = [60, 300, 900, 3600, 3 * 3600, 6 * 3600];
 /// The same while the authority itself cannot be reached: nothing that it counts.
 const AUTHORITY_WAITS: [u64; 4] = [15, 60, 300, 900];
-/// No wait is longer, whatever an authority or a clock that was wrong says, in seconds.
-const LONGEST_WAIT: u64 = 24 * 3600;
-/// Most orders and questions under way.
+/// Most that is under way, in each lane.
 pub(super) const AT_ONCE: usize = 4;
 /// Between two questions after the renewal window, in seconds, at least and at most.
 const ASK: (u64, u64) = (3600, 24 * 3600);
-/// An authority that says for ever that it is time to renew is followed once in so many seconds.
+/// An authority that says for ever that it is time to renew is followed once in so many seconds; nor is another certificate
+/// asked for earlier where what it gives is old already.
 const HURRY: u64 = 24 * 3600;
-/// So often an operator's reload begins the waiting anew, in seconds.
-const FORGIVE: u64 = 3600;
 
 /// All hosts that want a certificate.
 #[derive(Debug, Default)]
@@ -43,7 +42,27 @@ pub(super) struct Host {
     /// Unix seconds of begin and end of its certificate; `None`: it has none.
     pub life: Option<(u64, u64)>,
     pub record: Record,
-    busy: bool,
+    /// How it can be shown that it is ours.
+    ways: Vec<Way>,
+    busy: Option<Lane>,
+}
+
+/// What is known of a host that is new here.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    /// As [`Host::life`].
+    pub life: Option<(u64, u64)>,
+    /// What was noted of it.
+    pub record: Record,
+    /// How it can be shown that it is ours, what is tried first first.
+    pub ways: Vec<Way>,
+}
+
+/// Where something is under way: what waits for a command of the operator's keeps nobody else from the authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Quick,
+    Dns,
 }
 
 /// What of a host is remembered over a restart.
@@ -56,20 +75,10 @@ pub(super) struct Record {
     pub window: Option<(u64, u64)>,
     /// When to ask for it again, in Unix seconds.
     pub ask: u64,
-    /// When the authority was last followed in renewing long before the time.
+    /// When the authority was last followed in renewing long before the time: when that came about.
     hurried: u64,
-    /// When a reload last began the waiting anew.
-    forgiven: u64,
-}
-
-/// What went wrong in a row.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct Trouble {
-    pub failures: u32,
-    pub problem: String,
-    /// Not before, in Unix seconds.
-    pub next: u64,
+    /// When the certificate was given.
+    given: u64,
 }
 
 /// What is to be done for a host.
@@ -88,18 +97,14 @@ impl Plan {
     }
 
     /// Follows the config. `load` tells of hosts that are new here what is kept of them.
-    pub fn follow(
-        &mut self,
-        names: &[HostPattern],
-        mut load: impl FnMut(&HostPattern) -> (Option<(u64, u64)>, Record),
-    ) {
+    pub fn follow(&mut self, names: &[HostPattern], mut load: impl FnMut(&HostPattern) -> Known) {
         let wanted: BTreeMap<String, &HostPattern> =
             names.iter().map(|name| (name.to_string(), name)).collect();
         self.hosts.retain(|name, _| wanted.contains_key(name));
         for (word, name) in wanted {
             self.hosts.entry(word).or_insert_with(|| {
-                let (life, record) = load(name);
-                Host { name: name.clone(), life, record, busy: false }
+                let Known { life, record, ways } = load(name);
+                Host { name: name.clone(), life, record, ways, busy: None }
             });
         }
     }
@@ -113,7 +118,6 @@ impl Plan {
     /// What is due, the most urgent first; it is under way from now on.
     pub fn begin(&mut self, now: Now) -> Vec<(HostPattern, Step)> {
         let unix = now.unix();
-        let busy = self.hosts.values().filter(|host| host.busy).count();
         if self.authority.waits(unix) {
             return Vec::new();
         }
@@ -121,36 +125,41 @@ impl Plan {
         let step = |host: &Host| Some((host.urgency(), host.name.to_string(), host.step(unix, seed)?));
         let mut due: Vec<_> = self.hosts.values().filter_map(step).collect();
         due.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-        due.truncate(AT_ONCE.saturating_sub(busy));
+        let (mut quick, mut dns) = (self.free(Lane::Quick), self.free(Lane::Dns));
         let mut begun = Vec::new();
         for (_, word, step) in due {
             let Some(host) = self.hosts.get_mut(&word) else { continue };
-            host.busy = true;
-            if step == Step::Order && host.is_hurried(unix) {
-                host.record.hurried = unix;
+            let lane = host.lane(step);
+            let free = if lane == Lane::Dns { &mut dns } else { &mut quick };
+            if *free == 0 {
+                continue;
             }
+            *free -= 1;
+            host.busy = Some(lane);
             begun.push((host.name.clone(), step));
         }
         begun
     }
 
     /// There is a certificate.
-    pub fn succeeded(&mut self, name: &HostPattern, life: (u64, u64)) {
-        self.authority = Trouble::default();
+    pub fn succeeded(&mut self, name: &HostPattern, now: Now, life: (u64, u64)) {
+        self.answered(now);
         if let Some(host) = self.end(name) {
-            let Record { hurried, forgiven, .. } = host.record;
+            if host.is_hurried(now.unix()) {
+                host.record.hurried = now.unix();
+            }
             host.life = Some(life);
-            host.record = Record { hurried, forgiven, ..Record::default() };
+            host.record.trouble.end();
+            (host.record.given, host.record.window, host.record.ask) = (now.unix(), None, 0);
         }
     }
 
     /// There is none, because of the host; `after`: seconds that the authority asks to wait.
     pub fn failed(&mut self, name: &HostPattern, now: Now, why: String, after: Option<u64>) {
-        let seed = self.seed;
-        let word = name.to_string();
+        self.answered(now);
+        let share = share(self.seed, &name.to_string());
         if let Some(host) = self.end(name) {
-            let wait = host.record.trouble.wait(&WAITS, share(seed, &word));
-            host.record.trouble.note(now, why, wait.max(after.unwrap_or(0)));
+            host.record.trouble.note(now, why, &WAITS, (share, after));
         }
     }
 
@@ -158,9 +167,11 @@ impl Plan {
     pub fn unreachable(&mut self, name: &HostPattern, now: Now, why: String, after: Option<u64>) {
         self.end(name);
         // Those that were under way together fail together.
-        if !self.authority.waits(now.unix()) {
-            let wait = self.authority.wait(&AUTHORITY_WAITS, share(self.seed, "authority"));
-            self.authority.note(now, why, wait.max(after.unwrap_or(0)));
+        if self.authority.waits(now.unix()) {
+            self.authority.put_off(now, after.unwrap_or(0));
+        } else {
+            let share = share(self.seed, "authority");
+            self.authority.note(now, why, &AUTHORITY_WAITS, (share, after));
         }
     }
 
@@ -174,12 +185,8 @@ impl Plan {
 
     /// An operator has mended something: what waits is tried at once, now and then.
     pub fn forgive(&mut self, now: Now) {
-        self.authority.next = 0;
-        for host in self.hosts.values_mut().filter(|host| host.record.trouble.failures > 0) {
-            if host.record.forgiven.saturating_add(FORGIVE) <= now.unix() {
-                (host.record.forgiven, host.record.trouble.next) = (now.unix(), 0);
-            }
-        }
+        self.authority.forgive(now);
+        self.hosts.values_mut().for_each(|host| host.record.trouble.forgive(now));
     }
 
     /// All hosts.
@@ -199,37 +206,81 @@ impl Plan {
     }
 
     /// Unix seconds of the next order for a host, if it is not under way.
-    pub fn next(&self, host: &Host) -> Option<u64> {
-        if host.busy {
+    pub fn next(&self, host: &Host, now: Now) -> Option<u64> {
+        if host.busy.is_some() {
             return None;
         }
-        Some(host.due(self.seed).max(host.record.trouble.next).max(self.authority.next))
+        let due = host.due(self.seed).max(host.rest(now.unix()));
+        Some(due.max(host.record.trouble.next).max(self.authority.next))
+    }
+
+    /// What keeps the authority from giving a certificate that is due; `None`: nothing of its own.
+    pub fn common(&self, host: &Host, now: Now) -> Option<&Trouble> {
+        let is_due = host.due(self.seed) <= now.unix();
+        Some(&self.authority).filter(|trouble| is_due && trouble.failures > 0)
+    }
+
+    /// The authority works, unless it has just said that it does not.
+    fn answered(&mut self, now: Now) {
+        if !self.authority.waits(now.unix()) {
+            self.authority.end();
+        }
+    }
+
+    fn free(&self, lane: Lane) -> usize {
+        AT_ONCE.saturating_sub(self.hosts.values().filter(|host| host.busy == Some(lane)).count())
     }
 
     fn end(&mut self, name: &HostPattern) -> Option<&mut Host> {
         let host = self.hosts.get_mut(&name.to_string())?;
-        host.busy = false;
+        host.busy = None;
         Some(host)
     }
 }
 
 impl Host {
+    /// How it is shown this time that it is ours: what has failed may work in another way.
+    pub fn turn(&self) -> Vec<Way> {
+        let failures = usize::try_from(self.record.trouble.failures).unwrap_or(0);
+        let mut ways = self.ways.clone();
+        let turn = failures.checked_rem(ways.len()).unwrap_or(0);
+        ways.rotate_left(turn);
+        ways
+    }
+
+    fn lane(&self, step: Step) -> Lane {
+        let by_dns = step == Step::Order && self.turn().first() == Some(&Way::Dns01);
+        if by_dns { Lane::Dns } else { Lane::Quick }
+    }
+
     /// Those without a certificate first, then those whose ends first.
     fn urgency(&self) -> u64 {
         self.life.map_or(0, |(_, end)| end)
     }
 
     fn step(&self, unix: u64, seed: u64) -> Option<Step> {
-        if self.busy {
+        if self.busy.is_some() {
             return None;
         }
-        let hurries_again =
-            self.is_hurried(unix) && unix.saturating_sub(self.record.hurried) < HURRY && !self.is_old(unix);
-        if self.due(seed) <= unix && !self.record.trouble.waits(unix) && !hurries_again {
+        if self.due(seed) <= unix && self.rest(unix) <= unix && !self.record.trouble.waits(unix) {
             return Some(Step::Order);
         }
         let asks = self.life.is_some() && (self.record.ask <= unix || self.record.ask - unix > ASK.1);
         asks.then_some(Step::Window)
+    }
+
+    /// No order before, in Unix seconds, unless the certificate has ended: a day after one that was hurried, and after one
+    /// that was given old at most half of what it had left.
+    fn rest(&self, unix: u64) -> u64 {
+        let Some((_, end)) = self.life else { return 0 };
+        let (since, rest) = if self.is_hurried(unix) {
+            (self.record.hurried, HURRY)
+        } else {
+            let given = self.record.given;
+            (given, HURRY.min(end.saturating_sub(given) / 2))
+        };
+        // By a clock that was wrong.
+        if since > unix { 0 } else { since.saturating_add(rest).min(end) }
     }
 
     /// When a new certificate is wanted, whatever went wrong.
@@ -252,43 +303,6 @@ impl Host {
         let early = |(begin, end): (u64, u64)| unix < begin.saturating_add(end.saturating_sub(begin) / 3);
         self.life.is_some_and(early)
     }
-
-    fn is_old(&self, unix: u64) -> bool {
-        self.life.is_none_or(|(_, end)| end <= unix)
-    }
-}
-
-impl Trouble {
-    /// A wait that is longer than any is that of a clock which was wrong.
-    fn waits(&self, unix: u64) -> bool {
-        self.next > unix && self.next - unix <= LONGEST_WAIT
-    }
-
-    fn note(&mut self, now: Now, why: String, wait: u64) {
-        self.failures = self.failures.saturating_add(1);
-        self.problem = why;
-        self.next = now.unix().saturating_add(wait.min(LONGEST_WAIT));
-    }
-
-    /// Seconds to wait after the next failure.
-    fn wait(&self, waits: &[u64], share: u64) -> u64 {
-        let place = usize::try_from(self.failures).unwrap_or(usize::MAX).min(waits.len().saturating_sub(1));
-        let wait = waits.get(place).copied().unwrap_or(LONGEST_WAIT);
-        wait.saturating_add(part(wait / 5, share))
-    }
-}
-
-/// A number from 0 to 1023 that differs between hosts and processes (FNV-1a).
-fn share(seed: u64, word: &str) -> u64 {
-    let mut hash = seed ^ 0xcbf2_9ce4_8422_2325;
-    for byte in word.bytes() {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    (hash >> 20) & 1023
-}
-
-fn part(whole: u64, share: u64) -> u64 {
-    u64::try_from(u128::from(whole) * u128::from(share) / 1024).unwrap_or(0)
 }
 
 #[cfg(test)]

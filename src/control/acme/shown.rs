@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use super::Authority;
 use crate::admin::certificates::CertificateShown;
 use crate::clock::Now;
+use crate::control::endings::Ending;
 use crate::listener::tls::{Expiry, Source};
 
 const DAY: i64 = 86_400;
 /// A certificate with less left is worth a warning; of one that lives shortly, the last sixth.
 const SOON: i64 = 14 * DAY;
-/// Most certificates that are warned of one by one.
-const MOST: usize = 20;
 
 impl Authority {
     /// Each host with its certificate, by name.
@@ -27,14 +26,14 @@ impl Authority {
         let left = not_after.saturating_sub(unix);
         let planned = self.plan.named(&host);
         let own = planned.map(|planned| &planned.record.trouble).filter(|trouble| trouble.failures > 0);
-        let common = Some(&self.plan.authority).filter(|trouble| trouble.failures > 0 && planned.is_some());
-        let next = planned.and_then(|planned| self.plan.next(planned));
+        let common = planned.and_then(|planned| self.plan.common(planned, now));
+        let next = planned.and_then(|planned| self.plan.next(planned, now));
         let soon = left < SOON.min(not_after.saturating_sub(not_before) / 6);
         CertificateShown {
             from: match source {
                 Source::File => "file",
                 Source::Authority => "acme",
-                Source::OwnCa => "throw-away",
+                Source::OwnCa | Source::StandIn => "throw-away",
             }
             .into(),
             not_after: u64::try_from(not_after).unwrap_or(0).saturating_mul(1000),
@@ -42,33 +41,34 @@ impl Authority {
             problem: common.or(own).map(|trouble| trouble.problem.clone()),
             next: next.map(|next| next.max(now.unix()).saturating_mul(1000)),
             wanted: planned.is_some(),
-            soon: source != Source::OwnCa && soon,
+            soon: matches!(source, Source::File | Source::Authority) && soon,
             host,
         }
     }
 }
 
-/// What of it is worth a warning; hosts with one and the same trouble are told in one.
-pub(in crate::control) fn warnings(shown: &[CertificateShown]) -> Vec<String> {
+/// Hosts that have none yet because something is wrong; those with one and the same trouble are told in one.
+pub(in crate::control) fn bare(shown: &[CertificateShown]) -> Vec<String> {
     let mut bare: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for one in shown.iter().filter(|one| one.wanted && one.from != "acme") {
         if let Some(problem) = &one.problem {
             bare.entry(problem).or_default().push(&one.host);
         }
     }
-    let mut warnings: Vec<_> = bare.iter().map(|(problem, hosts)| throw_away(problem, hosts)).collect();
-    let ending: Vec<_> = shown.iter().filter_map(ending).collect();
-    warnings.extend(ending.iter().take(MOST).cloned());
-    if let Some(more) = ending.len().checked_sub(MOST).filter(|more| *more > 0) {
-        warnings.push(format!("{more} more certificates end soon: `portcullis status --json` names them"));
-    }
-    warnings
+    bare.iter().map(|(problem, hosts)| throw_away(problem, hosts)).collect()
+}
+
+/// Certificates that end soon, or have ended.
+pub(in crate::control) fn endings(shown: &[CertificateShown]) -> Vec<Ending> {
+    // What is asked for in this moment may be there in the next.
+    let waits = |one: &&CertificateShown| !one.wanted || one.problem.is_some() || one.next.is_some();
+    shown.iter().filter(|one| one.soon).filter(waits).map(ending).collect()
 }
 
 fn throw_away(problem: &str, hosts: &[&str]) -> String {
     let who = match hosts {
         [one] => format!("{one} has"),
-        [first, more @ ..] => format!("{first} and {} more hosts have", more.len()),
+        [first, more @ ..] => format!("{first} and {} more have", more.len()),
         [] => "some host has".into(),
     };
     format!(
@@ -76,12 +76,9 @@ fn throw_away(problem: &str, hosts: &[&str]) -> String {
     )
 }
 
-fn ending(one: &CertificateShown) -> Option<String> {
+fn ending(one: &CertificateShown) -> Ending {
     let CertificateShown { host, days_left, .. } = one;
     let why = one.problem.as_deref().map_or_else(String::new, |why| format!(": {why}"));
-    if !one.soon {
-        return None;
-    }
     let remedy =
         if one.from == "file" { "put a new one into its files" } else { "see why it is not renewed" };
     let when = match days_left {
@@ -90,5 +87,51 @@ fn ending(one: &CertificateShown) -> Option<String> {
         1 => "ends tomorrow".to_owned(),
         days => format!("ends in {days} days"),
     };
-    Some(format!("the certificate of {host} {when}{why}; {remedy}"))
+    let line = format!("the certificate of {host} {when}{why}; {remedy}");
+    Ending { what: host.clone(), line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(host: &str) -> CertificateShown {
+        CertificateShown {
+            host: host.into(),
+            from: "acme".into(),
+            not_after: 0,
+            days_left: 3,
+            wanted: true,
+            problem: None,
+            next: Some(1),
+            soon: true,
+        }
+    }
+
+    #[test]
+    fn what_ends_is_said_unless_it_is_asked_for_in_this_moment() {
+        let under_way = CertificateShown { next: None, ..one("b.test") };
+        let failing =
+            CertificateShown { next: None, problem: Some("caa".into()), days_left: 0, ..one("c.test") };
+        let file = CertificateShown {
+            from: "file".into(),
+            wanted: false,
+            next: None,
+            days_left: -1,
+            ..one("d.test")
+        };
+        let well = CertificateShown { soon: false, ..one("e.test") };
+        let lines: Vec<_> = endings(&[one("a.test"), under_way, failing, file, well])
+            .into_iter()
+            .map(|one| one.line)
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "the certificate of a.test ends in 3 days; see why it is not renewed",
+                "the certificate of c.test ends today: caa; see why it is not renewed",
+                "the certificate of d.test has ended; put a new one into its files",
+            ]
+        );
+    }
 }

@@ -1,26 +1,20 @@
 //! Whom we believe to be the authority.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 
-/// TLS that trusts the CAs of a file, or those of this machine.
+/// TLS that trusts these CAs, or those of this machine.
 ///
 /// # Errors
 /// When there is no CA to trust, in words.
-pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
+pub(super) fn client_config(cas: Option<&[CertificateDer<'static>]>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
-    match ca_file {
-        Some(path) => {
-            let unreadable = |why: String| format!("{}: {why}", path.display());
-            for certificate in
-                CertificateDer::pem_file_iter(path).map_err(|error| unreadable(error.to_string()))?
-            {
-                let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
-                roots.add(certificate).map_err(|error| unreadable(error.to_string()))?;
+    match cas {
+        Some(cas) => {
+            for ca in cas {
+                roots.add(ca.clone()).map_err(|error| format!("acme.ca_file: {error}"))?;
             }
         }
         None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),

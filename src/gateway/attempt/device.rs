@@ -9,9 +9,10 @@
 use std::cell::OnceCell;
 
 use http::HeaderValue;
-use http::header::{self, HeaderMap};
+use http::header::HeaderMap;
 
 use crate::clock::Now;
+use crate::request::carriers::{is_called, leave_out, pairs};
 use crate::request::credential::{Claims, Credential, Fingerprint, Key};
 use crate::request::facts::Facts;
 use crate::stores::blocks::Index;
@@ -127,37 +128,14 @@ impl Known {
     }
 }
 
-/// Leaves the cookie out of a request.
+/// Leaves the cookie out of a request, in every spelling that some framework takes for it.
 pub fn strip(headers: &mut HeaderMap) {
-    if cookies(headers).next().is_none() {
-        return;
-    }
-    let lines: Vec<HeaderValue> = headers.get_all(header::COOKIE).iter().filter_map(without).collect();
-    headers.remove(header::COOKIE);
-    for line in lines {
-        headers.append(header::COOKIE, line);
-    }
+    leave_out(headers, |sent| is_called(sent, NAME));
 }
 
-fn without(line: &HeaderValue) -> Option<HeaderValue> {
-    let kept: Vec<&[u8]> =
-        line.as_bytes().split(|byte| *byte == b';').filter(|pair| value_of(pair).is_none()).collect();
-    let kept = kept.join(&b';');
-    HeaderValue::from_bytes(kept.trim_ascii()).ok().filter(|line| !line.is_empty())
-}
-
+/// As a browser spells it.
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let lines = headers.get_all(header::COOKIE).into_iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).filter_map(value_of)
-}
-
-/// The value, if it is our cookie.
-fn value_of(pair: &[u8]) -> Option<&[u8]> {
-    pair.trim_ascii()
-        .strip_prefix(NAME.as_bytes())?
-        .trim_ascii_start()
-        .strip_prefix(b"=")
-        .map(<[u8]>::trim_ascii)
+    pairs(headers).filter(|(name, _)| *name == NAME.as_bytes()).map(|(_, value)| value)
 }
 
 fn write<'k>(accounts: impl Iterator<Item = &'k Known>) -> Vec<u8> {
@@ -205,6 +183,8 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
     use crate::stores::seal::KEY_LEN;
 
@@ -271,6 +251,9 @@ mod tests {
             ("__Host-portcullis-device=x", None),
             ("__Host-portcullis-device2=x", Some("__Host-portcullis-device2=x")),
             (" __Host-portcullis-device =x;a=b", Some("a=b")),
+            ("a=b; __HOST-Portcullis-Device=x;c=d", Some("a=b;c=d")),
+            ("__Host%2Dportcullis-device=x; __Host-portcullis-device", None),
+            ("\t[_Host-portcullis-device=x", None),
         ] {
             let mut headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static(line))]);
             strip(&mut headers);

@@ -6,6 +6,7 @@ pub mod basic;
 mod body;
 pub mod device;
 mod outcome;
+mod typed;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
@@ -14,7 +15,8 @@ use hyper::body::Incoming;
 use self::body::Holding;
 use self::device::{Devices, Known};
 pub use self::outcome::Broken;
-use super::account::{Form, Unclear, field_of};
+use self::typed::Typed;
+use super::account::Unclear;
 use super::answer::{self, Asked};
 use super::exchange::Exchange;
 use super::read::Reading;
@@ -33,8 +35,6 @@ use crate::stores::logins::fold;
 use crate::stores::places::Place;
 use crate::stores::turns::Turn;
 
-/// Longest account's name that is read, in bytes; a mail address has 254.
-const NAME: usize = 512;
 /// Bytes of a login's body that are held where its class has no limit of its own that enforces.
 const HELD: u64 = 16 << 10;
 /// Requests with Basic credentials that a client may have in flight: no more guesses slip by at once.
@@ -74,6 +74,10 @@ struct Who {
     others: Vec<Known>,
     /// Somebody has logged in from here lately.
     address: bool,
+    /// The path that it says it came from.
+    from: Option<Box<str>>,
+    /// Another account, in Basic credentials beside the body.
+    beside: Option<String>,
 }
 
 /// Why there is nothing to forward.
@@ -184,19 +188,34 @@ impl<U> Gateway<U> {
         means: Means<'_>,
     ) -> (Result<Passed, Denial>, Who) {
         let facts = &means.reading.facts;
-        let Ok(mut typed) = Typed::read(&holding.bytes, means, tries.login().has_defaults()) else {
-            return (Err(Denial::new(login::NAME, Reason::LoginUnreadable)), Who::default());
+        let (typed, basic) = match Typed::read(&holding.bytes, means, tries.login().has_defaults()) {
+            Ok(typed) => (typed, basic::read(means.headers)),
+            Err(Unclear) => return (Err(Denial::new(login::NAME, Reason::LoginUnreadable)), Who::default()),
         };
-        if typed.account.is_none() {
-            typed.account = basic::read(means.headers).and_then(|basic| basic.account);
+        if basic.is_none() && facts.basic {
+            return (Err(Denial::new(login::NAME, Reason::LoginUnreadable)), Who::default());
         }
         // Not earlier: a block that came while the body was read counts.
         let index = self.blocks.current();
+        let (typed, beside) = match basic {
+            Some(basic) => typed.and(basic),
+            None => (typed, None),
+        };
+        if let Some(basic) = &beside {
+            let who = Who::of(basic.account.clone(), None, tries, facts);
+            if let Err(denial) = tries.basic(who.attempt(facts), Some(&basic.password), &index, facts) {
+                return (Err(denial), Who::default());
+            }
+        }
         let devices = Devices::of(&self.kept.seal, &means.reading.site.name, means.headers);
         let account = typed.account.as_deref().filter(|_| means.reading.site.devices);
         let device = account.and_then(|name| devices.find(name, &index, facts)).map(|known| known.id);
         let mut who = Who::of(typed.account, device, tries, facts);
         who.others = devices.into_known();
+        if means.reading.site.login.is_none() {
+            who.from = outcome::came_from(means.headers, &means.reading.authority);
+        }
+        who.beside = beside.and_then(|basic| basic.account);
         (tries.log_in(who.attempt(facts), typed.password.as_deref().map(|word| &**word), &index, facts), who)
     }
 
@@ -229,8 +248,16 @@ impl<U> Gateway<U> {
             attempt.end(answer.status(), self.clock.now(), &reading.facts);
             return Ok(answer);
         }
+        if let Some(beside) =
+            attempt.who.beside.clone().filter(|_| answer.status() == StatusCode::UNAUTHORIZED)
+        {
+            let tries = &attempt.tries;
+            tries.login().failed(Who::of(Some(beside), None, tries, &reading.facts).attempt(&reading.facts));
+        }
         let token = reading.site.login.as_ref().map(|login| &*login.token);
-        let (mut answer, meant) = outcome::of_login(answer, token, reading.path.normal()).await?;
+        let from = attempt.who.from.as_deref();
+        let asked = outcome::Asked { token, path: reading.path.normal(), from };
+        let (mut answer, meant) = outcome::of_login(answer, asked).await?;
         let now = self.clock.now();
         if let Some(account) = attempt.who.account.as_deref().filter(|_| meant.token.is_some()) {
             attempt.tries.login().remember_address(reading.facts.client, account, now);
@@ -245,7 +272,7 @@ impl<U> Gateway<U> {
 
     /// There is no answer. What never reached the application was no try.
     pub(super) fn unanswered(&self, attempt: Attempt, error: &ForwardError) {
-        if matches!(error, ForwardError::Connect(_)) {
+        if error.is_unreached() {
             attempt.tries.counters().settle(attempt.charged, Outcome::Neutral, self.clock.now());
             attempt.turn.into_iter().for_each(Turn::answered);
         }
@@ -298,7 +325,8 @@ impl Who {
     fn of(account: Option<String>, device: Option<[u8; 8]>, tries: &Tries, facts: &Facts) -> Self {
         let known = |name: &String| tries.login().knows_address(facts.client, name, facts.now);
         let address = device.is_none() && account.as_ref().is_some_and(known);
-        Self { folded: account.as_deref().map(fold), account, device, address, others: Vec::new() }
+        let folded = account.as_deref().map(fold);
+        Self { folded, account, device, address, ..Self::default() }
     }
 
     fn attempt(&self, facts: &Facts) -> Try<'_> {
@@ -307,49 +335,8 @@ impl Who {
             None if self.address => Device::Address,
             None => Device::Unknown,
         };
-        Try { client: facts.client, account: self.folded.as_deref(), device, now: facts.now }
-    }
-}
-
-/// What somebody has typed.
-struct Typed {
-    account: Option<String>,
-    password: Option<zeroize::Zeroizing<String>>,
-}
-
-impl Typed {
-    /// By the app file's [login]; without one nobody is named. An empty body names nobody either.
-    fn read(body: &[u8], means: Means<'_>, passwords: bool) -> Result<Self, Unclear> {
-        let nobody = Self { account: None, password: None };
-        let Some(login) = means.reading.site.login.as_ref().filter(|_| !body.is_empty()) else {
-            return Ok(nobody);
-        };
-        let Some(key) = login.account.as_deref() else { return Ok(nobody) };
-        let form = form_of(means.headers, body)?;
-        let account = field_of(body, form, key)?;
-        if account.as_ref().is_some_and(|name| name.len() > NAME) {
-            return Err(Unclear);
-        }
-        let password = if passwords { field_of(body, form, &login.password).ok().flatten() } else { None };
-        Ok(Self { account, password: password.map(Into::into) })
-    }
-}
-
-/// As what a body is to be read. Many applications read JSON whatever its type says, so all but a form is JSON, and a form
-/// must not look like JSON.
-fn form_of(headers: &HeaderMap, body: &[u8]) -> Result<Form, Unclear> {
-    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
-    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
-    let kind = types.next().map(|kind| kind.as_bytes().to_ascii_lowercase()).unwrap_or_default();
-    if types.next().is_some() || !headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
-        return Err(Unclear);
-    }
-    let json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
-    match Form::of(headers) {
-        Some(Form::Urlencoded) if json => Err(Unclear),
-        Some(Form::Urlencoded) => Ok(Form::Urlencoded),
-        _ if kind.trim_ascii_start().starts_with(b"multipart/") => Err(Unclear),
-        _ => Ok(Form::Json),
+        let (account, typed) = (self.folded.as_deref(), self.account.as_deref());
+        Try { client: facts.client, account, typed, device, now: facts.now }
     }
 }
 

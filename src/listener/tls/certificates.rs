@@ -48,6 +48,8 @@ pub enum Source {
     Authority,
     /// Our own throw-away CA.
     OwnCa,
+    /// The same, until the authority of `[acme]` has given one.
+    StandIn,
 }
 
 /// What of the config decides over certificates.
@@ -71,7 +73,7 @@ pub struct Wanted {
     pub given: Option<(CertificateStore, HashSet<HostPattern>)>,
 }
 
-/// When a host's certificate ends, for the metric.
+/// When a host's certificate ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expiry {
     /// The host, as in the config.
@@ -82,6 +84,13 @@ pub struct Expiry {
     pub not_after: i64,
     /// Who has made it.
     pub source: Source,
+}
+
+impl Expiry {
+    /// What alerts go by: a throw-away certificate is none to be content with where an authority is to give one.
+    pub fn for_alerts(&self) -> i64 {
+        if self.source == Source::StandIn { 0 } else { self.not_after }
+    }
 }
 
 impl Wanted {
@@ -236,14 +245,17 @@ impl Maker<'_> {
         if let Some(given) = self.given(host, kept) {
             return Ok(given);
         }
+        let is_awaited = self.wanted.given.as_ref().is_some_and(|(_, hosts)| hosts.contains(host));
+        let source = if is_awaited { Source::StandIn } else { Source::OwnCa };
         let soon = i64::try_from(self.now.unix()).unwrap_or(i64::MAX).saturating_add(RENEW_BEFORE);
-        if let Some(kept) = kept.filter(|kept| kept.source == Source::OwnCa && kept.not_after > soon) {
-            return Ok(kept.clone());
+        let is_own = |kept: &&Served| matches!(kept.source, Source::OwnCa | Source::StandIn);
+        if let Some(kept) = kept.filter(is_own).filter(|kept| kept.not_after > soon) {
+            return Ok(Served { source, ..kept.clone() });
         }
         let made = self.issue(host);
         let (key, not_after) = made.map_err(|error| self.problem(&error))?;
         let not_before = i64::try_from(self.now.unix()).unwrap_or(i64::MAX);
-        Ok(Served { key, not_before, not_after, source: Source::OwnCa })
+        Ok(Served { key, not_before, not_after, source })
     }
 
     /// What cannot be read of it is said by the control thread, which asks for another.

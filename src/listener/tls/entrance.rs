@@ -91,6 +91,13 @@ impl Entrance {
         self.guarded.store(Arc::new(guarded));
     }
 
+    /// Lets keys of session tickets go whose time is over. They change with handshakes only: where nobody comes an old one
+    /// would stay for days.
+    pub fn retire_keys(&self) {
+        // Whatever is opened, time is looked at first.
+        let _ = self.open.ticketer.decrypt(&[]);
+    }
+
     /// The way of all names, if there is only one.
     pub fn only(&self) -> Option<Arc<ServerConfig>> {
         self.guarded.load().ways.is_empty().then(|| Arc::clone(&self.open))

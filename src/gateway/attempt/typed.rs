@@ -1,0 +1,86 @@
+//! Who a login says he is: by its body, its query, and Basic credentials, each of which some application believes.
+
+use http::header::{self, HeaderMap, HeaderValue};
+use zeroize::Zeroizing;
+
+use super::Means;
+use super::basic::Basic;
+use crate::gateway::account::{Form, Unclear, field_of, named_in_query};
+use crate::stores::logins::fold;
+
+/// Longest account's name that is read, in bytes; a mail address has 254.
+const NAME: usize = 512;
+
+/// What somebody has typed.
+pub struct Typed {
+    /// As whom.
+    pub account: Option<String>,
+    /// The password, where it is looked at; wiped when it is dropped.
+    pub password: Option<Zeroizing<String>>,
+}
+
+impl Typed {
+    /// By the app file's [login]; without one nobody is named. An empty body names whom the query names. `passwords`: they are
+    /// looked at.
+    ///
+    /// # Errors
+    /// [`Unclear`].
+    pub fn read(body: &[u8], means: Means<'_>, passwords: bool) -> Result<Self, Unclear> {
+        let nobody = Self { account: None, password: None };
+        let Some(login) = means.reading.site.login.as_ref() else { return Ok(nobody) };
+        let Some(key) = login.account.as_deref() else { return Ok(nobody) };
+        let form = if body.is_empty() { None } else { Some(form_of(means.headers, body)?) };
+        let in_body = |key| form.map_or(Ok(None), |form| field_of(body, form, key));
+        let in_query = |key| means.reading.path.query().map_or(Ok(None), |query| named_in_query(query, key));
+        let account = match (in_body(key)?, in_query(key)?) {
+            (Some(one), Some(other)) if one != other => return Err(Unclear),
+            (one, other) => one.or(other),
+        };
+        if account.as_ref().is_some_and(|name| name.len() > NAME) {
+            return Err(Unclear);
+        }
+        let word = Some(&*login.password).filter(|_| passwords);
+        let found = |word: Result<Option<String>, Unclear>| word.ok().flatten();
+        let password = word.and_then(|word| found(in_body(word)).or_else(|| found(in_query(word))));
+        Ok(Self { account, password: password.map(Into::into) })
+    }
+
+    /// With Basic credentials: they are what was typed, where the body names nobody; of another account they stand beside it,
+    /// and who knows whom the application takes.
+    pub fn and(self, basic: Basic) -> (Self, Option<Basic>) {
+        match (&self.account, &basic.account) {
+            (None, _) => (Self { account: basic.account, password: Some(basic.password) }, None),
+            (Some(one), Some(other)) if fold(one) != fold(other) => (self, Some(basic)),
+            _ => (self, None),
+        }
+    }
+}
+
+/// As what a body is to be read. Many applications read JSON whatever its type says, so all but a form is JSON, and a form
+/// must not look like JSON. PHP takes for a form whatever begins with its name; who honours a `charset` reads other letters.
+fn form_of(headers: &HeaderMap, body: &[u8]) -> Result<Form, Unclear> {
+    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let kind = types.next().map(|kind| String::from_utf8_lossy(kind.as_bytes()).to_ascii_lowercase());
+    let kind = kind.unwrap_or_default();
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter().all(plain);
+    if types.next().is_some() || !codings || !is_utf8(&kind) {
+        return Err(Unclear);
+    }
+    let json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+    match Form::of(headers) {
+        Some(Form::Urlencoded) if json => Err(Unclear),
+        Some(Form::Urlencoded) => Ok(Form::Urlencoded),
+        _ if ["multipart/", "urlencoded"].iter().any(|word| kind.contains(word)) => Err(Unclear),
+        _ => Ok(Form::Json),
+    }
+}
+
+/// By a Content-Type in small letters.
+fn is_utf8(kind: &str) -> bool {
+    kind.split("charset").skip(1).all(|rest| {
+        let value = rest.trim_start_matches(['*', '=', ' ', '\t', '"', '\'']);
+        let value = value.split([';', ',', ' ', '\t', '"', '\'']).next().unwrap_or_default();
+        matches!(value, "" | "utf-8" | "utf8" | "us-ascii")
+    })
+}
