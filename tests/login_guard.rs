@@ -761,6 +761,76 @@ async fn a_login_from_another_sites_page_is_refused_and_not_counted() {
     assert_eq!(rig.guess("203.0.113.7", "ann", 5).await, [401; 5]);
 }
 
+/// A page of another site asks for things in the name of who looks at it: `line`, so often as its rate allows at once and more.
+async fn spends_nothing(app: &str, foreign: (&str, &str), own: (&str, &str, &[u8])) {
+    let upstream = Upstream::by_request(application);
+    let listen = "trusted_proxies = [\"127.0.0.1\"]\n".into();
+    let site = "[site.only_from]\nsetup = [\"0.0.0.0/0\"]\n".into();
+    let gate = Config { app: app.into(), listen, site, ..Config::default() }.start(upstream.address);
+    let me = "X-Forwarded-For: 203.0.113.7\r\n";
+    for number in 0..15 {
+        let line = format!("{}?{number}", foreign.0);
+        let answer = gate.ask(&line, &format!("{me}Sec-Fetch-Site: cross-site\r\n{}", foreign.1), b"").await;
+        assert_eq!(answer.status, 403, "{line}");
+        assert_eq!(answer.header("retry-after"), None);
+    }
+    assert_eq!(upstream.requests().len(), 0, "the application hears of none");
+    let answer = gate.ask(own.0, &format!("{me}Sec-Fetch-Site: same-origin\r\n{}", own.1), own.2).await;
+    assert!(!matches!(answer.status, 403 | 429), "{}: {}", own.0, answer.status);
+    let reason = "reason=\"cross_origin\",site=\"files.test\"";
+    let metrics = gate.admin("/metrics").unwrap();
+    let counted = metrics.lines().find(|line| line.contains(reason) && line.contains("denials"));
+    assert!(counted.is_some_and(|line| line.ends_with(" 15")), "{counted:?}");
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_spends_nothing_of_its_visitors() {
+    const IMAGE: &str = "Sec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n";
+    const POST: &str = "Sec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: empty\r\nOrigin: https://evil.test\r\n";
+    const FORM: &str =
+        "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\nOrigin: https://evil.test\r\n";
+    const AHEAD: &str = "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\nSec-Purpose: prefetch\r\n";
+    let log_in = (LOGIN, JSON, &br#"{"username":"ann","password":"right"}"#[..]);
+    spends_nothing("keepstack", ("GET /api/auth/login", IMAGE), log_in).await;
+    spends_nothing("keepstack", ("GET /api/auth/login", AHEAD), log_in).await;
+    let callback = ("GET /api/v1/auth/oidc/login", "Sec-Fetch-Dest: document\r\n", &b""[..]);
+    spends_nothing("arkeep", ("GET /api/v1/auth/oidc/login", IMAGE), callback).await;
+    spends_nothing("arkeep", ("POST /api/v1/auth/oidc/callback", POST), callback).await;
+    let refresh = ("POST /api/v1/auth/refresh", "", &b""[..]);
+    spends_nothing("arkeep", ("POST /api/v1/auth/refresh", POST), refresh).await;
+    spends_nothing("arkeep", ("POST /api/v1/auth/refresh", FORM), refresh).await;
+    spends_nothing("arkeep", ("GET /api/v1/auth/refresh", IMAGE), refresh).await;
+    let join = ("POST /api/v1/agents/enroll", "", &b"{}"[..]);
+    spends_nothing("arkeep", ("POST /api/v1/agents/enroll", POST), join).await;
+    let set_up = ("POST /api/v1/setup/complete", "", &b"{}"[..]);
+    spends_nothing("arkeep", ("POST /api/v1/setup/complete", POST), set_up).await;
+}
+
+/// What people and programs do, and what the pages of single sign-on do for them, goes on.
+#[tokio::test]
+async fn links_single_sign_on_programs_and_pages_that_hide_where_they_are_go_on() {
+    let rig = Rig::of("arkeep", "");
+    let document = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    let form_post = format!("{document}Origin: https://idp.test\r\n");
+    let typed = "Sec-Fetch-Site: none\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    // A page with the policy `no-referrer` posts its form with an origin of nobody's.
+    let hidden = "Sec-Fetch-Site: same-origin\r\nOrigin: null\r\n";
+    for (line, headers, body) in [
+        ("GET /api/v1/auth/login", document, &b""[..]),
+        ("GET /api/v1/auth/oidc/callback?code=1", document, b""),
+        ("POST /api/v1/auth/oidc/callback", &form_post, b"code=1&state=2"),
+        ("POST /api/v1/auth/oidc/callback", "Origin: https://idp.test\r\n", b"code=1&state=2"),
+        ("GET /api/v1/auth/oidc/login", typed, b""),
+        ("POST /api/v1/auth/login", hidden, br#"{"email":"a@b.test","password":"guess"}"#),
+        ("POST /api/v1/auth/refresh", hidden, b""),
+        ("POST /api/v1/agents/enroll", "", br#"{"agent_secret":"guess"}"#),
+    ] {
+        let answer = rig.gate.ask(line, &format!("X-Forwarded-For: 203.0.113.7\r\n{headers}"), body).await;
+        assert_eq!(answer.status, 401, "{line} {headers}");
+    }
+    assert_eq!(rig.heard(), 8);
+}
+
 #[tokio::test]
 async fn default_passwords_are_refused_from_outside_and_the_operator_hears_of_it() {
     let rig = Rig::start("");

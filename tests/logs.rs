@@ -597,6 +597,26 @@ async fn each_key_of_a_json_line_is_documented_and_each_documented_key_is_writte
     );
 }
 
+#[tokio::test]
+async fn links_to_reset_a_password_and_secrets_of_webhooks_are_in_no_line() {
+    let upstream = application();
+    let random = "3f2a9c0d5e7b18463f2a9c0d5e7b18463f2a9c0d5e7b18463f2a9c0d5e7b1846";
+    for (app, links) in [
+        ("coolify", ["/reset-password/SECRET", "/invitations/SECRET", "/verify-email/7/SECRET"]),
+        ("dokploy", ["/api/deploy/SECRET", "/api/deploy/compose/SECRET", "/api/auth/reset-password/SECRET"]),
+        ("generic", ["/reset-password/SECRET", "/password/reset/SECRET", "/invite/SECRET"]),
+    ] {
+        let gate = Config { app: app.into(), ..Config::default() }.start(upstream.address);
+        for link in links {
+            gate.ask(&format!("GET {link}"), &format!("Referer: https://files.test{link}\r\n"), b"").await;
+        }
+        gate.ask(&format!("GET /somewhere/{random}?x={random}"), "", b"").await;
+        assert!(wait_for(raw::LIMIT, || gate.log().lines().count() == 4).await, "{}", gate.log());
+        assert!(!gate.log().contains("SECRET") && !gate.log().contains(random), "{}", gate.log());
+        assert!(gate.log().contains("/somewhere/***?x=***"), "{}", gate.log());
+    }
+}
+
 /// A pipe with a name, and nobody who reads it.
 fn fill(pipe: &Path) {
     use std::os::unix::fs::OpenOptionsExt;

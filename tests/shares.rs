@@ -25,6 +25,13 @@ fn application(request: &Request) -> Vec<u8> {
     let token = request.target.split('/').nth(2).unwrap_or_default();
     match token {
         _ if token.starts_with("alive") => answer("200 OK", "Content-Type: text/html\r\n", "a picture"),
+        _ if token.starts_with("locked") && request.method == "POST" => {
+            match request.body.ends_with(b"right") {
+                true => answer("200 OK", "", "the file"),
+                false => answer("403 Forbidden", "", "{}"),
+            }
+        }
+        _ if token.starts_with("locked") => answer("200 OK", "", "which password?"),
         "viewonly" => answer("403 Forbidden", "", r#"{"detail":"Download not permitted"}"#),
         "expired" => answer("410 Gone", "ETag: \"410\"\r\n", r#"{"detail":"Link expired"}"#),
         "usedup" => answer(
@@ -147,7 +154,8 @@ async fn a_forum_page_full_of_pictures_of_guessed_links_costs_its_readers_nothin
     for dest in ["image", "iframe", "empty", "video"] {
         let lines =
             format!("Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: {dest}\r\n");
-        for link in 0..10 {
+        // More than the rate's burst of a hundred.
+        for link in 0..75 {
             let answer = visitor.ask_with("192.0.2.1", &format!("/s/{dest}{link}/file"), &lines).await;
             assert_eq!(answer.status, 403);
         }
@@ -162,9 +170,37 @@ async fn a_forum_page_full_of_pictures_of_guessed_links_costs_its_readers_nothin
         200,
         "who follows a link gets in"
     );
+    let own = "Sec-Fetch-Site: none\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    assert_eq!(visitor.ask_with("192.0.2.1", "/s/alive2", own).await.status, 200, "nor the rate");
     let picture = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n";
     assert_eq!(visitor.ask_with("192.0.2.1", "/s/alive/preview", picture).await.status, 200);
     assert_eq!(visitor.guesses("192.0.2.1", 0..40).await, 20, "the budget is whole");
+}
+
+#[tokio::test]
+async fn a_links_password_is_guessed_twenty_times_and_its_owner_gets_in() {
+    let upstream = Upstream::by_request(application);
+    let gate = gate("[site.share_guard]\nper = \"10h\"\n", &upstream);
+    let send = async |from: &str, link: &str, word: &str| {
+        let lines = format!("X-Forwarded-For: {from}\r\n");
+        gate.ask(&format!("POST /s/{link}"), &lines, format!("password={word}").as_bytes()).await
+    };
+    let mut visitor = Visitor::of(&gate).await;
+    assert_eq!(visitor.ask("192.0.2.1", "/s/locked1").await.status, 200, "the page that asks for it");
+    let mut heard = 0;
+    while send("192.0.2.1", "locked1", "guess").await.status == 403 {
+        heard += 1;
+        assert!(heard <= 21, "twenty, and the one that locks");
+    }
+    let locked = send("192.0.2.1", "locked1", "right").await;
+    assert_eq!(
+        (locked.status, locked.header("retry-after").is_some()),
+        (429, true),
+        "though the link is alive"
+    );
+    assert_eq!(send("192.0.2.1", "locked2", "right").await.status, 200, "another link");
+    assert_eq!(send("198.51.100.1", "locked1", "right").await.status, 200, "somebody else");
+    assert_eq!(visitor.guesses("192.0.2.1", 0..40).await, 20, "no guess at links");
 }
 
 /// What a stranger sees of an answer, but for its id and the time of day.
@@ -416,6 +452,30 @@ async fn ranges_that_a_client_asks_for_at_once_count_as_one_and_a_resumed_downlo
     // Only the application could tell that this is the same download.
     let resumed = gate.ask("GET /s/link/file", "Range: bytes=3000-\r\n", b"").await;
     assert_eq!((resumed.status, resumed.body.len(), count()), (206, 1000, 2));
+}
+
+#[tokio::test]
+async fn one_client_alone_closes_no_link_to_others() {
+    let keepstack = Keepstack::start(1000, false);
+    let listen = "trusted_proxies = [\"127.0.0.1\"]\n".into();
+    let gate = Config { listen, ..Config::default() }.start(keepstack.upstream.address);
+    let head = format!(
+        "GET /s/dawdle/file HTTP/1.1\r\nHost: {HOST}:{}\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n",
+        gate.https.port()
+    );
+    let mut his = Vec::new();
+    for _ in 0..70 {
+        let mut stream = gate.connect().await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        his.push(stream);
+    }
+    let refused = format!(
+        "portcullis_denials_total{{class=\"share_download\",guard=\"share\",reason=\"link_busy\",site=\"{HOST}\"}}"
+    );
+    assert!(wait_for(LIMIT, || gate.metric(&refused) >= Some(30.0)).await, "{:?}", gate.metric(&refused));
+    let other = gate.ask("GET /s/dawdle/file", "X-Forwarded-For: 192.0.2.2\r\n", b"").await;
+    assert_eq!(other.status, 200, "he waits his turn, and has it");
 }
 
 // === pictures ===

@@ -138,6 +138,77 @@ async fn a_flood_of_forged_tokens_costs_its_client_a_budget_and_harms_nobody_who
 }
 
 #[tokio::test]
+async fn a_page_of_another_site_spends_nothing_of_what_bad_tokens_cost_its_visitors() {
+    let app = App::everywhere("jwt");
+    let upstream = Upstream::answering(OK);
+    let gate = gate(&app, VERIFIED, &upstream);
+    let lines = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n";
+    let mut refused = 0;
+    for n in 0..60 {
+        let forged = jwt(&claims(&n.to_string(), 600), "ffffffffffffffffffffffffffffffff");
+        let answer = gate.ask(&format!("GET /x?token={forged}"), lines, b"").await;
+        assert!(matches!(answer.status, 401 | 429), "{}", answer.status);
+        refused += usize::from(answer.status == 429);
+    }
+    assert!(refused > 20, "nor is there signature work without end for whoever says so himself");
+    assert_eq!(
+        asked(&gate, &jwt(&claims("1", 600), SECRET)).await,
+        200,
+        "a good token that nobody has seen yet"
+    );
+}
+
+/// What an answer makes of cookies, and what of them the application was sent.
+async fn cookies(
+    gate: &Gate,
+    upstream: &Upstream,
+    line: &str,
+    cookies: &str,
+) -> (u16, Vec<String>, Option<String>) {
+    let heard = upstream.requests().len();
+    let answer = gate.ask(line, &format!("cookie: {cookies}\r\n"), b"").await;
+    let lines = answer.head.lines().filter_map(|line| line.split_once(": "));
+    let set = lines.filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie"));
+    let set = set.map(|(_, value)| value.split(';').next().unwrap().to_owned()).collect();
+    let sent = upstream.requests().into_iter().nth(heard);
+    (answer.status, set, sent.map(|request| request.header("cookie").unwrap_or_default().to_owned()))
+}
+
+#[tokio::test]
+async fn an_access_cookie_that_has_ended_or_is_bad_never_takes_the_refresh_cookie_with_it() {
+    let more = "refresh_cookie = \"renew\"\nrefresh_lifetime = \"168h\"";
+    let app = App::new("jwt", r#"["bearer", "cookie:sid", "cookie:second"]"#, more);
+    let upstream = Upstream::answering(OK);
+    let refresh = "[[site.route]]\nmatch = \"/api/refresh\"\nclass = \"refresh\"\n";
+    let gate = gate(&app, &format!("{VERIFIED}{refresh}"), &upstream);
+    let (good, ended) = (jwt(&claims("1", 600), SECRET), jwt(&claims("1", -60), SECRET));
+    let forged = jwt(&claims("1", 600), "ffffffffffffffffffffffffffffffff");
+    for (line, bad, forgotten) in [
+        ("GET /", &ended, vec![]),
+        ("GET /", &forged, vec!["sid=".to_owned()]),
+        ("POST /api/refresh", &ended, vec![]),
+    ] {
+        let sent = format!("sid={bad}; second={good}; renew=r1; other=1");
+        let (status, set, came) = cookies(&gate, &upstream, line, &sent).await;
+        assert_eq!((status, set), (200, forgotten), "{line}");
+        assert_eq!(came.unwrap(), format!("second={good}; renew=r1; other=1"), "{line}");
+    }
+    let (status, _, came) = cookies(&gate, &upstream, "GET /api/x", &format!("sid={ended}; renew=r1")).await;
+    assert_eq!((status, came), (401, None), "elsewhere it is refused");
+}
+
+#[tokio::test]
+async fn a_cookie_that_the_answer_sets_anew_is_not_taken_from_the_browser() {
+    let app = App::everywhere("jwt");
+    let upstream =
+        Upstream::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: sid=new; Path=/\r\n\r\n");
+    let gate = gate(&app, VERIFIED, &upstream);
+    let forged = jwt(&claims("1", 600), "ffffffffffffffffffffffffffffffff");
+    let (status, set, _) = cookies(&gate, &upstream, "GET /login", &format!("sid={forged}")).await;
+    assert_eq!((status, set), (200, vec!["sid=new".to_owned()]));
+}
+
+#[tokio::test]
 async fn another_key_counts_from_the_reload_on_and_a_broken_one_changes_nothing() {
     let app = App::everywhere("jwt");
     let upstream = Upstream::answering(OK);
@@ -221,7 +292,10 @@ async fn until_keys_were_had_once_a_token_gets_503_and_everything_else_goes_on()
     let upstream = Upstream::answering(OK);
     let site = "[site.tokens]\nverify = { jwks = \"http://127.0.0.1:1/jwks\" }\n";
     let gate = Config { app: app.path(), site: site.into(), ..Config::default() }.start(upstream.address);
-    assert_eq!(asked(&gate, &jwt(&claims("1", 600), SECRET)).await, 503);
+    let token = jwt(&claims("1", 600), SECRET);
+    assert_eq!(asked(&gate, &token).await, 503);
+    let page = gate.ask("GET /", &format!("cookie: sid={token}; renew=r1\r\n"), b"").await;
+    assert_eq!((page.status, page.header("set-cookie")), (503, None), "nobody is logged out of it");
     assert_eq!(gate.ask("GET /api/x", "", b"").await.status, 200);
     let told =
         wait_for(LIMIT, || String::from_utf8_lossy(&gate.cli(["status"]).stdout).contains("no keys from"))

@@ -41,7 +41,7 @@ impl Control {
 
     /// Tells of what has happened since the last time.
     pub(super) fn tell_lockouts(&mut self) {
-        let News { lockouts, more } = self.kept.logins.lockouts.news();
+        let News { lockouts, more } = self.kept.logins.lockouts.news(self.clock.now());
         let shown: Vec<LockoutShown> = lockouts.iter().map(|lockout| self.shown_lockout(lockout)).collect();
         let lines: Vec<_> =
             lockouts.iter().zip(&shown).map(|(lockout, shown)| entry_of(lockout.of, shown)).collect();
@@ -123,6 +123,11 @@ fn entry_of(of: Of, what: &LockoutShown) -> Entry<'_, LockoutShown> {
             "share guard",
             "too many share links that are none",
             "locked out, but for links that have answered lately",
+        ),
+        Of::LinkPassword => (
+            "share guard",
+            "too many wrong passwords of a share link",
+            "locked out of that link, but for looking at it",
         ),
         _ => ("login guard", "too many failures", "locked out"),
     };

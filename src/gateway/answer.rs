@@ -17,10 +17,11 @@ use crate::config::app::Carrier;
 use crate::config::settings::ClassMap;
 use crate::guards::headers::HeaderSet;
 use crate::guards::size::Size;
+use crate::guards::stripped::Stripped;
 use crate::guards::{Denial, Guard, Reason};
 use crate::policy::Site;
 use crate::request::body::Body;
-use crate::request::carriers::{is_called, leave_out};
+use crate::request::carriers::{is_called, leave_out, set_cookie};
 
 /// What an answer must know of the request when that has gone upstream.
 #[derive(Debug)]
@@ -187,14 +188,19 @@ pub fn switched(
     answer
 }
 
-/// Leaves the application's token cookies out of a request.
-pub fn strip_cookies(headers: &mut HeaderMap, site: &Site) {
-    leave_out(headers, |sent| cookie_names(site).any(|name| is_called(sent, name)));
+/// Leaves token cookies of the application out of a request.
+pub fn strip_cookies(headers: &mut HeaderMap, site: &Site, stripped: Stripped) {
+    let left_out = || cookies(site).filter(|(_, place)| stripped.leaves_out(*place));
+    leave_out(headers, |sent| left_out().any(|(name, _)| is_called(sent, name)));
 }
 
-/// Lets the browser forget the application's token cookies, where they were left out of the request.
-pub fn expire_cookies(mut answer: Response<Body>, site: &Site, strips: bool) -> Response<Body> {
-    for name in cookie_names(site).filter(|_| strips) {
+/// Lets the browser forget token cookies of the application that were left out of the request; not what the answer sets anew.
+pub fn expire_cookies(mut answer: Response<Body>, site: &Site, stripped: Stripped) -> Response<Body> {
+    for (name, _) in cookies(site).filter(|(_, place)| stripped.forgets(*place)) {
+        let mut lines = answer.headers().get_all(header::SET_COOKIE).iter();
+        if lines.any(|line| set_cookie(line.as_bytes(), name).is_some()) {
+            continue;
+        }
         if let Ok(cookie) = HeaderValue::from_str(&format!("{name}=; Max-Age=0; Path=/; HttpOnly; Secure")) {
             answer.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -202,10 +208,11 @@ pub fn expire_cookies(mut answer: Response<Body>, site: &Site, strips: bool) -> 
     answer
 }
 
-fn cookie_names(site: &Site) -> impl Iterator<Item = &str> {
-    let carried = site.tokens.carriers.iter().filter_map(|carrier| match carrier {
-        Carrier::Cookie(name) => Some(&**name),
+/// Their names and places; the refresh cookie has none.
+fn cookies(site: &Site) -> impl Iterator<Item = (&str, Option<usize>)> {
+    let carried = site.tokens.carriers.iter().enumerate().filter_map(|(place, carrier)| match carrier {
+        Carrier::Cookie(name) => Some((&**name, Some(place))),
         _ => None,
     });
-    carried.chain(site.tokens.refresh_cookie.as_deref())
+    carried.chain(site.tokens.refresh_cookie.as_deref().map(|name| (name, None)))
 }

@@ -182,8 +182,8 @@ pub const fn denied(reason: Reason) -> Told {
             "`portcullis blocks` lists the blocks, `portcullis unblock NUMBER` lifts one",
         ),
         Reason::CrossOrigin => told(
-            "a page of another site wants to open a WebSocket, to post a login or the form of a first run, or to run an upload as a script, style or plug-in",
-            "that is what the guard is for. If the page is your own, serve it from the site's host: the Origin must be the site's",
+            "a page of another site wants to open a WebSocket, to run an upload as a script, style or plug-in, or posts, shows or fetches a login, a refresh, the form of a first run or the like in its visitor's name",
+            "that is what the guard is for; nothing was counted. If the page is your own, serve it from the site's host: Sec-Fetch-Site must be same-origin, or the Origin the site's",
         ),
         Reason::BodyTooLarge => told(
             "the announced body is over the limit of the class",
@@ -204,7 +204,7 @@ pub const fn denied(reason: Reason) -> Told {
             "if your pages need it, copy the app file (`portcullis apps NAME`), add the value to its [[limit]] and name your copy in `app`",
         ),
         Reason::LinksLocked => told(
-            "the client, or its network, has asked for too many share links that are none: it is locked out for a while, but for links that have answered lately",
+            "the client, or its network, has asked for too many share links that are none, and is locked out for a while, but for links that have answered lately; or too many passwords of this link were wrong",
             "it ends by itself, the audit log has its length. Where many people behind one address try old links raise misses or network_misses in [site.share_guard]",
         ),
         Reason::LinkEmbedded => told(

@@ -102,7 +102,7 @@ impl Found {
         };
         if let Some(presented) = presented {
             let expires = credential.claims.as_ref().and_then(|claims| claims.expires);
-            presented.push(Presented { text: TokenText::new(token.bytes()), in_cookie: false, expires });
+            presented.push(Presented { text: TokenText::new(token.bytes()), cookie: None, expires });
         }
         credentials.push(credential);
         self

@@ -9,6 +9,7 @@ use crate::guards::members::Members;
 use crate::guards::rate::Rate;
 use crate::guards::share::{self, Charged};
 use crate::guards::size::Size;
+use crate::guards::stripped::Stripped;
 use crate::guards::tries::{Kind, Passed, Tries};
 use crate::guards::values::Values;
 use crate::guards::{Denial, Guard, Verdict, blocks, login, verify};
@@ -22,7 +23,7 @@ use crate::stores::blocks::Index;
 #[derive(Debug)]
 pub struct Permit {
     upstream: Cluster,
-    strip_cookies: bool,
+    stripped: Stripped,
     charged: Option<Charged>,
 }
 
@@ -90,9 +91,9 @@ impl Permit {
         &self.upstream
     }
 
-    /// The application's token cookies are left out of the request, and expired in the browser.
-    pub fn strips_cookies(&self) -> bool {
-        self.strip_cookies
+    /// Which of the application's token cookies are left out of the request, and expired in the browser.
+    pub fn stripped(&self) -> Stripped {
+        self.stripped
     }
 
     /// What the share guard has charged, to be settled by the answer; once.
@@ -134,18 +135,24 @@ pub fn decide(
     // Emergency blocks: before anything that costs or counts.
     let judged = blocks::check(index, cx);
     pass(blocks::NAME, judged.verdict, false, on)?;
-    let mut strip_cookies = judged.strip_cookies;
+    let mut stripped = judged.stripped;
+    // Before whatever counts: a page of another site spends nobody's budget.
+    pass(Browser::NAME, browser.check(cx), observe.browser, on)?;
+    if let Some(denial) = links.as_ref().and_then(|links| links.embedded(cx)) {
+        pass(share::NAME, Verdict::Deny(denial), observe.share, on)?;
+    }
     // Before what would spend a budget or read a body for a forger.
     if let Some(tokens) = tokens {
         let verified = tokens.check(cx, presented);
         pass(verify::NAME, verified.verdict, observe.verify, on)?;
-        strip_cookies |= verified.strip_cookies && !observe.verify;
+        if !observe.verify {
+            stripped = stripped.and(verified.stripped);
+        }
     }
     // What a verified token is good for.
     if let Some(members) = members {
         pass(Members::NAME, members.check(cx), observe.members, on)?;
     }
-    pass(Browser::NAME, browser.check(cx), observe.browser, on)?;
     pass(Size::NAME, size.check(cx), observe.size, on)?;
     pass(Values::NAME, values.check(cx), observe.values, on)?;
     // Before anything that reads a body.
@@ -158,7 +165,7 @@ pub fn decide(
         charged = judged.charged;
         pass(share::NAME, judged.verdict, observe.share, on)?;
     }
-    let permit = Permit { upstream: route.upstream.clone(), strip_cookies, charged };
+    let permit = Permit { upstream: route.upstream.clone(), stripped, charged };
     // Last, since it wants the body: what costs most, and what counts, after all that can refuse without.
     Ok(match Tries::of(cx).filter(|_| tries.is_some()) {
         Some(kind) => Decision::Withheld(Withheld { permit, kind, observe: observe.login, now: cx.now }),

@@ -12,6 +12,7 @@ use super::read::Reading;
 use super::share::Visit;
 use super::upload::Upload;
 use super::{ForwardError, Gateway, Link, companion, download, respond};
+use crate::guards::stripped::Stripped;
 use crate::request::body::Body;
 use crate::stores::streams::Registration;
 
@@ -25,7 +26,7 @@ pub(super) struct Waits<'a> {
     pub(super) learning: &'a Learning<'a>,
     pub(super) live: &'a mut Option<Registration>,
     pub(super) visit: Visit<'a>,
-    pub(super) strips: bool,
+    pub(super) stripped: Stripped,
 }
 
 impl<U> Gateway<U> {
@@ -36,10 +37,10 @@ impl<U> Gateway<U> {
         waits: Waits<'_>,
         exchange: &mut Exchange,
     ) -> Response<Body> {
-        let (reading, shape, strips) = (waits.reading, waits.asked.shape, waits.strips);
+        let (reading, shape, stripped) = (waits.reading, waits.asked.shape, waits.stripped);
         let answer = self.heard(answered, waits, exchange).await;
         let answer = companion::attach(answer, reading, &self.kept, exchange).await;
-        let answer = answer::expire_cookies(answer, reading.site, strips);
+        let answer = answer::expire_cookies(answer, reading.site, stripped);
         download::tame(answer, reading, shape)
     }
 

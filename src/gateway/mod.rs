@@ -165,8 +165,8 @@ where
                 }
             };
         exchange.measure(&reading);
-        let strips = permit.strips_cookies();
-        let facts = self.facts_of(&reading, strips.then_some(from.kill), &mut live);
+        let stripped = permit.stripped();
+        let facts = self.facts_of(&reading, stripped.is_all().then_some(from.kill), &mut live);
         let slot = Rc::default();
         let (id, link) = (&*exchange.id, &from.link);
         let way = Way { reading: &reading, facts, upload: &upload, id, slot: &slot, link };
@@ -182,7 +182,7 @@ where
             learning: &learning,
             live: &mut live,
             visit,
-            strips,
+            stripped,
         };
         let answer = self.answered(answered, waits, &mut exchange).await;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -293,8 +293,8 @@ where
         if reading.host.headers.get(reading.facts.class).nonce_word().is_some() {
             nonce::ask_for_the_whole_page(&mut head.headers);
         }
-        if permit.strips_cookies() {
-            answer::strip_cookies(&mut head.headers, reading.site);
+        if permit.stripped().any() {
+            answer::strip_cookies(&mut head.headers, reading.site, permit.stripped());
         }
         let identity = Identity {
             certificate: certificate::shown(reading.site, &**link),

@@ -166,7 +166,7 @@ pub fn read<'p>(
         scopes: around.snapshot.scopes(place),
         class,
         method: method.clone(),
-        ends: verify.and_then(|verify| verify.end_of(&presented)),
+        ends: verify.and_then(|verify| verify.end_of(&presented, around.now)),
         credentials,
         share: share(class, &found, &path, around.share_key),
         body_length: length,
@@ -305,19 +305,20 @@ fn share(class: Class, found: &Found<'_>, path: &PathViews, key: &ShareKey) -> O
     Some(key.key_of(token.get(..end).unwrap_or_default()))
 }
 
+/// `Sec-Fetch-Site` is the better witness: a page that sends no referrer has `Origin: null` even towards itself. Where it is
+/// missing, or settles nothing (`none`), `Origin` speaks.
 fn origin(headers: &HeaderMap, authority: &str) -> Origin {
-    if let Some(origin) = headers.get(header::ORIGIN) {
-        let text = origin.to_str().unwrap_or_default();
-        let named = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-        return match named {
-            Some(named) if named.eq_ignore_ascii_case(authority) => Origin::Own,
-            _ => Origin::Foreign,
-        };
-    }
     match headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes) {
-        Some(b"same-origin") => Origin::Own,
-        Some(b"cross-site" | b"same-site") => Origin::Foreign,
-        _ => Origin::Absent,
+        Some(b"same-origin") => return Origin::Own,
+        Some(b"cross-site" | b"same-site") => return Origin::Foreign,
+        _ => {}
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else { return Origin::Absent };
+    let text = origin.to_str().unwrap_or_default();
+    let named = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match named {
+        Some(named) if named.eq_ignore_ascii_case(authority) => Origin::Own,
+        _ => Origin::Foreign,
     }
 }
 

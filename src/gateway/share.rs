@@ -30,8 +30,8 @@ use crate::guards::share::{self, Charged, Share};
 use crate::guards::{Denial, Reason};
 use crate::policy::{Site, Turning};
 use crate::request::body::Body;
-use crate::request::client::Client;
 use crate::stores::lines::{Lines, Place, Turn};
+use crate::stores::logins::client_group;
 use crate::stores::streams::{Kill, Killable};
 use crate::stores::turns::LEFT;
 
@@ -92,7 +92,7 @@ impl<'a> Visit<'a> {
         if let (Some(turning), Some(link)) = (visit.turning, reading.facts.share) {
             let only_once = turning.ranges_count && part_of(headers);
             let at = (reading.site.scopes.first().copied().unwrap_or_default(), link);
-            let place = lines.stand(at, one(reading.facts.client), only_once);
+            let place = lines.stand(at, client_group(reading.facts.client), only_once);
             visit.turn = match place {
                 // Boxed: few requests wait, and all would carry the room for it.
                 Some(place) => Box::pin(tokio::time::timeout(WAIT, place.turn())).await.ok().flatten(),
@@ -206,17 +206,6 @@ fn begins_later(range: &[u8]) -> bool {
     let Some((from, to)) = spec.and_then(|spec| spec.split_once('-')) else { return false };
     let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     number(from) && from.bytes().any(|byte| byte != b'0') && (to.is_empty() || number(to))
-}
-
-/// All whose address cannot be told are one.
-fn one(client: Client) -> u128 {
-    match client {
-        Client::Unknown => u128::MAX,
-        Client::Address(address) => match address {
-            std::net::IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-            std::net::IpAddr::V6(address) => address.to_bits(),
-        },
-    }
 }
 
 #[cfg(test)]

@@ -105,6 +105,6 @@ fn mask(sites: &[Site]) -> Mask {
         _ => None,
     });
     let routes = sites.iter().flat_map(|site| site.routes.iter());
-    let shares = routes.filter(|route| matches!(route.class, Class::Share | Class::ShareDownload));
-    Mask::new(keys, shares.map(|route| &route.pattern))
+    let is_share = |class| matches!(class, Class::Share | Class::ShareDownload);
+    Mask::new(keys, routes.map(|route| (&route.pattern, is_share(route.class))))
 }

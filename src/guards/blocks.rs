@@ -7,6 +7,7 @@
 //! Caveat: as good as the app file's list of places where tokens travel; what is not named there is not looked at
 //! (`Authorization` always is).
 
+use super::stripped::Stripped;
 use super::{Denial, Reason, Verdict};
 use crate::config::class::Class;
 use crate::request::facts::Facts;
@@ -20,14 +21,14 @@ pub const NAME: &str = "blocks";
 pub struct Judged {
     /// The verdict.
     pub verdict: Verdict,
-    /// The application's cookies are to be left out of the request and expired in the answer.
-    pub strip_cookies: bool,
+    /// Which of the application's cookies are to be left out of the request.
+    pub stripped: Stripped,
 }
 
 impl Judged {
     /// Nothing against it.
     pub const fn pass() -> Self {
-        Self { verdict: Verdict::Pass, strip_cookies: false }
+        Self { verdict: Verdict::Pass, stripped: Stripped::NONE }
     }
 }
 
@@ -40,7 +41,7 @@ pub fn check(index: &Index, cx: &Facts) -> Judged {
     let in_cookie =
         hit.credential.and_then(|place| cx.credentials.get(place)).is_some_and(|one| one.in_cookie);
     if in_cookie && matches!(cx.class, Class::Page | Class::Login) {
-        return Judged { verdict: Verdict::Pass, strip_cookies: true };
+        return Judged { verdict: Verdict::Pass, stripped: Stripped::ALL };
     }
     let reason = match hit.kind {
         Kind::Fingerprint | Kind::Jti | Kind::Subject | Kind::Session | Kind::Everyone if hit.learned => {
@@ -52,5 +53,5 @@ pub fn check(index: &Index, cx: &Facts) -> Judged {
         Kind::Share => Reason::ShareBlocked,
         Kind::Address => Reason::AddressBlocked,
     };
-    Judged { verdict: Verdict::Deny(Denial::new(NAME, reason)), strip_cookies: false }
+    Judged { verdict: Verdict::Deny(Denial::new(NAME, reason)), stripped: Stripped::NONE }
 }

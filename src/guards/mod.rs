@@ -13,6 +13,7 @@ pub mod rate;
 pub mod secrets;
 pub mod share;
 pub mod size;
+pub mod stripped;
 pub mod tries;
 pub mod values;
 pub mod verify;

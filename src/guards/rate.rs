@@ -3,7 +3,9 @@
 //! 1. A client is an IPv4 address or an IPv6 /64; a wider bucket of eight times the size holds for each IPv6 /48.
 //! 2. Clients that cannot be told share one budget.
 //! 3. A refusal is 429 with `Retry-After`, rounded up; refusals do not lengthen the wait, and cost the /48 nothing.
-//! 4. When the table of budgets is full, newcomers of one IPv4 /24 or IPv6 /48 share one: see [`crate::stores::limits`].
+//! 4. What pages of other sites send (`Sec-Fetch-Site`, `Origin`) spends budgets of their own, beside the client's: they can use
+//!    up nothing of his. Whoever says so of himself gains nothing where secrets are tried: see [`super::browser`].
+//! 5. When the table of budgets is full, newcomers of one IPv4 /24 or IPv6 /48 share one: see [`crate::stores::limits`].
 //!
 //! Caveat: an attacker with many networks has many budgets; the login guard's counters per account are for that.
 
@@ -15,13 +17,15 @@ use std::time::Duration;
 use super::{Denial, Guard, Reason, Verdict};
 use crate::config::values::Rate as RateValue;
 use crate::request::client::Client;
-use crate::request::facts::Facts;
+use crate::request::facts::{Facts, Origin};
 use crate::stores::limits::{Limiter, Limits, Who};
 
 /// How much wider the bucket of an IPv6 /48 is than that of a /64: a household or an office has a few networks.
 const WIDE_FACTOR: u32 = 8;
 /// All whose address cannot be told.
 const UNKNOWN: Who = Who { client: u128::MAX, network: u128::MAX };
+/// A bit in which no two clients and no two networks differ: with it turned it is the budget of foreign pages.
+const FOREIGN: u128 = 1 << 40;
 
 /// The rate of one class of one site.
 #[derive(Debug)]
@@ -49,11 +53,15 @@ impl Rate {
     }
 
     fn charge(&self, cx: &Facts, rehearsal: bool) -> Result<(), Duration> {
+        let of = |who: Who| match cx.origin {
+            Origin::Foreign => Who { client: who.client ^ FOREIGN, network: who.network ^ FOREIGN },
+            Origin::Own | Origin::Absent => who,
+        };
         match cx.client {
-            Client::Unknown => self.narrow.check(UNKNOWN, cx.now, rehearsal),
-            Client::Address(IpAddr::V4(address)) => self.narrow.check(v4(address), cx.now, rehearsal),
+            Client::Unknown => self.narrow.check(of(UNKNOWN), cx.now, rehearsal),
+            Client::Address(IpAddr::V4(address)) => self.narrow.check(of(v4(address)), cx.now, rehearsal),
             Client::Address(IpAddr::V6(address)) => {
-                let [site, net] = v6(address);
+                let [site, net] = v6(address).map(of);
                 // Asked first: the networks of a /48 that is refused take no places. Charged last: who is refused by his
                 // own budget costs his neighbours nothing.
                 self.wide.check(site, cx.now, true)?;
@@ -120,6 +128,18 @@ mod tests {
         let others = (2..40).filter(|net| passes(&guard, &format!("2001:db8:1:{net}::1"))).count();
         assert_eq!(others, 14, "16 for the /48, of which 2 are used up");
         assert!(passes(&guard, "2001:db8:2::1"));
+    }
+
+    #[test]
+    fn pages_of_other_sites_spend_nothing_of_their_visitors() {
+        for client in ["192.0.2.1", "2001:db8:1:1::1", "?"] {
+            let guard = guard();
+            let address = client.parse().map_or(Client::Unknown, Client::Address);
+            let foreign = Facts { client: address, origin: Origin::Foreign, ..Facts::example() };
+            let passed = (0..10).filter(|_| guard.check(&foreign) == Verdict::Pass).count();
+            assert_eq!(passed, 2, "they have a budget themselves");
+            assert!(passes(&guard, client) && passes(&guard, client) && !passes(&guard, client), "{client}");
+        }
     }
 
     #[test]

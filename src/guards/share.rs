@@ -7,7 +7,10 @@
 //! 3. A link that has answered lately stays open, also to a network that is locked.
 //! 4. What a page of another site asks for as an image or a frame is refused and not counted, unless the link has answered
 //!    lately: a forum full of `<img src="https://files.example.com/s/guess">` spends nobody's budget, and a share page in a
-//!    sandbox, which is foreign to its own pictures, shows them.
+//!    sandbox, which is foreign to its own pictures, shows them. [`Share::embedded`] is asked before all that counts.
+//! 5. A password of a link is guessed by what is no GET, and answered with 401 or 403: that counts for this link, of a client
+//!    and of its network, by the same numbers, also while the link is alive. Other links stay open to both. Forms that pages of
+//!    other sites post are counted apart; what they post otherwise is refused.
 //!
 //! Caveat: it slows guessing down; what ends it is the length of the links, which is the application's to choose. Browsers
 //! that do not say who asks (`Sec-Fetch-Site`) are counted, whoever's page it was.
@@ -23,7 +26,7 @@ use crate::clock::Now;
 use crate::config::share::ShareRules;
 use crate::request::client::Client;
 use crate::request::credential::Key;
-use crate::request::facts::{Facts, scope_of};
+use crate::request::facts::{Facts, Origin, scope_of};
 use crate::stores::attempts::{CounterKey, Lockout, Refused, Rule};
 use crate::stores::kept::Kept;
 use crate::stores::lockouts::{self, Of};
@@ -70,9 +73,28 @@ pub struct Judged {
 pub struct Charged {
     share: Arc<Share>,
     link: Key,
-    /// GET or HEAD: any application with CORS says yes to OPTIONS of anything.
-    reads: bool,
+    does: Does,
+    who: Who,
     counters: [Option<Counter>; 2],
+}
+
+/// Whose password it would be.
+#[derive(Debug, Clone, Copy)]
+struct Who {
+    client: Client,
+    /// A page of another site has him send it.
+    foreign: bool,
+}
+
+/// What a request does with a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Does {
+    /// GET or HEAD.
+    Reads,
+    /// OPTIONS: any application with CORS says yes to those of anything.
+    Asks,
+    /// Everything else: it may bring a password.
+    Sends,
 }
 
 /// A budget: of a client, or of its network.
@@ -81,6 +103,7 @@ struct Counter {
     key: CounterKey,
     rule: Rule,
     group: Group,
+    of: Of,
 }
 
 impl Share {
@@ -104,25 +127,47 @@ impl Share {
     pub fn check(self: &Arc<Self>, cx: &Facts) -> Judged {
         let passes = |charged| Judged { verdict: Verdict::Pass, charged };
         let Some(link) = cx.share else { return passes(None) };
-        let reads = matches!(cx.method, Method::GET | Method::HEAD);
-        let mut charged = Charged { share: Arc::clone(self), link, reads, counters: [None; 2] };
+        let (does, who) = (Does::of(cx), Who { client: cx.client, foreign: cx.origin == Origin::Foreign });
+        let mut charged = Charged { share: Arc::clone(self), link, does, who, counters: [None; 2] };
+        if does == Does::Sends
+            && let Some(denial) = self.guessed(link, who, cx.now)
+        {
+            return refused(denial);
+        }
         if self.shares.alive.has((self.site, link), cx.now) {
             return passes(Some(charged));
         }
         if cx.embedded {
-            return refused(Denial::new(NAME, Reason::LinkEmbedded));
+            // Where it is enforced it has not come as far as this.
+            return passes(None);
         }
         for (place, counter) in charged.counters.iter_mut().zip(self.counters(cx.client)) {
             match self.charge(link, counter, cx) {
                 Ok(charged) => *place = charged.then_some(counter),
                 Err(wait) => {
                     charged.refund(cx.now);
-                    let (guard, reason) = (NAME, Reason::LinksLocked);
-                    return refused(Denial { guard, reason, retry_after: Some(wait) });
+                    return refused(locked(wait));
                 }
             }
         }
         passes(Some(charged))
+    }
+
+    /// Whether another site's page has a link as an image, a frame or the like, and nobody has opened that lately; or sends
+    /// something to one, other than by a form that its visitor sees.
+    pub fn embedded(&self, cx: &Facts) -> Option<Denial> {
+        let link = cx.share.filter(|_| cx.embedded)?;
+        let alive = Does::of(cx) != Does::Sends && self.shares.alive.has((self.site, link), cx.now);
+        (!alive).then(|| Denial::new(NAME, Reason::LinkEmbedded))
+    }
+
+    /// Whether too many passwords of this link have been wrong.
+    fn guessed(&self, link: Key, who: Who, now: Now) -> Option<Denial> {
+        let mut asked = self
+            .password_counters(link, who)
+            .into_iter()
+            .filter_map(|counter| self.logins.attempts.ask(counter.key, now).err().map(|why| (why, counter)));
+        asked.next().map(|(why, counter)| locked(self.wait(why, counter, (who.client, now))))
     }
 
     /// Whether the application says by this status that there is no such link.
@@ -136,28 +181,28 @@ impl Share {
         let again = self.shares.tried.has(tried, cx.now);
         if again || cx.rehearsal {
             let asked = self.logins.attempts.ask(counter.key, cx.now);
-            return asked.map(|()| false).map_err(|refused| self.wait(refused, counter, cx));
+            return asked.map(|()| false).map_err(|refused| self.wait(refused, counter, (cx.client, cx.now)));
         }
         let charged = self.logins.attempts.charge(counter.key, counter.rule, self.lockout, cx.now);
-        charged.map_err(|refused| self.wait(refused, counter, cx))?;
+        charged.map_err(|refused| self.wait(refused, counter, (cx.client, cx.now)))?;
         // Before the answer has come: a page of a hundred pictures asks for them at once.
         self.shares.tried.mark(tried, TRIED, cx.now);
         Ok(true)
     }
 
-    fn wait(&self, refused: Refused, counter: Counter, cx: &Facts) -> Duration {
+    fn wait(&self, refused: Refused, counter: Counter, (client, now): (Client, Now)) -> Duration {
         match refused {
             Refused::Locked(wait) => wait,
             Refused::Begun(length) => {
                 let network = counter.group.network;
                 let lockout = lockouts::Lockout {
                     site: Arc::clone(&self.name),
-                    of: Of::Links,
-                    client: network.is_none().then_some(cx.client),
+                    of: counter.of,
+                    client: network.is_none().then_some(client),
                     network,
                     account: None,
                     length,
-                    since: cx.now,
+                    since: now,
                 };
                 self.logins.lockouts.begun(counter.key, lockout);
                 length
@@ -167,8 +212,28 @@ impl Share {
 
     fn counters(&self, client: Client) -> [Counter; 2] {
         let [narrow, wide] = shares::groups(client);
-        let counter = |rule, group| Counter { key: self.logins.of_links(self.site, &group), rule, group };
+        let counter = |rule, group| {
+            let key = self.logins.of_links(self.site, &group);
+            Counter { key, rule, group, of: Of::Links }
+        };
         [counter(self.client, narrow), counter(self.network, wide)]
+    }
+
+    fn password_counters(&self, link: Key, who: Who) -> [Counter; 2] {
+        let attempts = &self.logins.attempts;
+        self.counters(who.client).map(|counter| {
+            let key = attempts.key_of((self.site, "password", link.0, counter.group.key, who.foreign));
+            Counter { key, of: Of::LinkPassword, ..counter }
+        })
+    }
+
+    /// A password was wrong: the application has said so.
+    fn wrong_password(&self, link: Key, who: Who, now: Now) {
+        for counter in self.password_counters(link, who) {
+            if let Err(refused) = self.logins.attempts.charge(counter.key, counter.rule, self.lockout, now) {
+                self.wait(refused, counter, (who.client, now));
+            }
+        }
     }
 }
 
@@ -176,12 +241,15 @@ impl Charged {
     /// Takes the charge back unless it was a miss. Anything else than "no such link" is no news to one who guesses: the
     /// application's own refusal of a link that there is (403), or no answer because it is down.
     pub fn settle(self, status: StatusCode, now: Now) {
-        let Self { ref share, link, .. } = self;
+        let Self { ref share, link, does, who, .. } = self;
         if share.is_dead(status) {
             return;
         }
         self.refund(now);
-        if self.reads && (status.is_success() || status == StatusCode::NOT_MODIFIED) {
+        if does == Does::Sends && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            share.wrong_password(link, who, now);
+        }
+        if does == Does::Reads && (status.is_success() || status == StatusCode::NOT_MODIFIED) {
             share.shares.alive.mark((share.site, link), ALIVE, now);
         }
     }
@@ -197,6 +265,20 @@ impl Charged {
             self.share.shares.tried.forget((self.share.site, self.link, counter.group.key));
         }
     }
+}
+
+impl Does {
+    fn of(cx: &Facts) -> Self {
+        match cx.method {
+            Method::GET | Method::HEAD => Self::Reads,
+            Method::OPTIONS => Self::Asks,
+            _ => Self::Sends,
+        }
+    }
+}
+
+fn locked(wait: Duration) -> Denial {
+    Denial { guard: NAME, reason: Reason::LinksLocked, retry_after: Some(wait) }
 }
 
 fn refused(denial: Denial) -> Judged {
@@ -232,6 +314,10 @@ mod tests {
 
     /// Whether the application was asked; it answers so.
     fn asked(guard: &Arc<Share>, visit: &Facts, status: StatusCode) -> bool {
+        if let Some(denial) = guard.embedded(visit) {
+            assert_eq!(denial.reason, Reason::LinkEmbedded);
+            return false;
+        }
         let judged = guard.check(visit);
         let charged = judged.charged.map(|charged| charged.settle(status, visit.now));
         assert_eq!(charged.is_some(), judged.verdict == Verdict::Pass);
@@ -318,12 +404,35 @@ mod tests {
         let guard = guard();
         let embedded = |link| Facts { embedded: true, ..visit("192.0.2.1", link) };
         for link in 0..1000 {
-            let Verdict::Deny(denial) = guard.check(&embedded(link)).verdict else { panic!("{link}") };
-            assert_eq!(denial.reason, Reason::LinkEmbedded);
+            assert!(!asked(&guard, &embedded(link), StatusCode::OK), "{link}");
+            assert!(guard.check(&embedded(link)).charged.is_none(), "nor where the guard observes");
         }
         assert_eq!(misses(&guard, "192.0.2.1", 2000..2020), 20, "all of the budget is there");
         assert!(asked(&guard, &visit("198.51.100.1", 7), StatusCode::OK), "somebody opens the page");
         assert!(asked(&guard, &embedded(7), StatusCode::OK), "and its picture is shown");
+    }
+
+    #[test]
+    fn passwords_of_a_link_are_not_guessed_for_long_and_other_links_stay_open() {
+        let guard = guard();
+        let send = |client: &str, link: u32| Facts { method: Method::POST, ..visit(client, link) };
+        assert!(asked(&guard, &visit("192.0.2.1", 1), StatusCode::OK), "the page that asks for it");
+        let wrong = |client: &str, link: u32| {
+            (0..40).filter(|_| asked(&guard, &send(client, link), StatusCode::FORBIDDEN)).count()
+        };
+        assert_eq!(wrong("192.0.2.1", 1), 21, "twenty, and the one that locks");
+        assert!(asked(&guard, &visit("192.0.2.1", 1), StatusCode::OK), "looking at it is no guess");
+        assert_eq!(wrong("192.0.2.1", 2), 21, "another link has a budget of its own");
+        assert_eq!((2..9).map(|n| wrong(&format!("192.0.2.{n}"), 1)).sum::<usize>(), 80, "so has a network");
+        assert!(asked(&guard, &send("198.51.100.1", 1), StatusCode::OK), "others go on");
+        for _ in 0..100 {
+            assert!(asked(&guard, &send("198.51.100.1", 1), StatusCode::CREATED), "a drop box takes files");
+        }
+        assert_eq!(misses(&guard, "192.0.2.1", 5000..5100), 20, "no guess at links");
+        let page = |embedded| Facts { origin: Origin::Foreign, embedded, ..send("203.0.113.1", 1) };
+        assert!(!asked(&guard, &page(true), StatusCode::FORBIDDEN), "a foreign page posts nothing unseen");
+        while asked(&guard, &page(false), StatusCode::FORBIDDEN) {}
+        assert!(asked(&guard, &send("203.0.113.1", 1), StatusCode::OK), "nor locks its visitor out by forms");
     }
 
     #[test]
@@ -343,7 +452,7 @@ mod tests {
         for n in 2..10 {
             misses(&guard, &format!("192.0.2.{n}"), n * 1000..n * 1000 + 19);
         }
-        let told = kept.logins.lockouts.news().lockouts;
+        let told = kept.logins.lockouts.news(visit("192.0.2.1", 0).now).lockouts;
         let who: Vec<_> =
             told.iter().map(|one| (one.client, one.network.map(|one| one.to_string()))).collect();
         let client = Client::Address("192.0.2.1".parse().unwrap());

@@ -4,8 +4,11 @@
 //!    have none: who may do what without a token is the application's to say.
 //! 2. A token that failed costs its client a budget that is looked at before any signature work.
 //! 3. What was verified is remembered by the hash of the *whole* token; its times are asked each time.
-//! 4. A bad *cookie* on `page` and `login` is stripped and expired instead, or its owner could never log in again.
-//! 5. Keys that could not be had yet verify nothing: 503, not 401, which would end everybody's session.
+//! 4. A bad *cookie* on `page`, `login` and `refresh` is left out instead, and expired in the browser, or its owner could never
+//!    log in again. One that has merely ended is only left out. The refresh cookie stays: it is what helps then.
+//! 5. Keys that could not be had yet verify nothing: 503, not 401, which would end everybody's session; nor is a cookie left
+//!    out for it.
+//! 6. What pages of other sites show has a budget of its own ([`super::rate`]): they spend none of their visitors'.
 //!
 //! Caveat: the key alone says which algorithms count; a shared secret is as good as its keeping on both machines.
 
@@ -13,7 +16,9 @@ use std::sync::Arc;
 
 use super::blocks::Judged;
 use super::rate::Rate;
+use super::stripped::Stripped;
 use super::{Denial, Guard as _, Reason, Verdict};
+use crate::clock::Now;
 use crate::config::app::TokenFormat;
 use crate::config::class::Class;
 use crate::config::verification::Wanted;
@@ -54,25 +59,28 @@ impl Verify {
         Self { cut_at_expiry, ..self }
     }
 
-    /// Unix seconds at which streams of these tokens are to be cut: when the first of them has ended.
-    pub fn end_of(&self, presented: &[Presented]) -> Option<u64> {
+    /// Unix seconds at which streams of these tokens are to be cut: when the first of them will have ended. One that has ended
+    /// already is refused or left out.
+    pub fn end_of(&self, presented: &[Presented], now: Now) -> Option<u64> {
         let tokens = presented.iter().filter(|_| self.cut_at_expiry);
-        let ends = tokens.filter_map(|token| token.expires).min()?;
-        Some(ends.saturating_add(LEEWAY))
+        let ends = tokens.filter_map(|token| token.expires).map(|ends| ends.saturating_add(LEEWAY));
+        ends.filter(|ends| *ends > now.unix()).min()
     }
 
     /// Judges every token of a request.
     pub fn check(&self, cx: &Facts, presented: &[Presented]) -> Judged {
-        let mut strip_cookies = false;
+        let mut stripped = Stripped::NONE;
         for token in presented {
             let Err(denial) = self.token(&token.text, cx) else { continue };
-            let forgiven = token.in_cookie && matches!(cx.class, Class::Page | Class::Login);
-            if !forgiven || denial.reason == Reason::RateLimited {
-                return Judged { verdict: Verdict::Deny(denial), strip_cookies: false };
+            let cookie =
+                token.cookie.filter(|_| matches!(cx.class, Class::Page | Class::Login | Class::Refresh));
+            match (cookie, denial.reason) {
+                (Some(place), Reason::TokenExpired) => stripped.leave_out(place, false),
+                (Some(place), Reason::TokenInvalid) => stripped.leave_out(place, true),
+                _ => return Judged { verdict: Verdict::Deny(denial), stripped: Stripped::NONE },
             }
-            strip_cookies = true;
         }
-        Judged { verdict: Verdict::Pass, strip_cookies }
+        Judged { verdict: Verdict::Pass, stripped }
     }
 
     fn token(&self, text: &TokenText, cx: &Facts) -> Result<(), Denial> {
@@ -130,7 +138,6 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::*;
-    use crate::clock::Now;
     use crate::config::keys::VerifyKey;
     use crate::config::values::Rate as RateValue;
     use crate::stores::limits::Limits;
@@ -158,7 +165,7 @@ mod tests {
     }
 
     fn presented(token: &str, in_cookie: bool) -> [Presented; 1] {
-        [Presented { text: TokenText::new(token.as_bytes()), in_cookie, expires: None }]
+        [Presented { text: TokenText::new(token.as_bytes()), cookie: in_cookie.then_some(3), expires: None }]
     }
 
     fn reason(guard: &Verify, token: &str, seconds: u64) -> Option<Reason> {
@@ -213,6 +220,16 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_has_ended_cuts_no_stream_that_goes_on_without_it() {
+        let guard = guard().cutting_at_expiry(true);
+        let of = |expires| Presented { text: TokenText::new(b"x"), cookie: Some(0), expires };
+        let both = [of(Some(1000)), of(None), of(Some(3000))];
+        for (now, end) in [(500, Some(1005)), (1004, Some(1005)), (1005, Some(3005)), (3005, None)] {
+            assert_eq!(guard.end_of(&both, facts(now).now), end, "at {now}");
+        }
+    }
+
+    #[test]
     fn without_keys_nobody_is_believed_and_nobody_is_thrown_out() {
         let guard = Verify { ring: Arc::default(), ..guard() };
         let token = token("one", SECRET, r#","exp":2000"#);
@@ -236,9 +253,20 @@ mod tests {
             panic!("it has ended")
         };
         assert_eq!(denial.reason, Reason::TokenExpired);
-        for class in [Class::Page, Class::Login] {
-            let judged = guard.check(&Facts { class, ..facts(3000) }, &cookie);
-            assert_eq!(judged, Judged { verdict: Verdict::Pass, strip_cookies: true });
+        let forged = presented(&token("one", &[7; 32], r#","exp":2000"#), true);
+        let no_keys = Verify { ring: Arc::default(), ..super::tests::guard() };
+        for class in [Class::Page, Class::Login, Class::Refresh] {
+            for (cookie, forgotten) in [(&cookie, false), (&forged, true)] {
+                let judged = guard.check(&Facts { class, ..facts(3000) }, cookie);
+                let mut stripped = Stripped::NONE;
+                stripped.leave_out(3, forgotten);
+                assert_eq!(judged, Judged { verdict: Verdict::Pass, stripped });
+                let Verdict::Deny(denial) = no_keys.check(&Facts { class, ..facts(1000) }, cookie).verdict
+                else {
+                    panic!("who has no keys knows nothing of a cookie")
+                };
+                assert_eq!(denial.reason, Reason::KeysUnavailable);
+            }
         }
     }
 }

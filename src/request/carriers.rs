@@ -42,10 +42,11 @@ pub fn find(
     lifetime: Duration,
     keep: bool,
 ) -> Result<Finding, Malformed> {
-    let mut finds = Finds { format: tokens.format, lifetime, keep, found: Finding::default() };
+    let mut finds = Finds { format: tokens.format, lifetime, keep, carrier: 0, found: Finding::default() };
     finds.authorization(headers, tokens.carriers.contains(&Carrier::Basic))?;
     let cookies = headers.contains_key(COOKIE);
-    for carrier in &tokens.carriers {
+    for (place, carrier) in tokens.carriers.iter().enumerate() {
+        finds.carrier = place;
         match carrier {
             Carrier::Cookie(name) if cookies => finds.cookies(headers, name, tokens.format)?,
             Carrier::Bearer | Carrier::Basic | Carrier::Cookie(_) => {}
@@ -54,6 +55,8 @@ pub fn find(
         }
     }
     if let Some(name) = tokens.refresh_cookie.as_ref().filter(|_| cookies) {
+        // It is the application's to verify, also where it looks like an access token.
+        finds.keep = false;
         finds.cookies(headers, name, TokenFormat::Opaque)?;
     }
     Ok(finds.found)
@@ -133,6 +136,8 @@ struct Finds {
     format: TokenFormat,
     lifetime: Duration,
     keep: bool,
+    /// The place of the carrier that is looked at.
+    carrier: usize,
     found: Finding,
 }
 
@@ -276,7 +281,6 @@ impl Finds {
             Some(_) => return Err(Malformed::Credentials),
             None => kind.first = Some(credential.fingerprint),
         }
-        // The refresh cookie has no form and is nobody's to verify.
         self.push(text, credential, format == self.format)
     }
 
@@ -313,8 +317,8 @@ impl Finds {
         }
         if self.keep && token {
             let expires = credential.claims.as_ref().and_then(|claims| claims.expires);
-            let presented =
-                Presented { text: TokenText::new(text), in_cookie: credential.in_cookie, expires };
+            let cookie = credential.in_cookie.then_some(self.carrier);
+            let presented = Presented { text: TokenText::new(text), cookie, expires };
             self.found.presented.push(presented);
         }
         self.found.credentials.push(credential);

@@ -47,8 +47,8 @@ pub struct Credential {
 pub struct Presented {
     /// The token.
     pub text: TokenText,
-    /// It came in a cookie.
-    pub in_cookie: bool,
+    /// It came in a cookie: its place among the carriers of the app file.
+    pub cookie: Option<usize>,
     /// Unix seconds of its expiry, as it says of itself.
     pub expires: Option<u64>,
 }

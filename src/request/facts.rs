@@ -48,7 +48,7 @@ pub struct Facts {
     pub rehearsal: bool,
 }
 
-/// Which page a browser says a request comes from, by `Origin` and `Sec-Fetch-Site`.
+/// Which page a browser says a request comes from, by `Sec-Fetch-Site`, else by `Origin`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// Nothing is said.

@@ -1,8 +1,9 @@
 //! Whose turn it is at a link: over all workers one request at a time goes to the application, the others stand in line.
 //!
-//! A line exists only while somebody stands in it or still downloads. At most [`LINES`] lines and [`WAITING`] requests that
-//! wait in one of them: who comes then is sent away, those who stand in line keep their places. A stranger who would fill the
-//! table needs as many requests in flight for links that he does not have, and each of them costs him a miss.
+//! A line exists only while somebody stands in it or still downloads. At most [`LINES`] lines, [`WAITING`] requests that
+//! wait in one of them, and [`OF_CLIENT`] of one client: who comes then is sent away, those who stand in line keep their places.
+//! A stranger who would fill the table needs as many requests in flight for links that he does not have, and each of them
+//! costs him a miss.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,9 @@ pub const LINES: usize = 16_384;
 /// Most requests that wait at one link.
 pub const WAITING: usize = 64;
 
+/// Most of them that are one client's: nobody alone keeps others from a link.
+pub const OF_CLIENT: usize = 8;
+
 /// A link of a site.
 pub type At = (u64, Key);
 
@@ -26,8 +30,9 @@ pub struct Lines(Mutex<HashMap<At, Line>>);
 #[derive(Debug)]
 struct Line {
     turn: Arc<Semaphore>,
-    waiting: usize,
-    /// Who waits or downloads; a client as often as it does.
+    /// Who waits, or has the turn; a client as often as it does.
+    waiting: Vec<u128>,
+    /// Who waits or downloads; likewise.
     clients: Vec<u128>,
 }
 
@@ -48,20 +53,22 @@ pub struct Turn {
 }
 
 impl Lines {
-    /// Stands in line. `None`: there are too many lines, this one is too long, or the client stands in it already and
-    /// `only_once` says that this is one too many.
+    /// Stands in line. `None`: there are too many lines, this one is too long, or the client stands in it too often already;
+    /// with `only_once` once is enough.
     pub fn stand(self: &Arc<Self>, at: At, client: u128, only_once: bool) -> Option<Place> {
         let mut lines = self.lines();
         let room = lines.len() < LINES;
         if let Some(line) = lines.get_mut(&at) {
-            if line.waiting >= WAITING || (only_once && line.clients.contains(&client)) {
+            let his = line.waiting.iter().filter(|other| **other == client).count();
+            let full = line.waiting.len() >= WAITING || his >= OF_CLIENT;
+            if full || (only_once && line.clients.contains(&client)) {
                 return None;
             }
-            line.waiting += 1;
+            line.waiting.push(client);
             line.clients.push(client);
         } else if room {
             let turn = Arc::new(Semaphore::new(1));
-            lines.insert(at, Line { turn, waiting: 1, clients: vec![client] });
+            lines.insert(at, Line { turn, waiting: vec![client], clients: vec![client] });
         } else {
             return None;
         }
@@ -108,7 +115,7 @@ impl Place {
         if std::mem::take(&mut self.waits)
             && let Some(line) = self.lines.lines().get_mut(&self.at)
         {
-            line.waiting = line.waiting.saturating_sub(1);
+            leave(&mut line.waiting, self.client);
         }
     }
 }
@@ -118,12 +125,16 @@ impl Drop for Place {
         self.stop_waiting();
         let mut lines = self.lines.lines();
         let Some(line) = lines.get_mut(&self.at) else { return };
-        if let Some(found) = line.clients.iter().position(|client| *client == self.client) {
-            line.clients.swap_remove(found);
-        }
+        leave(&mut line.clients, self.client);
         if line.clients.is_empty() {
             lines.remove(&self.at);
         }
+    }
+}
+
+fn leave(clients: &mut Vec<u128>, client: u128) {
+    if let Some(found) = clients.iter().position(|other| *other == client) {
+        clients.swap_remove(found);
     }
 }
 
@@ -179,6 +190,16 @@ mod tests {
             drop(second);
             assert!(lines.is_empty());
         });
+    }
+
+    #[test]
+    fn nobody_alone_fills_a_line() {
+        let lines = Arc::<Lines>::default();
+        let mut his: Vec<_> = (0..200).filter_map(|_| lines.stand(AT, 1, false)).collect();
+        assert_eq!(his.len(), OF_CLIENT);
+        assert!(lines.stand(AT, 2, false).is_some());
+        his.pop();
+        assert!(lines.stand(AT, 1, false).is_some(), "who leaves has room again");
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Who is locked out now, of logins and of share links, and what an operator is to hear of: lockouts, and default passwords that somebody has tried.
 //! In memory only; counters are in [`super::attempts`], this is their list for people.
 //!
-//! Bounded: at most [`MOST`] lockouts are listed and counted as active, at most [`NEWS`] are told one by one between two looks
-//! of the control thread; the rest is told as a number.
+//! Bounded: at most [`MOST`] lockouts are listed and counted as active, at most [`NEWS`] a minute are told one by one; the rest
+//! is told as a number, once a minute, so that no flood fills the disk that the audit log is on.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,8 +17,10 @@ use crate::request::client::Client;
 
 /// Most lockouts that are listed.
 pub const MOST: usize = 65_536;
-/// Most that are told one by one at a time.
-pub const NEWS: usize = 256;
+/// Most that are told one by one in a minute.
+pub const NEWS: usize = 60;
+/// In monotonic nanoseconds.
+const MINUTE: u64 = 60 * 1_000_000_000;
 /// Longest beginning of an account's name that is kept, in characters.
 const NAME: usize = 64;
 
@@ -58,6 +60,8 @@ pub enum Of {
     Enroll,
     /// A client at share links that are none, or its network.
     Links,
+    /// A client at the password of one share link, or its network.
+    LinkPassword,
 }
 
 /// What the control thread is to tell.
@@ -90,8 +94,12 @@ pub struct Lockouts(Mutex<State>);
 struct State {
     active: HashMap<CounterKey, Lockout>,
     totals: BTreeMap<Arc<str>, u64>,
-    news: VecDeque<Lockout>,
+    news: Vec<Lockout>,
+    /// How many there were of them in the minute that began then.
+    minute: (u64, usize),
     more: u64,
+    /// When that was told last.
+    more_told: Option<u64>,
     defaults: BTreeMap<Arc<str>, Defaults>,
 }
 
@@ -106,6 +114,7 @@ impl Of {
             Self::Refresh => "refresh",
             Self::Enroll => "enroll",
             Self::Links => "share links",
+            Self::LinkPassword => "password of a share link",
         }
     }
 }
@@ -133,8 +142,13 @@ impl Lockouts {
         let now = lockout.since;
         let mut state = self.state();
         *state.totals.entry(Arc::clone(&lockout.site)).or_default() += 1;
-        if state.news.len() < NEWS {
-            state.news.push_back(lockout.clone());
+        if now.mono.saturating_sub(state.minute.0) >= MINUTE {
+            state.minute = (now.mono, 0);
+        }
+        // News that nobody fetches do not pile up either.
+        if state.minute.1 < NEWS && state.news.len() < NEWS {
+            state.minute.1 += 1;
+            state.news.push(lockout.clone());
         } else {
             state.more += 1;
         }
@@ -192,10 +206,15 @@ impl Lockouts {
     }
 
     /// What is to be told since the last call.
-    pub fn news(&self) -> News {
+    pub fn news(&self, now: Now) -> News {
         let mut state = self.state();
-        let more = std::mem::take(&mut state.more);
-        News { lockouts: state.news.drain(..).collect(), more }
+        let lockouts = std::mem::take(&mut state.news);
+        let told_lately = state.more_told.is_some_and(|told| now.mono.saturating_sub(told) < MINUTE);
+        if state.more == 0 || told_lately {
+            return News { lockouts, more: 0 };
+        }
+        state.more_told = Some(now.mono);
+        News { lockouts, more: std::mem::take(&mut state.more) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -235,7 +254,7 @@ mod tests {
         assert_eq!(counts(30), [(2, 1), (1, 1)]);
         list.lifted(keys.key_of(2));
         assert_eq!(counts(30), [(2, 0), (1, 1)]);
-        let news = list.news();
+        let news = list.news(after(1));
         assert_eq!((news.lockouts.len(), news.more), (3, 0));
         assert_eq!(news.lockouts[0].account.as_ref().unwrap().len(), NAME);
     }
@@ -247,10 +266,18 @@ mod tests {
             list.begun(keys.key_of(number), lockout("a", 30));
         }
         assert_eq!(list.counts(after(1)).values().next(), Some(&(66_536, 65_536)));
-        let news = list.news();
-        assert_eq!((news.lockouts.len(), news.more), (NEWS, 66_536 - 256));
-        assert_eq!(list.news().lockouts.len(), 0);
+        let news = list.news(after(1));
+        assert_eq!((news.lockouts.len(), news.more), (NEWS, 66_536 - 60));
+        assert_eq!(list.news(after(1)).lockouts.len(), 0);
         list.begun(keys.key_of("later"), Lockout { since: after(31), ..lockout("a", 30) });
         assert_eq!(list.counts(after(32)).values().next(), Some(&(66_537, 1)), "room is made");
+        let told = |seconds| {
+            let news = list.news(after(seconds));
+            (news.lockouts.len(), news.more)
+        };
+        assert_eq!(told(59), (0, 0), "the minute has had its lines");
+        assert_eq!(told(61), (0, 1), "and its number");
+        list.begun(keys.key_of("much later"), Lockout { since: after(62), ..lockout("a", 30) });
+        assert_eq!(told(63), (1, 0), "another minute has lines of its own");
     }
 }

@@ -1,12 +1,18 @@
-//! Takes secrets out of what is logged: share tokens in paths, values of token keys in queries, user-info in URLs.
+//! Takes secrets out of what is logged: share tokens and other secrets in paths, values of token keys in queries, user-info in
+//! URLs, and what looks like a secret wherever it stands.
+//!
+//! 1. In paths: the token of a share route, and each `{…}` of any route that is called as a secret is (`/reset/{token}`).
+//! 2. In queries: values of the app file's keys and of [`SECRET_KEYS`].
+//! 3. Everywhere: JSON tokens, and what is long and random. A UUID is an id and stays.
 //!
 //! What comes out is printable ASCII without quote or backslash, and bounded, whatever went in.
-//! Caveat: a secret in a place that neither the app file nor the built-in list names is not known to be one.
+//! Caveat: a short secret in a place that neither the app file nor the built-in list names is not known to be one.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use super::looks::{holds_token, looks_like_token, looks_random, looks_secret};
 use crate::config::path_pattern::PathPattern;
 
 /// What stands in place of a secret.
@@ -15,7 +21,7 @@ pub const MASKED: &str = "***";
 /// Longest text that is written for one field.
 pub const MAX_FIELD: usize = 1024;
 
-/// Query keys whose values are secrets in some application that one meets.
+/// Query keys whose values are secrets in some application that one meets, and names of parameters of routes that are.
 const SECRET_KEYS: [&str; 27] = [
     "token",
     "access_token",
@@ -50,21 +56,25 @@ const SECRET_KEYS: [&str; 27] = [
 #[derive(Debug, Clone, Default)]
 pub struct Mask {
     keys: Vec<Box<str>>,
-    /// The literal segments before the token of each share route: `["s"]` of `/s/{token}/file`.
-    shares: Vec<Vec<Box<str>>>,
+    /// The segments before each secret of a route, beginning with a literal one: `["s"]` of `/s/{token}/file`.
+    secrets: Vec<Vec<Before>>,
 }
 
+/// A segment before a secret, in lower case; `None`: any, it is a parameter.
+type Before = Option<Box<str>>;
+
 impl Mask {
-    /// A mask for the query keys that carry tokens, beside the built-in list, and for the patterns of share routes.
+    /// A mask for the query keys that carry tokens, beside the built-in list, and for the patterns of routes; `true`: of a
+    /// share route, whose first parameter is secret whatever it is called.
     pub fn new<'a>(
         keys: impl IntoIterator<Item = &'a str>,
-        shares: impl IntoIterator<Item = &'a PathPattern>,
+        routes: impl IntoIterator<Item = (&'a PathPattern, bool)>,
     ) -> Self {
-        let mut prefixes: Vec<Vec<Box<str>>> =
-            shares.into_iter().filter_map(|pattern| literals_before_param(pattern.as_str())).collect();
-        prefixes.sort_unstable();
-        prefixes.dedup();
-        Self { keys: keys.into_iter().map(|key| key.to_ascii_lowercase().into()).collect(), shares: prefixes }
+        let of = |(pattern, share): (&'a PathPattern, bool)| secrets_of(pattern.as_str(), share);
+        let mut secrets: Vec<Vec<Before>> = routes.into_iter().flat_map(of).collect();
+        secrets.sort_unstable();
+        secrets.dedup();
+        Self { keys: keys.into_iter().map(|key| key.to_ascii_lowercase().into()).collect(), secrets }
     }
 
     /// Appends a path, query and fragment as sent, masked.
@@ -98,7 +108,8 @@ impl Mask {
             if place > 0 {
                 out.push('/');
             }
-            if !segment.is_empty() && self.shares.iter().any(|share| plainly_ends_with(before, share)) {
+            let named = || self.secrets.iter().any(|secret| plainly_ends_with(before, secret));
+            if !segment.is_empty() && (looks_random(segment) || named()) {
                 out.push_str(MASKED);
             } else {
                 out.push_str(segment);
@@ -137,7 +148,8 @@ impl Mask {
                 Piece::Separator(text) => out.push_str(text),
                 Piece::Segment(text) => {
                     let plain = plain_segment(text);
-                    if looks_like_token(&plain) || self.shares.iter().any(|share| ends_with(&before, share)) {
+                    let named = || self.secrets.iter().any(|secret| ends_with(&before, secret));
+                    if looks_like_token(&plain) || looks_random(&plain) || named() {
                         out.push_str(MASKED);
                     } else {
                         out.push_str(text);
@@ -162,7 +174,7 @@ impl Mask {
                     out.push('=');
                     out.push_str(MASKED);
                 }
-                None if looks_like_token(&decoded(pair)) => out.push_str(MASKED),
+                None if looks_secret(&decoded(pair)) => out.push_str(MASKED),
                 _ => out.push_str(pair),
             }
             out.push_str(end);
@@ -172,7 +184,7 @@ impl Mask {
     /// A value may be a target itself: `?next=%2Fs%2FTOKEN`.
     fn hides(&self, value: &str) -> bool {
         let value = decoded(value);
-        if looks_like_token(&value) {
+        if looks_secret(&value) {
             return true;
         }
         if value.contains(['/', '\\']) {
@@ -190,9 +202,10 @@ impl Mask {
         let key = decoded(key);
         let named = |part: &str, names: &[Box<str>]| names.iter().any(|name| name.eq_ignore_ascii_case(part));
         // `user[token]`, `token[]`, `oauth.token`: any part that names a secret makes the value one.
-        key.split(['[', ']', '.', '+', '\0']).flat_map(str::split_whitespace).any(|part| {
-            SECRET_KEYS.iter().any(|secret| secret.eq_ignore_ascii_case(part)) || named(part, &self.keys)
-        }) || named(key.trim(), &self.keys)
+        key.split(['[', ']', '.', '+', '\0'])
+            .flat_map(str::split_whitespace)
+            .any(|part| is_secret_name(part) || named(part, &self.keys))
+            || named(key.trim(), &self.keys)
     }
 }
 
@@ -247,10 +260,6 @@ fn is_plain(target: &str) -> bool {
     bytes.len() <= MAX_FIELD && !bytes.iter().any(odd) && !holds_token(bytes)
 }
 
-fn holds_token(text: &[u8]) -> bool {
-    text.windows(3).any(|three| three == b"eyJ")
-}
-
 /// Cuts what was appended since `start`, which is ASCII, off at [`MAX_FIELD`].
 fn bound(out: &mut String, start: usize) {
     if out.len() - start > MAX_FIELD + 3 {
@@ -263,30 +272,40 @@ fn hex_digit(nibble: u8) -> char {
     char::from_digit(u32::from(nibble), 16).unwrap_or('0').to_ascii_uppercase()
 }
 
-/// The secrets of JSON-based tokens begin with `{"` in base64; nothing else that is worth reading in a log does.
-fn looks_like_token(text: &str) -> bool {
-    text.len() >= 16 && text.contains("eyJ")
-}
-
-fn literals_before_param(pattern: &str) -> Option<Vec<Box<str>>> {
-    let (before, _) = pattern.split_once('{')?;
-    let literals: Vec<Box<str>> = before
-        .split('/')
-        .filter(|part| !part.is_empty())
-        .map(|part| part.to_ascii_lowercase().into())
-        .collect();
+/// What stands before each secret of a pattern.
+fn secrets_of(pattern: &str, share: bool) -> Vec<Vec<Before>> {
+    let segments: Vec<&str> = pattern.split('/').filter(|segment| !segment.is_empty()).collect();
+    let name =
+        |segment: &&str| segment.strip_prefix('{').and_then(|text| text.strip_suffix('}')).map(str::to_owned);
+    let first = segments.iter().position(|segment| name(segment).is_some());
+    let secret = |(at, segment): &(usize, &&str)| {
+        (share && Some(*at) == first) || name(segment).is_some_and(|name| is_secret_name(&name))
+    };
+    let before = |(at, _): (usize, &&str)| -> Vec<Before> {
+        let before = segments.iter().take(at);
+        let of = |segment: &&str| name(segment).is_none().then(|| segment.to_ascii_lowercase().into());
+        before.map(of).skip_while(Option::is_none).collect()
+    };
     // A pattern that begins with its parameter would mask every path whole.
-    (!literals.is_empty()).then_some(literals)
+    let found = segments.iter().enumerate().filter(secret).map(before);
+    found.filter(|before| !before.is_empty()).collect()
 }
 
-fn ends_with(before: &[String], share: &[Box<str>]) -> bool {
-    before.len() >= share.len()
-        && before.iter().rev().zip(share.iter().rev()).all(|(known, wanted)| **known == **wanted)
+fn is_secret_name(name: &str) -> bool {
+    SECRET_KEYS.iter().any(|secret| secret.eq_ignore_ascii_case(name))
 }
 
-fn plainly_ends_with(before: &str, share: &[Box<str>]) -> bool {
+fn ends_with(before: &[String], secret: &[Before]) -> bool {
+    let same = |(known, wanted): (&String, &Before)| wanted.as_ref().is_none_or(|wanted| **known == **wanted);
+    before.len() >= secret.len() && before.iter().rev().zip(secret.iter().rev()).all(same)
+}
+
+fn plainly_ends_with(before: &str, secret: &[Before]) -> bool {
     let mut known = before.rsplit('/').filter(|segment| !segment.is_empty() && *segment != ".");
-    share.iter().rev().all(|wanted| known.next().is_some_and(|segment| segment.eq_ignore_ascii_case(wanted)))
+    let same = |segment: &str, wanted: &Before| {
+        wanted.as_ref().is_none_or(|wanted| segment.eq_ignore_ascii_case(wanted))
+    };
+    secret.iter().rev().all(|wanted| known.next().is_some_and(|segment| same(segment, wanted)))
 }
 
 fn plain_segment(text: &str) -> String {
@@ -358,7 +377,12 @@ mod tests {
     fn mask() -> Mask {
         let shares: Vec<PathPattern> =
             ["/s/{token}", "/s/{token}/file", "/public/link/{id}/*"].map(|text| text.parse().unwrap()).into();
-        Mask::new(["Ws_Auth"], &shares)
+        let routes: Vec<PathPattern> =
+            ["/reset/{token}", "/api/{id}/hooks/{secret}", "/{id}/{token}", "/users/{id}"]
+                .map(|text| text.parse().unwrap())
+                .into();
+        let shares = shares.iter().map(|pattern| (pattern, true));
+        Mask::new(["Ws_Auth"], shares.chain(routes.iter().map(|pattern| (pattern, false))))
     }
 
     fn masked(target: &str) -> String {
@@ -390,6 +414,47 @@ mod tests {
             ("/api/assets/7/file?size=3", "/api/assets/7/file?size=3"),
         ] {
             assert_eq!(masked(target), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn segments_that_the_app_file_calls_as_a_secret_are_masked() {
+        for (target, expected) in [
+            ("/reset/SECRET", "/reset/***"),
+            ("/Reset//SECRET?x=1", "/Reset//***?x=1"),
+            ("/reset%2FSECRET", "/reset%2F***"),
+            ("/api/7/hooks/SECRET", "/api/7/hooks/***"),
+            ("/api/7/hooks/SECRET/x", "/api/7/hooks/***/x"),
+            ("/api/7/hook/x", "/api/7/hook/x"),
+            ("/users/7", "/users/7"),
+            ("/7/x", "/7/x"),
+        ] {
+            assert_eq!(masked(target), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn what_is_long_and_random_is_masked_wherever_it_stands_and_what_people_read_is_not() {
+        for secret in [
+            "3f2a9c0d5e7b18463f2a9c0d5e7b1846",
+            "3f2a9c0d5e7b18463f2a9c0d5e7b18463f2a9c0d5e7b18463f2a9c0d5e7b1846",
+            "q8Zt-0xPv_4LmN2sRb7YcWdKeHfGjU1aTqXoI6VnB3k",
+            "C1zq5d-a81f9e0b7c6d5e4f3a2b1c0d9e8f7a6b",
+        ] {
+            assert_eq!(masked(&format!("/a/{secret}/b")), "/a/***/b", "{secret}");
+            assert_eq!(masked(&format!("/a?b={secret}&c={secret}")), "/a?b=***&c=***", "{secret}");
+            assert_eq!(masked(&format!("/a%20/{secret}?{secret}")), "/a%20/***?***", "{secret}");
+            assert_eq!(masked_url(&format!("https://h/{secret}")), "https://h/***", "{secret}");
+        }
+        for plain in [
+            "/a/123e4567-e89b-12d3-a456-426614174000",
+            "/a/index-3f2a9c0d5e7b18463f2a9c0d5e7b1846.js",
+            "/a/2024-11-22-how-to-restore-the-backups-of-2023",
+            "/a/getUserAccountSettingsForOrganization",
+            "/a/12345678901234567890123456789012345",
+            "/a/INTERNATIONALIZATION_GUIDE_OF_2024_V2",
+        ] {
+            assert_eq!(masked(plain), plain);
         }
     }
 

@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod audit;
 mod lanes;
 pub mod line;
+mod looks;
 pub mod mask;
 pub mod metrics;
 pub mod process;

@@ -26,7 +26,7 @@ pub struct SealKeys {
 }
 
 /// A key and when it was made, in Unix seconds.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Made {
     secret: Zeroizing<[u8; KEY_LEN]>,
     at: u64,
@@ -50,12 +50,17 @@ impl SealKeys {
     }
 
     /// Makes a new key when the newest is old, and drops those that open nothing that is still good. Answers whether
-    /// anything changed.
+    /// anything changed. A key of a day that has not come was made while the clock was wrong: it seals from now on as if made
+    /// now, or there were no other until that day.
     ///
     /// # Errors
     /// When they cannot be written; the old ones stay then.
     pub fn rotate(&mut self, now: Now) -> io::Result<bool> {
         let now = now.unix();
+        if self.made.iter().any(|made| made.at > now) {
+            let at = |made: &Made| Made { at: made.at.min(now), ..made.clone() };
+            self.replace(self.made.iter().map(at).collect())?;
+        }
         let fresh = self.made.first().is_some_and(|newest| now.saturating_sub(newest.at) < SEALS.as_secs());
         if fresh {
             return Ok(false);
@@ -66,15 +71,21 @@ impl SealKeys {
         let mut made = vec![Made { secret, at: now }];
         // What the key before one was made ended its sealing.
         let mut until = now;
-        for old in self.made.drain(..) {
+        for old in &self.made {
             let ended = std::mem::replace(&mut until, old.at);
             if now.saturating_sub(ended) < LIFE.as_secs() {
-                made.push(old);
+                made.push(old.clone());
             }
         }
-        self.made = made;
-        replace_private(&self.state_dir, &self.path(), &self.bytes())?;
+        self.replace(made)?;
         Ok(true)
+    }
+
+    /// On disk first: what is not there, nobody seals with.
+    fn replace(&mut self, made: Vec<Made>) -> io::Result<()> {
+        replace_private(&self.state_dir, &self.path(), &bytes(&made))?;
+        self.made = made;
+        Ok(())
     }
 
     /// The keys, the newest first.
@@ -85,11 +96,11 @@ impl SealKeys {
     fn path(&self) -> PathBuf {
         self.state_dir.join("seal.keys")
     }
+}
 
-    fn bytes(&self) -> Zeroizing<Vec<u8>> {
-        let record = |made: &Made| [&made.secret[..], &made.at.to_be_bytes()].concat();
-        Zeroizing::new(self.made.iter().flat_map(record).collect())
-    }
+fn bytes(made: &[Made]) -> Zeroizing<Vec<u8>> {
+    let record = |made: &Made| [&made.secret[..], &made.at.to_be_bytes()].concat();
+    Zeroizing::new(made.iter().flat_map(record).collect())
 }
 
 fn read(bytes: &[u8]) -> Option<Vec<Made>> {
@@ -138,10 +149,30 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_cannot_be_written_is_not_used_and_is_made_when_there_is_room_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        std::fs::create_dir(&state).unwrap();
+        let mut keys = SealKeys::open(&state, on_day(0)).unwrap();
+        let before = keys.secrets().clone();
+        std::fs::rename(&state, dir.path().join("away")).unwrap();
+        assert!(keys.rotate(on_day(31)).is_err());
+        assert_eq!(*keys.secrets(), *before);
+        std::fs::rename(dir.path().join("away"), &state).unwrap();
+        assert!(keys.rotate(on_day(31)).unwrap(), "so that it is published");
+        assert_eq!(keys.secrets().len(), 2);
+    }
+
+    #[test]
     fn a_clock_that_goes_back_costs_nothing_and_a_cut_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let mut keys = SealKeys::open(dir.path(), on_day(100)).unwrap();
+        let secrets = keys.secrets().clone();
         assert!(!keys.rotate(on_day(0)).unwrap());
+        assert!(!keys.rotate(on_day(29)).unwrap(), "nor is it older than it is");
+        assert_eq!(*keys.secrets(), *secrets);
+        assert!(keys.rotate(on_day(31)).unwrap(), "it does not seal until the day of its making comes again");
+        assert!(keys.secrets().contains(&secrets[0]));
         std::fs::write(dir.path().join("seal.keys"), [0; 41]).unwrap();
         let error = SealKeys::open(dir.path(), on_day(0)).unwrap_err();
         assert!(error.to_string().contains("is cut or not ours"), "{error}");
