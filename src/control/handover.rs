@@ -31,6 +31,8 @@ use crate::telemetry::audit::Entry;
 
 /// How long a new process may take to come up.
 const COME_UP: Duration = Duration::from_secs(30);
+/// How long a busy worker may take to give its sockets.
+const ANSWERS: Duration = Duration::from_secs(5);
 /// For the lines of what was cut to reach the access log.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
@@ -167,7 +169,7 @@ impl Control {
         if !self.unwritten.is_empty() && !self.commit(&[]) {
             return Err("blocks are not on the disk, and would be forgotten".into());
         }
-        let sockets = self.workers.sockets(SWEEP).await.ok_or("a worker did not answer")?;
+        let sockets = self.workers.sockets(ANSWERS).await.ok_or("a worker did not answer")?;
         self.store.release();
         wire::give(stream.get_mut(), &sockets).await.map_err(|error| error.to_string())?;
         drop(sockets);
