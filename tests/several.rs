@@ -214,7 +214,9 @@ async fn where_nobody_else_is_there_a_hanging_upstream_is_tried_once_a_second_an
  {
     let hole = swallower();
     let gate = gate(hole.address, &[], "connect_timeout = \"700ms\"");
+    let start = Instant::now();
     assert_eq!(gate.ask("GET /a", "", b"").await.status, 504);
+    assert!(start.elapsed() < Duration::from_secs(4), "five are the usual patience: {:?}", start.elapsed());
     let start = Instant::now();
     assert_eq!(statuses(&gate, "GET /a", 20).await, [504; 20]);
     assert!(start.elapsed() < Duration::from_secs(6), "twenty waits would be 14 s: {:?}", start.elapsed());
