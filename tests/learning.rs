@@ -645,6 +645,99 @@ async fn a_new_password_in_keepstack_ends_the_week_of_the_old_token() {
 }
 
 #[tokio::test]
+async fn who_logs_out_all_day_does_not_make_the_gateway_deaf_to_what_is_done_to_him() {
+    let (_, upstream) = Arkeep::start();
+    let gate = arkeep(&upstream, "");
+    let (root, kept) = (login(&gate, "root").await, login(&gate, "mallory").await);
+    let counted = |lesson: &str, outcome: &str| {
+        gate.metric(&format!(
+            "portcullis_learned_total{{lesson=\"{lesson}\",outcome=\"{outcome}\",site=\"files.test\"}}"
+        ))
+    };
+    for _ in 0..61 {
+        let session = login(&gate, "mallory").await;
+        assert_eq!(logout(&gate, &bearer(&session.token)).await, 204);
+    }
+    assert_eq!((counted("logout", "learned"), counted("logout", "over_quota")), (Some(60.0), Some(1.0)));
+    let fields = format!("{}Content-Type: application/json\r\n", bearer(&root.token));
+    let body = br#"{"password":"another","is_active":false}"#;
+    assert_eq!(gate.ask("PATCH /api/v1/users/id-mallory", &fields, body).await.status, 200);
+    assert_eq!((counted("admin", "learned"), use_it(&gate, &kept.token).await), (Some(1.0), 401));
+    withheld(&refresh(&gate, &kept.cookie).await);
+}
+
+/// Its session is an opaque cookie, as form applications have it.
+struct Forms {
+    gate: Gate,
+    _upstream: Upstream,
+    _app: tokens::App,
+}
+
+impl Forms {
+    fn start() -> Self {
+        let app = tokens::App::new(
+            "opaque",
+            r#"["cookie:sid"]"#,
+            "refresh_cookie = \"renew\"\nrefresh_lifetime = \"168h\"\n[logout]\nends = \"cookie:sid\"",
+        );
+        let text = std::fs::read_to_string(app.path()).unwrap();
+        std::fs::write(app.path(), text.replace("[routes]\n", "[routes]\nlogout = [\"/logout\"]\n")).unwrap();
+        let upstream = Upstream::answering(OK);
+        let listen = "trusted_proxies = [\"127.0.0.1\"]\n".into();
+        let gate = Config { app: app.path(), listen, ..Config::default() }.start(upstream.address);
+        Self { gate, _upstream: upstream, _app: app }
+    }
+
+    async fn ask(&self, line: &str, client: &str, cookie: &str) -> u16 {
+        let fields = format!("X-Forwarded-For: {client}\r\nCookie: {cookie}\r\n");
+        self.gate.ask(line, &fields, b"").await.status
+    }
+}
+
+#[tokio::test]
+async fn a_logout_teaches_of_a_cookie_however_it_is_escaped_and_quoted() {
+    let forms = Forms::start();
+    for (number, value) in [
+        "plain-session-1",
+        "ab%2Bc%3D-session-2",
+        "BAh7CEkiD3Nlc3Npb25faWQGOgZFVEkiJQ==--d41d8cd98f00b204e9800998ecf8427e",
+        "eyJpdiI6IjEyMzQ1Njc4In0%3D",
+        "\"quoted-session-5\"",
+        "s%3AabcdefghijklmnopqrstuvwxyZ.0123456789abcdef",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let cookie = format!("sid={value}");
+        assert_eq!(forms.ask("GET /api/x", "203.0.113.7", &cookie).await, 200, "{value}");
+        assert_eq!(forms.ask("POST /logout", "203.0.113.7", &cookie).await, 200, "{value}");
+        assert_eq!(forms.ask("GET /api/x", "203.0.113.7", &cookie).await, 401, "{value}");
+        assert_eq!(blocks(&forms.gate).len(), number + 1, "{value}");
+    }
+    let two = "sid=one-session-of-two; sid=another-session";
+    assert_eq!(forms.ask("POST /logout", "203.0.113.7", two).await, 400);
+}
+
+#[tokio::test]
+async fn where_nobody_can_tell_persons_apart_no_client_uses_up_what_a_site_may_teach() {
+    let forms = Forms::start();
+    for number in 0..601 {
+        let cookie = format!("sid=session-of-mallory-{number}");
+        assert_eq!(forms.ask("POST /logout", "203.0.113.7", &cookie).await, 200);
+    }
+    let of = |outcome: &str| {
+        let series = format!(
+            "portcullis_learned_total{{lesson=\"logout\",outcome=\"{outcome}\",site=\"files.test\"}}"
+        );
+        forms.gate.metric(&series)
+    };
+    assert_eq!((of("learned"), of("over_quota")), (Some(600.0), Some(1.0)));
+    let own = "sid=session-of-somebody-else";
+    assert_eq!(forms.ask("POST /logout", "203.0.113.8", own).await, 200);
+    assert_eq!(forms.ask("GET /api/x", "203.0.113.8", own).await, 401);
+}
+
+#[tokio::test]
 async fn a_site_that_observes_only_counts_and_one_with_learning_off_does_not_even_that() {
     for (site, counted) in [("mode = \"observe\"", Some(1.0)), ("learn = \"off\"", None)] {
         let (_, upstream) = Arkeep::start();

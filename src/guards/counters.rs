@@ -11,7 +11,7 @@ use crate::stores::lockouts::{self, Of};
 use crate::stores::logins::Logins;
 
 /// Most counters of one try.
-const MOST: usize = 3;
+pub(super) const MOST: usize = 3;
 
 /// The counters of one site.
 #[derive(Debug, Clone)]

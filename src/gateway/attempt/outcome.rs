@@ -27,9 +27,13 @@ impl Meant {
 
 /// Of an answer to a try at something else than a login.
 pub fn of_status(kind: Kind, status: StatusCode) -> Outcome {
-    match status {
-        StatusCode::UNAUTHORIZED => Outcome::Failure,
-        StatusCode::FORBIDDEN if kind != Kind::Basic => Outcome::Failure,
+    match (kind, status.as_u16()) {
+        (_, 401) => Outcome::Failure,
+        (Kind::Refresh | Kind::Enroll, 403) => Outcome::Failure,
+        // OAuth's `invalid_grant`, and what cannot be read.
+        (Kind::Refresh | Kind::Enroll, 400 | 422) => Outcome::Failure,
+        // Nobody knows this secret.
+        (Kind::Enroll, 404 | 410) => Outcome::Failure,
         _ if status.is_success() => Outcome::Success,
         _ => Outcome::Neutral,
     }
@@ -181,10 +185,15 @@ mod tests {
     }
 
     #[test]
-    fn other_secrets_are_refused_by_401_and_403() {
+    fn other_secrets_are_refused_by_more_than_401() {
         let of = |kind, status| of_status(kind, StatusCode::from_u16(status).unwrap());
         assert_eq!(of(Kind::Refresh, 401), Outcome::Failure);
-        assert_eq!(of(Kind::Enroll, 403), Outcome::Failure);
+        for status in [400, 401, 403, 404, 410, 422] {
+            assert_eq!(of(Kind::Enroll, status), Outcome::Failure, "{status}");
+        }
+        assert_eq!((of(Kind::Refresh, 400), of(Kind::Refresh, 422)), (Outcome::Failure, Outcome::Failure));
+        assert_eq!((of(Kind::Refresh, 404), of(Kind::Enroll, 409)), (Outcome::Neutral, Outcome::Neutral));
+        assert_eq!((of(Kind::Enroll, 429), of(Kind::Enroll, 500)), (Outcome::Neutral, Outcome::Neutral));
         assert_eq!(of(Kind::Basic, 403), Outcome::Neutral);
         assert_eq!((of(Kind::Refresh, 200), of(Kind::Refresh, 429)), (Outcome::Success, Outcome::Neutral));
     }
