@@ -226,6 +226,26 @@ async fn what_the_application_could_not_judge_costs_nothing_and_who_hangs_up_pay
 }
 
 #[tokio::test]
+async fn who_resets_his_stream_before_the_answer_pays_too() {
+    let upstream = Upstream::scripted(|mut session| session.until_closed());
+    let gate = Config { site: FAST.into(), ..Config::default() }.start(upstream.address);
+    let client = http2::Client::connect(&gate).await;
+    let head = || client.head("POST", "/api/auth/login").header("content-type", "application/json");
+    for number in 0..5 {
+        let (answer, mut stream) = client.open(head(), false).await;
+        stream.send_data(Bytes::from(body_of("ann", &format!("guess{number}"))), true).unwrap();
+        let come = common::wait_for(raw::LIMIT, || upstream.connections().len() == number + 1);
+        assert!(come.await, "guess {number} is sent");
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(answer);
+        assert!(common::wait_for(raw::LIMIT, || upstream.connections()[number].is_closed()).await);
+    }
+    let (answer, mut stream) = client.open(head(), false).await;
+    stream.send_data(Bytes::from(body_of("ann", "right")), true).unwrap();
+    assert_eq!(http2::read(answer).await.unwrap().status, 429);
+}
+
+#[tokio::test]
 async fn a_botnet_gets_twenty_guesses_and_the_owner_gets_in_by_his_device() {
     let rig = Rig::start("");
     let welcome = rig.attempt("203.0.113.7", "", &body_of("ann", "right")).await;
@@ -628,6 +648,61 @@ async fn forms_name_accounts_too_and_looking_at_the_login_page_is_no_try() {
     let get = "X-Forwarded-For: 203.0.113.7\r\nContent-Type: application/json\r\n";
     let hidden = rig.gate.ask("GET /api/auth/login", get, body_of("ann", "guess").as_bytes()).await;
     assert_eq!(hidden.status, 429, "a GET with a body is one");
+}
+
+#[tokio::test]
+async fn an_application_that_nobody_has_described_is_guarded_whatever_its_guesser_says_he_comes_from() {
+    // As Laravel, Express and others: who is refused goes back to where he says that he comes from; as Django: a form sets a
+    // cookie each time that it is shown.
+    let upstream = Upstream::by_request(|request| {
+        let right = request.body.windows(5).any(|word| word == b"right");
+        let back = request.header("referrer").or(request.header("referer")).unwrap_or("/last").to_owned();
+        let to = |place: &str| {
+            format!("HTTP/1.1 302 Found\r\nLocation: {place}\r\nSet-Cookie: s=1\r\nContent-Length: 0\r\n\r\n")
+                .into_bytes()
+        };
+        match (right, request.target.ends_with("?form")) {
+            (true, _) => to("/dashboard"),
+            (false, true) => {
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nSet-Cookie: csrf=1\r\nContent-Length: 4\r\n\r\nform".to_vec()
+            }
+            (false, false) => to(&back),
+        }
+    });
+    let gate = config("generic", "").start(upstream.address);
+    let own = format!("https://files.test:{}", gate.https.port());
+    let ask = async |client: &str, path: &str, referer: &str, password: &str| {
+        let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+        let headers = format!("X-Forwarded-For: {client}\r\n{form}{referer}");
+        let body = format!("username=ann&password={password}");
+        gate.ask(&format!("POST {path}"), &headers, body.as_bytes()).await.status
+    };
+    let plain = format!("Referer: {own}/login\r\n");
+    for (number, (path, referer, heard)) in [
+        ("/login", plain.clone(), 5),
+        ("/login", format!("Referer: {own}/elsewhere\r\n"), 20),
+        ("/login", String::new(), 20),
+        ("/login", "Referer: https://evil.test/\r\n".to_owned(), 20),
+        ("/login", format!("{plain}Referrer: {own}/elsewhere\r\n"), 20),
+        ("/login?form", plain.clone(), 20),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let client = format!("203.0.113.{number}");
+        let mut guesses = 0;
+        while ask(&client, path, &referer, "guess").await != 429 {
+            guesses += 1;
+            assert!(guesses <= heard, "{path} {referer}");
+        }
+        assert_eq!(guesses, heard, "{path} {referer}");
+    }
+    // A browser says where it comes from; one that does not has room all the same.
+    for (client, referer) in [("192.0.2.1", &*plain), ("192.0.2.2", "")] {
+        for number in 0..18 {
+            assert_eq!(ask(client, "/login", referer, "right").await, 302, "login {number} {referer}");
+        }
+    }
 }
 
 #[tokio::test]

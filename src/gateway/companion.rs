@@ -80,7 +80,7 @@ pub fn find(around: &Surroundings<'_>, head: &Parts, site: &Site, class: Class, 
         return token.map_or(none, |token| Found { companion: Companion::Own, token: Some(token) });
     }
     let Some(Brought(text)) = head.extensions.get() else { return none };
-    match open(around.seal, site, text, around.now) {
+    match open(around.seal, &site.name, text, around.now) {
         None => none,
         // Not even its token counts then: nobody is served because of it.
         Some(_) if origin == Origin::Foreign => Found { companion: Companion::Foreign, token: None },
@@ -119,8 +119,8 @@ pub fn bearer(reading: &Reading<'_>) -> Option<HeaderValue> {
 
 // === the cookie ===
 
-fn open(seal: &Seal, site: &Site, text: &str, now: Now) -> Option<TokenText> {
-    let plain = zeroize::Zeroizing::new(seal.open(Purpose::Companion, site.name.as_bytes(), text)?);
+fn open(seal: &Seal, site: &str, text: &str, now: Now) -> Option<TokenText> {
+    let plain = zeroize::Zeroizing::new(seal.open(Purpose::Companion, site.as_bytes(), text)?);
     let (ends, token) = plain.split_first_chunk()?;
     (now.unix() < u64::from_be_bytes(*ends)).then(|| TokenText::new(token))
 }
@@ -232,4 +232,26 @@ fn broken() -> Response<Body> {
 fn with(mut answer: Response<Body>, cookie: HeaderValue) -> Response<Body> {
     answer.headers_mut().append(header::SET_COOKIE, cookie);
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stores::seal::KEY_LEN;
+
+    #[test]
+    fn it_ends_with_its_token_and_opens_on_its_site_and_for_its_purpose_only() {
+        let seal = Seal::new(&[[1; KEY_LEN]]);
+        let at = |seconds: u64| Now { mono: 0, wall: (1_790_000_000 + seconds) * 1000 };
+        let plain = [&1_790_000_100_u64.to_be_bytes()[..], b"a.token"].concat();
+        let sealed = |purpose, plain: &[u8]| seal.seal(purpose, b"a.test", plain).unwrap();
+        let good = sealed(Purpose::Companion, &plain);
+        let opened = |text: &str, site, seconds| {
+            open(&seal, site, text, at(seconds)).map(|token| token.bytes().to_vec())
+        };
+        assert_eq!(opened(&good, "a.test", 99).as_deref(), Some(&b"a.token"[..]));
+        assert_eq!((opened(&good, "a.test", 100), opened(&good, "b.test", 0)), (None, None));
+        assert_eq!(opened(&sealed(Purpose::Device, &plain), "a.test", 0), None);
+        assert_eq!(opened(&sealed(Purpose::Companion, b"short"), "a.test", 0), None);
+    }
 }

@@ -64,6 +64,9 @@ pub enum Outcome {
     Success,
     /// It is no verdict on the secret: the application's own 429, a 5xx.
     Neutral,
+    /// It may have: nobody can tell. It stays charged but for its own counter, which is the smallest, so that guesses end and good
+    /// logins have room.
+    Unclear,
     /// It did not.
     Failure,
 }
@@ -105,7 +108,8 @@ impl Counters {
         Ok(charged)
     }
 
-    /// Takes back what was no failure. A success forgives all of its own counter; the others are given back this one charge.
+    /// Takes back what was no failure. A success forgives all of its own counter; the others are given back this one charge, unless
+    /// nobody can tell.
     pub fn settle(&self, charged: Charged, outcome: Outcome, now: Now) {
         let [own, others @ ..] = charged.counters;
         match (outcome, own) {
@@ -113,6 +117,9 @@ impl Counters {
             (Outcome::Success, Some((key, _))) => self.logins.clear(key, now),
             (_, Some((key, rule))) => self.logins.attempts.refund(key, rule, now),
             (_, None) => {}
+        }
+        if outcome == Outcome::Unclear {
+            return;
         }
         for (key, rule) in others.into_iter().flatten() {
             self.logins.attempts.refund(key, rule, now);

@@ -81,6 +81,8 @@ struct Who {
     address: bool,
     /// Basic credentials were let in from here lately.
     heard: bool,
+    /// The path that it says it came from.
+    from: Option<Box<str>>,
     /// Another account, in Basic credentials beside the body.
     beside: Option<String>,
 }
@@ -220,6 +222,9 @@ impl<U> Gateway<U> {
         let device = account.and_then(|name| devices.find(name, &index, facts)).map(|known| known.id);
         let mut who = Who::of(typed.account, device, tries, facts);
         who.others = devices.into_known();
+        if means.reading.site.login.is_none() {
+            who.from = outcome::came_from(means.headers, &means.reading.authority);
+        }
         who.beside = beside.and_then(|basic| basic.account);
         (tries.log_in(who.attempt(facts), typed.password.as_deref().map(|word| &**word), &index, facts), who)
     }
@@ -261,7 +266,9 @@ impl<U> Gateway<U> {
             tries.login().failed(who.attempt(facts));
         }
         let token = reading.site.login.as_ref().map(|login| &*login.token);
-        let (mut answer, meant) = outcome::of_login(answer, token, reading.path.normal()).await?;
+        let from = attempt.who.from.as_deref();
+        let asked = outcome::Asked { token, path: reading.path.normal(), from };
+        let (mut answer, meant) = outcome::of_login(answer, asked).await?;
         let now = self.clock.now();
         if let Some(account) = attempt.who.account.as_deref().filter(|_| meant.token.is_some()) {
             attempt.tries.login().remember_address(reading.facts.client, account, now);

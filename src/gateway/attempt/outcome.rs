@@ -39,24 +39,26 @@ pub fn of_status(kind: Kind, status: StatusCode) -> Outcome {
     }
 }
 
-/// Of an answer to a login. `token`: where the app file says that the token is. The answer is read for it, and goes on as it
-/// was.
+/// What an answer to a login is read by.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Where the app file says that the token is.
+    pub token: Option<&'a str>,
+    /// The request's path.
+    pub path: &'a str,
+    /// The path that it says it came from; `None`: it does not say so plainly.
+    pub from: Option<&'a str>,
+}
+
+/// Of an answer to a login. It is read for its token, and goes on as it was.
 ///
 /// # Errors
 /// When it breaks off: nothing of it is left.
-pub async fn of_login(
-    answer: Response<Body>,
-    token: Option<&str>,
-    path: &str,
-) -> Result<(Response<Body>, Meant), Broken> {
+pub async fn of_login(answer: Response<Body>, asked: Asked<'_>) -> Result<(Response<Body>, Meant), Broken> {
     let (status, headers) = (answer.status(), answer.headers());
     let outcome = match status {
-        _ if status.is_success() => return succeeded(answer, token).await,
-        _ if status.is_redirection() => match redirected(headers, path) {
-            // Only what hands out the token lets him in there: a slash too many is sent elsewhere by any framework.
-            Outcome::Success if token.is_some() => Outcome::Neutral,
-            outcome => outcome,
-        },
+        _ if status.is_success() => return succeeded(answer, asked.token).await,
+        _ if status.is_redirection() => redirected(headers, asked),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Outcome::Neutral,
         _ if status.is_client_error() => Outcome::Failure,
         _ => Outcome::Neutral,
@@ -90,22 +92,50 @@ async fn succeeded(answer: Response<Body>, token: Option<&str>) -> Result<(Respo
     Ok((Response::from_parts(head, held.into_body()), meant))
 }
 
-/// A form that is shown again sets no cookie; one that sets some on every page says nothing.
+/// A page is the form again; if it sets a cookie, it may be the first one inside: most applications send on to that.
 fn undescribed(headers: &HeaderMap) -> Outcome {
     let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
     match (kind.starts_with(b"text/html"), headers.contains_key(header::SET_COOKIE)) {
         (false, _) => Outcome::Success,
-        (true, true) => Outcome::Neutral,
+        (true, true) => Outcome::Unclear,
         (true, false) => Outcome::Failure,
     }
 }
 
-/// Back to the login it is a refusal.
-fn redirected(headers: &HeaderMap, path: &str) -> Outcome {
+/// Back to the login it is a refusal. Where a token is handed out, only that lets him in: a slash too many is sent elsewhere by any
+/// framework. Else some send who is refused back to where he says that he comes from, or where he was last.
+fn redirected(headers: &HeaderMap, asked: Asked<'_>) -> Outcome {
     let to = headers.get(header::LOCATION).and_then(|to| to.to_str().ok()).unwrap_or_default();
-    let to = to.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
-    let path = path.trim_end_matches('/');
-    if !path.is_empty() && to.ends_with(path) { Outcome::Failure } else { Outcome::Success }
+    let (to, path) = (path_of(to), asked.path.trim_end_matches('/'));
+    match asked.from {
+        _ if !path.is_empty() && to.ends_with(path) => Outcome::Failure,
+        _ if asked.token.is_some() => Outcome::Neutral,
+        Some(from) if path_of(from) != to => Outcome::Success,
+        _ => Outcome::Unclear,
+    }
+}
+
+/// The path where a login says that it comes from: one `Referer`, of the request's own authority. `Referrer` means the same to some.
+pub fn came_from(headers: &HeaderMap, authority: &str) -> Option<Box<str>> {
+    let mut lines = headers.get_all(header::REFERER).iter();
+    let (from, None, false) = (lines.next()?, lines.next(), headers.contains_key("referrer")) else {
+        return None;
+    };
+    let from = from.to_str().ok().filter(|from| from.bytes().all(|byte| byte.is_ascii_graphic()))?;
+    let rest = from.strip_prefix("https://").or_else(|| from.strip_prefix("http://"))?;
+    let named = rest.split(['/', '?', '#']).next()?;
+    named.eq_ignore_ascii_case(authority).then(|| path_of(from).into())
+}
+
+/// Of a URL, whole or not; without slashes at its end.
+fn path_of(url: &str) -> &str {
+    let path = match url.split_once("//") {
+        Some((scheme, rest)) if scheme.is_empty() || scheme.ends_with(':') => {
+            rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default()
+        }
+        _ => url,
+    };
+    path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/')
 }
 
 #[cfg(test)]
@@ -121,8 +151,8 @@ mod tests {
             answer = answer.header(*name, *value);
         }
         let answer = answer.body(Body::from(body.to_owned())).unwrap();
-        let path = token.then_some("data.token");
-        let (answer, meant) = of_login(answer, path, "/login").await.unwrap();
+        let asked = Asked { token: token.then_some("data.token"), path: "/login", from: Some("/login") };
+        let (answer, meant) = of_login(answer, asked).await.unwrap();
         let left = answer.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(left, body.as_bytes(), "the answer goes on as it was");
         meant.outcome
@@ -169,12 +199,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_application_that_nobody_has_described_is_read_by_what_forms_do() {
-        use Outcome::{Failure, Neutral, Success};
+        use Outcome::{Failure, Success, Unclear};
         for (status, fields, outcome) in [
             (200, &[JSON][..], Success),
             (204, &[], Success),
             (200, &[HTML], Failure),
-            (200, &[HTML, ("set-cookie", "a=b")], Neutral),
+            (200, &[HTML, ("set-cookie", "a=b")], Unclear),
             (302, &[("location", "https://a.test/login?error=1")], Failure),
             (302, &[("location", "/home")], Success),
             (303, &[("location", "/login/")], Failure),
@@ -182,6 +212,38 @@ mod tests {
         ] {
             assert_eq!(meant(status, fields, "x", false).await, outcome, "{status} {fields:?}");
         }
+    }
+
+    #[test]
+    fn a_redirect_back_to_where_he_says_he_comes_from_is_no_success() {
+        use Outcome::{Failure, Success, Unclear};
+        let fields = |name, values: &[&'static str]| {
+            let line = |value: &&'static str| (name, http::HeaderValue::from_static(value));
+            HeaderMap::from_iter(
+                values.iter().map(line).map(|(name, value)| (header::HeaderName::from_static(name), value)),
+            )
+        };
+        for (from, to, outcome) in [
+            (&["https://a.test/login"][..], "https://a.test/", Success),
+            (&["https://A.test/login?next=/x"], "/home", Success),
+            (&["https://a.test/login"], "https://a.test/login?error", Failure),
+            (&["https://a.test/x?y"], "https://a.test/x/?y", Unclear),
+            (&["https://a.test"], "//a.test/", Unclear),
+            // What it makes of these nobody knows.
+            (&[], "/home", Unclear),
+            (&["https://b.test/home"], "/home2", Unclear),
+            (&["/x"], "https://a.test/home", Unclear),
+            (&["https://a.test/x", "https://a.test/y"], "/home", Unclear),
+            (&["https://a.test.b.test/x"], "/home", Unclear),
+            (&["https://a.test/x y"], "/home", Unclear),
+        ] {
+            let from = came_from(&fields("referer", from), "a.test");
+            let asked = Asked { token: None, path: "/login", from: from.as_deref() };
+            assert_eq!(redirected(&fields("location", &[to]), asked), outcome, "{from:?} {to}");
+        }
+        let mut both = fields("referer", &["https://a.test/login"]);
+        both.insert("referrer", http::HeaderValue::from_static("https://a.test/home"));
+        assert_eq!(came_from(&both, "a.test"), None);
     }
 
     #[test]
