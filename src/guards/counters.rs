@@ -108,6 +108,18 @@ impl Counters {
         Ok(charged)
     }
 
+    /// Counts a failure of which only its answer has told, to each counter: there may have been many at once.
+    pub fn failed(&self, counters: impl IntoIterator<Item = Counter>, whose: Whose<'_>) {
+        for counter in counters {
+            let charged = self.logins.attempts.charge(counter.key, counter.rule, self.lockout, whose.now);
+            if let Err(Refused::Begun(length)) = charged
+                && counter.locks
+            {
+                self.begun(counter, whose, length);
+            }
+        }
+    }
+
     /// Takes back what was no failure. A success forgives all of its own counter; the others are given back this one charge, unless
     /// nobody can tell.
     pub fn settle(&self, charged: Charged, outcome: Outcome, now: Now) {

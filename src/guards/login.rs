@@ -100,8 +100,8 @@ pub enum Device {
     Cookie([u8; 8]),
     /// Somebody has logged in as this account from this address lately.
     Address,
-    /// Basic credentials of this account were let in from this address lately. All such addresses together have no more than
-    /// the account's budget, so that nobody gains by collecting them.
+    /// Basic credentials of this account were let in from this address lately: the account's lockout is not asked for. All such
+    /// addresses together have no more than the account's budget, so that nobody gains by collecting them.
     Heard,
 }
 
@@ -187,8 +187,8 @@ impl Login {
 
     /// Counts a failure that only the answer has told of: 401 to Basic credentials.
     pub fn failed(&self, attempt: Try<'_>) {
-        // Whoever is refused here is locked out, which is all that it could come to.
-        let _stays_charged = self.begin(attempt);
+        let Try { client, account, now, .. } = attempt;
+        self.counters.failed(self.of(attempt), Whose { client, account, now });
     }
 
     /// Whether Basic credentials of this account, typed exactly so, have been let in from this address lately.
@@ -251,30 +251,28 @@ impl Login {
         let group = client_group(client);
         let locks = !account.is_some_and(|name| self.never_lock.iter().any(|known| **known == *name));
         let (key, of) = match device {
-            Device::Unknown => (logins.attempts.key_of((scope, "pair", group, account)), Of::Pair),
+            Device::Unknown | Device::Heard => {
+                (logins.attempts.key_of((scope, "pair", group, account)), Of::Pair)
+            }
             Device::Cookie(id) => (logins.attempts.key_of((scope, "device", id, account)), Of::Device),
             Device::Address => (logins.attempts.key_of((scope, "address", group, account)), Of::Pair),
-            Device::Heard => (logins.attempts.key_of((scope, "heard", group, account)), Of::Pair),
         };
         let own = Counter { key, rule: rules.pair, locks: true, of };
         let others = match (device, typed) {
-            (Device::Address, _) | (Device::Cookie(_) | Device::Heard, None) => [None, None],
-            (Device::Heard, Some(name)) => {
-                let key = logins.of_heard(scope, name);
-                [Some(Counter { key, rule: rules.account, locks, of: Of::Device }), None]
-            }
+            (Device::Address, _) | (Device::Cookie(_), None) => [None, None],
             // Not folded: who owns a name that looks alike must not use up the budget of its owner's devices.
             (Device::Cookie(_), Some(name)) => {
                 let key = logins.of_devices(scope, name);
                 [Some(Counter { key, rule: rules.account, locks, of: Of::Device }), None]
             }
-            (Device::Unknown, _) => {
+            (Device::Unknown | Device::Heard, _) => {
                 let key = logins.of_client(scope, client);
                 let of_client = Counter { key, rule: rules.client, locks: true, of: Of::Client };
-                let of_account = account.map(|name| {
-                    let key = logins.of_account(scope, name);
-                    Counter { key, rule: rules.account, locks, of: Of::Account }
+                let of_account = account.map(|name| match device {
+                    Device::Heard => (logins.of_heard(scope, name), Of::Device),
+                    _ => (logins.of_account(scope, name), Of::Account),
                 });
+                let of_account = of_account.map(|(key, of)| Counter { key, rule: rules.account, locks, of });
                 [Some(of_client), of_account]
             }
         };

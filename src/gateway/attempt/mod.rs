@@ -9,7 +9,7 @@ mod outcome;
 mod typed;
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 
 use self::body::Holding;
@@ -23,13 +23,16 @@ use super::read::Reading;
 use super::upload::{self, Upload};
 use super::{Decision, ForwardError, Gateway, Link, Permit, Withheld, respond, share};
 use crate::clock::Now;
+use crate::config::class::Class;
 use crate::guards::counters::{Charged, Outcome};
 use crate::guards::login::{self, Device, Seats, Try};
 use crate::guards::tries::{Kind, Passed, Tries};
 use crate::guards::{Denial, Reason, Verdict};
+use crate::policy::Site;
 use crate::request::body::Body;
 use crate::request::credential::examine;
 use crate::request::facts::Facts;
+use crate::request::path::PathViews;
 use crate::stores::held::Held;
 use crate::stores::logins::fold;
 use crate::stores::turns::Turn;
@@ -265,9 +268,15 @@ impl<U> Gateway<U> {
             let who = Who::of(Some(beside), None, tries, facts).heard(tries, facts);
             tries.login().failed(who.attempt(facts));
         }
-        let token = reading.site.login.as_ref().map(|login| &*login.token);
-        let from = attempt.who.from.as_deref();
-        let asked = outcome::Asked { token, path: reading.path.normal(), from };
+        let site = reading.site;
+        let asked = outcome::Asked {
+            token: site.login.as_ref().map(|login| &*login.token),
+            carriers: &site.tokens.carriers,
+            is_login: &|path| is_login(site, path),
+            authority: &reading.authority,
+            path: reading.path.normal(),
+            from: attempt.who.from.as_deref(),
+        };
         let (mut answer, meant) = outcome::of_login(answer, asked).await?;
         let now = self.clock.now();
         if let Some(account) = attempt.who.account.as_deref().filter(|_| meant.token.is_some()) {
@@ -369,6 +378,16 @@ impl Who {
         let (account, typed) = (self.folded.as_deref(), self.account.as_deref());
         Try { client: facts.client, account, typed, device, now: facts.now }
     }
+}
+
+/// Whether a path is one of class login, for whoever is sent there or asks for it himself.
+fn is_login(site: &Site, path: &str) -> bool {
+    let views = path.parse().ok().and_then(|target| PathViews::read(&target).ok());
+    let is_login = |method| {
+        let found = views.as_ref().and_then(|views| site.route(method, views));
+        found.is_some_and(|found| found.route.class == Class::Login)
+    };
+    is_login(&Method::GET) || is_login(&Method::POST)
 }
 
 fn guard_of(reading: &Reading<'_>) -> Tries {
