@@ -8,7 +8,7 @@ CARGO ?= cargo
 # What the tests call, as "program:Debian package".
 TEST_PROGRAMS := bash:bash curl:curl openssl:openssl promtool:prometheus prometheus:prometheus python3:python3 chromium:chromium \
   groff:groff-base goaccess:goaccess fail2ban-regex:fail2ban script:bsdutils systemd-analyze:systemd \
-  systemd-socket-activate:systemd logrotate:logrotate strace:strace pebble:pebble testssl:testssl.sh haproxy:haproxy
+  systemd-socket-activate:systemd logrotate:logrotate strace:strace pebble:pebble testssl:testssl.sh haproxy:haproxy faketime:faketime
 # What they import in Debian's own Python, as "module:Debian package".
 TEST_MODULES := grpc:python3-grpcio
 # What they call from PyPI, in a virtual environment of their own.

@@ -302,6 +302,50 @@ async fn a_blocked_person_gets_no_new_session_by_a_refresh_and_the_application_i
     assert_eq!(use_it(&gate, &later.token).await, 200);
 }
 
+/// Faketime's library, which gives a process another time than the machine's.
+fn faketime() -> String {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
+    let found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+    found.expect("libfaketimeMT.so.1: install Debian's faketime").display().to_string()
+}
+
+#[tokio::test]
+async fn sixteen_minutes_after_a_block_of_a_person_by_the_clock_a_refresh_is_refused() {
+    let (app, upstream) = Arkeep::start();
+    let folder = tempfile::tempdir().unwrap();
+    let time = folder.path().join("time");
+    std::fs::write(&time, "+0\n").unwrap();
+    let environment = vec![
+        ("LD_PRELOAD", faketime()),
+        ("FAKETIME_TIMESTAMP_FILE", time.display().to_string()),
+        ("FAKETIME_NO_CACHE", "1".into()),
+    ];
+    let gate = Config { app: "arkeep".into(), site: FREELY.into(), environment, ..Config::default() }
+        .start(upstream.address);
+    let (alice, bob) = (login(&gate, "alice").await, login(&gate, "bob").await);
+    let old = app.with(|state| state.cookie("id-alice"));
+    done(&gate, &["block", "subject", "id-alice"]);
+    let uptime = || -> u64 {
+        let status: Value = serde_json::from_str(&done(&gate, &["status", "--json"])).unwrap();
+        status["status"]["uptime_seconds"].as_u64().unwrap()
+    };
+    let before = uptime();
+    std::fs::write(&time, "+960\n").unwrap();
+    assert!((960..1020).contains(&(uptime() - before)), "its clocks say so");
+    next_second().await;
+    let asked = app.with(|state| state.refreshes);
+    withheld(&refresh(&gate, &alice.cookie).await);
+    assert_eq!(
+        app.with(|state| state.refreshes),
+        asked,
+        "the access token has ended long ago, the block has not"
+    );
+    withheld(&refresh(&gate, &old).await);
+    assert_eq!(use_it(&gate, &alice.token).await, 401);
+    held(&refresh(&gate, &bob.cookie).await);
+    held(&try_login(&gate, "alice").await);
+}
+
 #[tokio::test]
 async fn a_refresh_cookie_of_before_the_gateway_is_judged_by_what_the_application_answers() {
     let (app, upstream) = Arkeep::start();

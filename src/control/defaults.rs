@@ -124,7 +124,7 @@ pub fn resolve(order: Order, by: &str, sites: &[SiteFacts], now: Now) -> Result<
         return Err(Refusal::new(RefusalKind::Refused, message));
     }
     let able = able(&order.what, order.site.as_deref(), sites)?;
-    let site = site_of(&order, &able)?;
+    let site = site_of(&order, if order.site.is_some() { sites } else { &able })?;
     let mut resolved = on(order, site, by, sites, now);
     resolved.warnings.extend(not_elsewhere(&resolved.block, &able, sites));
     Ok(resolved)

@@ -7,6 +7,7 @@ mod body;
 pub mod device;
 mod outcome;
 mod typed;
+mod who;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
@@ -16,6 +17,7 @@ use self::body::Holding;
 use self::device::{Devices, Known};
 pub use self::outcome::Broken;
 use self::typed::Typed;
+use self::who::Who;
 use super::account::Unclear;
 use super::answer::{self, Asked};
 use super::exchange::Exchange;
@@ -25,7 +27,7 @@ use super::{Decision, ForwardError, Gateway, Link, Permit, Withheld, respond, sh
 use crate::clock::Now;
 use crate::config::class::Class;
 use crate::guards::counters::{Charged, Outcome};
-use crate::guards::login::{self, Device, Seats, Try};
+use crate::guards::login::{self, Seats};
 use crate::guards::tries::{Kind, Passed, Tries};
 use crate::guards::{Denial, Reason, Verdict};
 use crate::policy::Site;
@@ -34,7 +36,6 @@ use crate::request::credential::examine;
 use crate::request::facts::Facts;
 use crate::request::path::PathViews;
 use crate::stores::held::Held;
-use crate::stores::logins::fold;
 use crate::stores::turns::Turn;
 
 /// Bytes of a login's body that are held where its class has no limit of its own that enforces.
@@ -67,27 +68,6 @@ pub struct Attempt {
 struct Presented {
     who: Who,
     _seats: Seats,
-}
-
-/// As whom, from which device.
-#[derive(Default)]
-struct Who {
-    /// As it was typed.
-    account: Option<String>,
-    /// As it is counted.
-    folded: Option<String>,
-    /// The device's number, if its cookie is good.
-    device: Option<[u8; 8]>,
-    /// The other accounts that the device is known for.
-    others: Vec<Known>,
-    /// Somebody has logged in from here lately.
-    address: bool,
-    /// Basic credentials were let in from here lately.
-    heard: bool,
-    /// The path that it says it came from.
-    from: Option<Box<str>>,
-    /// Another account, in Basic credentials beside the body.
-    beside: Option<String>,
 }
 
 /// Why there is nothing to forward.
@@ -350,33 +330,6 @@ impl Presented {
             }
             _ => {}
         }
-    }
-}
-
-impl Who {
-    fn of(account: Option<String>, device: Option<[u8; 8]>, tries: &Tries, facts: &Facts) -> Self {
-        let known = |name: &String| tries.login().knows_address(facts.client, name, facts.now);
-        let address = device.is_none() && account.as_ref().is_some_and(known);
-        let folded = account.as_deref().map(fold);
-        Self { folded, account, device, address, ..Self::default() }
-    }
-
-    /// For Basic credentials, which never prove as much as a login: also by where they were let in.
-    fn heard(mut self, tries: &Tries, facts: &Facts) -> Self {
-        let heard = |name: &String| tries.login().heard_address(facts.client, name, facts.now);
-        self.heard = !self.address && self.account.as_ref().is_some_and(heard);
-        self
-    }
-
-    fn attempt(&self, facts: &Facts) -> Try<'_> {
-        let device = match self.device {
-            Some(id) => Device::Cookie(id),
-            None if self.address => Device::Address,
-            None if self.heard => Device::Heard,
-            None => Device::Unknown,
-        };
-        let (account, typed) = (self.folded.as_deref(), self.account.as_deref());
-        Try { client: facts.client, account, typed, device, now: facts.now }
     }
 }
 
