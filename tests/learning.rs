@@ -347,6 +347,36 @@ async fn sixteen_minutes_after_a_block_of_a_person_by_the_clock_a_refresh_is_ref
 }
 
 #[tokio::test]
+async fn a_refresh_at_the_login_is_one_wherever_it_says_so() {
+    // As token endpoints of OAuth: by what is asked for, and some take that from the query.
+    let upstream = Upstream::by_request(|_| {
+        let body = json!({ "access_token": tokens::login("id-alice", "fresh", tokens::now()) }).to_string();
+        answer("200 OK", "Content-Type: application/json\r\n", body.as_bytes())
+    });
+    let gate =
+        Config { app: "generic".into(), site: FREELY.into(), ..Config::default() }.start(upstream.address);
+    done(&gate, &["block", "subject", "id-alice"]);
+    next_second().await;
+    let (form, json) =
+        ("Content-Type: application/x-www-form-urlencoded\r\n", "Content-Type: application/json\r\n");
+    for (line, kind, body, status) in [
+        ("POST /api/token", form, "grant_type=password&username=alice&password=x", 200),
+        ("POST /api/token?next=/", json, r#"{"username":"alice","password":"x"}"#, 200),
+        ("POST /api/token?grant_type=password", form, "username=alice&password=x", 200),
+        ("POST /api/token", form, "grant_type=refresh_token&refresh_token=x", 401),
+        ("POST /api/token", json, r#"{"grant_type":"refresh_token","refresh_token":"x"}"#, 401),
+        ("POST /api/token", json, r#"{"GRANT_TYPE":"refresh_token"}"#, 401),
+        ("POST /api/token?grant_type=refresh_token&refresh_token=x", "", "", 401),
+        ("POST /api/token?grant_type=refresh_token", form, "grant_type=password&refresh_token=x", 401),
+        ("POST /api/token?x;Grant%5Ftype=password&refresh_token=x", "", "", 401),
+        ("POST /api/token", "Content-Type: text/plain\r\n", "grant_type=refresh_token", 401),
+    ] {
+        let told = gate.ask(line, kind, body.as_bytes()).await;
+        assert_eq!(told.status, status, "{line} {body}");
+    }
+}
+
+#[tokio::test]
 async fn a_refresh_cookie_of_before_the_gateway_is_judged_by_what_the_application_answers() {
     let (app, upstream) = Arkeep::start();
     let gate = arkeep(&upstream, "");

@@ -77,8 +77,8 @@ const LOCKED_OUT: Told = told(
     "it ends by itself (Retry-After says when); `portcullis unlock client ADDRESS` or `portcullis unlock account NAME` ends it now. Devices that have logged in before are not locked out with an account; [site.login_guard] sets the numbers",
 );
 const LOGIN_UNREADABLE: Told = told(
-    "the body of a login can be read in two ways, or in none: a key twice or in another case, an account that is no text, a compressed body, or text that is neither JSON nor a form",
-    "a program of yours must send the fields that the app file's [login] names, each once, as JSON or a form. The application has not heard of it, and nothing was counted",
+    "a login can be read in two ways, or in none: a key twice, in another case or as a list (`email[]`), another account in the query, an account that is no text, a compressed body, a charset that is not UTF-8, Basic credentials that nobody can read, or text that is neither JSON nor a form",
+    "a program of yours must send the fields that the app file's [login] names, each once, as JSON or a form in UTF-8, and none of them in the query. The application has not heard of it, and nothing was counted",
 );
 const LOGIN_SLOW: Told = told(
     "the body of a login did not come within ten seconds",
@@ -182,7 +182,7 @@ pub const fn denied(reason: Reason) -> Told {
             "`portcullis blocks` lists the blocks, `portcullis unblock NUMBER` lifts one",
         ),
         Reason::CrossOrigin => told(
-            "a page of another site wants to open a WebSocket, or to run an upload as a script, style or plug-in",
+            "a page of another site wants to open a WebSocket, to post a login or the form of a first run, or to run an upload as a script, style or plug-in",
             "that is what the guard is for. If the page is your own, serve it from the site's host: the Origin must be the site's",
         ),
         Reason::BodyTooLarge => told(

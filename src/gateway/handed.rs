@@ -17,7 +17,7 @@ use std::rc::Rc;
 use http::Response;
 use http::header::{self, HeaderMap, SET_COOKIE};
 
-use super::account::{Form, field_of};
+use super::account::{Form, Unclear, field_of, named_in_query};
 use super::held::{Held, hold};
 use super::lesson::Aside;
 use super::read::Reading;
@@ -33,6 +33,10 @@ use crate::request::tokens_in::Unreadable;
 use crate::stores::cached::BlocksReader;
 use crate::stores::kept::Kept;
 use crate::stores::sessions::{Place, Session};
+
+/// How OAuth says what is exchanged, and that it is a long-lived credential.
+const GRANT: &str = "grant_type";
+const REFRESH: &str = "refresh_token";
 
 /// What an answer is judged by.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +54,7 @@ pub struct Means<'a> {
 pub struct Handed<'a> {
     site: &'a Site,
     facts: Rc<Facts>,
+    query: Option<&'a str>,
     form: Option<Form>,
     body: Rc<Aside>,
     /// No token comes as far as this that was not verified.
@@ -68,7 +73,7 @@ pub enum Withheld {
 
 impl<'a> Handed<'a> {
     /// Of a request; `None`: its class hands out no tokens. `body`: read beside its bytes.
-    pub fn of(reading: &Reading<'a>, headers: &HeaderMap, body: Rc<Aside>) -> Option<Self> {
+    pub fn of(reading: &'a Reading<'a>, headers: &HeaderMap, body: Rc<Aside>) -> Option<Self> {
         let facts = Rc::clone(&reading.facts);
         let hands = matches!(facts.class, Class::Login | Class::Refresh | Class::Oidc);
         let route = reading.found.route;
@@ -76,6 +81,7 @@ impl<'a> Handed<'a> {
         hands.then(|| Self {
             site: reading.site,
             facts,
+            query: reading.path.query(),
             form: Form::of(headers),
             body,
             verified,
@@ -140,15 +146,17 @@ impl<'a> Handed<'a> {
 
     /// What cannot be read in one way may say so.
     fn may_refresh(&self) -> bool {
+        let refreshes = |grant: Result<Option<String>, Unclear>| {
+            grant.map_or(true, |grant| grant.as_deref() == Some(REFRESH))
+        };
+        if self.query.is_some_and(|query| refreshes(named_in_query(query, GRANT))) {
+            return true;
+        }
         let Some(body) = self.body.all() else { return true };
         if body.is_empty() {
             return false;
         }
-        let Some(form) = self.form else { return true };
-        match field_of(&body, form, "grant_type") {
-            Ok(grant) => grant.is_some_and(|grant| grant == "refresh_token"),
-            Err(_) => true,
-        }
+        self.form.is_none_or(|form| refreshes(field_of(&body, form, GRANT)))
     }
 
     /// What is known to have been exchanged. A token that nobody has verified may make nothing younger: whoever has an old

@@ -29,10 +29,11 @@ pub(super) fn write(site: &Site, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "              never locked over all clients: {}", guard.never_lock.join(", "))?;
     }
     if !names_accounts(site) {
-        writeln!(
-            out,
-            "              no account is counted, but of Basic credentials: the app file's [login] names none"
-        )?;
+        let why = match site.app.login {
+            Some(_) => "the app file's [login] names no account",
+            None => "the app file has no [login], so that what an answer meant is told by its looks",
+        };
+        writeln!(out, "              by client only, but for Basic credentials: {why}")?;
     }
     let login = site.app.login.as_ref();
     if let Some(defaults) = login.map(|login| &login.default_passwords).filter(|pairs| !pairs.is_empty()) {
