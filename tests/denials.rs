@@ -355,7 +355,7 @@ async fn allow_opens_setup_for_one_network_for_a_while_on_all_workers_and_no_lon
     let metrics = gate.ask("GET /metrics", &from("203.0.113.9"), b"").await;
     assert_eq!(metrics.status, 404, "only setup is open");
     // What rebuilds the blocks or the policy closes nothing.
-    done(&gate, &["block", "jti", "x"]);
+    done(&gate, &["block", "subject", "x"]);
     done(&gate, &["unblock", "1"]);
     done(&gate, &["reload"]);
     let status = done(&gate, &["status"]);

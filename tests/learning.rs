@@ -302,6 +302,50 @@ async fn a_blocked_person_gets_no_new_session_by_a_refresh_and_the_application_i
     assert_eq!(use_it(&gate, &later.token).await, 200);
 }
 
+/// Faketime's library, which gives a process another time than the machine's.
+fn faketime() -> String {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
+    let found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+    found.expect("libfaketimeMT.so.1: install Debian's faketime").display().to_string()
+}
+
+#[tokio::test]
+async fn sixteen_minutes_after_a_block_of_a_person_by_the_clock_a_refresh_is_refused() {
+    let (app, upstream) = Arkeep::start();
+    let folder = tempfile::tempdir().unwrap();
+    let time = folder.path().join("time");
+    std::fs::write(&time, "+0\n").unwrap();
+    let environment = vec![
+        ("LD_PRELOAD", faketime()),
+        ("FAKETIME_TIMESTAMP_FILE", time.display().to_string()),
+        ("FAKETIME_NO_CACHE", "1".into()),
+    ];
+    let gate = Config { app: "arkeep".into(), site: FREELY.into(), environment, ..Config::default() }
+        .start(upstream.address);
+    let (alice, bob) = (login(&gate, "alice").await, login(&gate, "bob").await);
+    let old = app.with(|state| state.cookie("id-alice"));
+    done(&gate, &["block", "subject", "id-alice"]);
+    let uptime = || -> u64 {
+        let status: Value = serde_json::from_str(&done(&gate, &["status", "--json"])).unwrap();
+        status["status"]["uptime_seconds"].as_u64().unwrap()
+    };
+    let before = uptime();
+    std::fs::write(&time, "+960\n").unwrap();
+    assert!((960..1020).contains(&(uptime() - before)), "its clocks say so");
+    next_second().await;
+    let asked = app.with(|state| state.refreshes);
+    withheld(&refresh(&gate, &alice.cookie).await);
+    assert_eq!(
+        app.with(|state| state.refreshes),
+        asked,
+        "the access token has ended long ago, the block has not"
+    );
+    withheld(&refresh(&gate, &old).await);
+    assert_eq!(use_it(&gate, &alice.token).await, 401);
+    held(&refresh(&gate, &bob.cookie).await);
+    held(&try_login(&gate, "alice").await);
+}
+
 #[tokio::test]
 async fn a_refresh_at_the_login_is_one_wherever_it_says_so() {
     // As token endpoints of OAuth: by what is asked for, and some take that from the query.
@@ -672,6 +716,99 @@ async fn a_new_password_in_keepstack_ends_the_week_of_the_old_token() {
     assert_eq!((ask(&victim).await, ask(&other).await, ask(&admin).await), (401, 200, 200));
     let week = blocks(&gate)[0]["until"].as_u64().unwrap() / 1000 - tokens::now();
     assert!(week >= 604_800, "as long as a token lives: {week}");
+}
+
+#[tokio::test]
+async fn who_logs_out_all_day_does_not_make_the_gateway_deaf_to_what_is_done_to_him() {
+    let (_, upstream) = Arkeep::start();
+    let gate = arkeep(&upstream, "");
+    let (root, kept) = (login(&gate, "root").await, login(&gate, "mallory").await);
+    let counted = |lesson: &str, outcome: &str| {
+        gate.metric(&format!(
+            "portcullis_learned_total{{lesson=\"{lesson}\",outcome=\"{outcome}\",site=\"files.test\"}}"
+        ))
+    };
+    for _ in 0..61 {
+        let session = login(&gate, "mallory").await;
+        assert_eq!(logout(&gate, &bearer(&session.token)).await, 204);
+    }
+    assert_eq!((counted("logout", "learned"), counted("logout", "over_quota")), (Some(60.0), Some(1.0)));
+    let fields = format!("{}Content-Type: application/json\r\n", bearer(&root.token));
+    let body = br#"{"password":"another","is_active":false}"#;
+    assert_eq!(gate.ask("PATCH /api/v1/users/id-mallory", &fields, body).await.status, 200);
+    assert_eq!((counted("admin", "learned"), use_it(&gate, &kept.token).await), (Some(1.0), 401));
+    withheld(&refresh(&gate, &kept.cookie).await);
+}
+
+/// Its session is an opaque cookie, as form applications have it.
+struct Forms {
+    gate: Gate,
+    _upstream: Upstream,
+    _app: tokens::App,
+}
+
+impl Forms {
+    fn start() -> Self {
+        let app = tokens::App::new(
+            "opaque",
+            r#"["cookie:sid"]"#,
+            "refresh_cookie = \"renew\"\nrefresh_lifetime = \"168h\"\n[logout]\nends = \"cookie:sid\"",
+        );
+        let text = std::fs::read_to_string(app.path()).unwrap();
+        std::fs::write(app.path(), text.replace("[routes]\n", "[routes]\nlogout = [\"/logout\"]\n")).unwrap();
+        let upstream = Upstream::answering(OK);
+        let listen = "trusted_proxies = [\"127.0.0.1\"]\n".into();
+        let gate = Config { app: app.path(), listen, ..Config::default() }.start(upstream.address);
+        Self { gate, _upstream: upstream, _app: app }
+    }
+
+    async fn ask(&self, line: &str, client: &str, cookie: &str) -> u16 {
+        let fields = format!("X-Forwarded-For: {client}\r\nCookie: {cookie}\r\n");
+        self.gate.ask(line, &fields, b"").await.status
+    }
+}
+
+#[tokio::test]
+async fn a_logout_teaches_of_a_cookie_however_it_is_escaped_and_quoted() {
+    let forms = Forms::start();
+    for (number, value) in [
+        "plain-session-1",
+        "ab%2Bc%3D-session-2",
+        "BAh7CEkiD3Nlc3Npb25faWQGOgZFVEkiJQ==--d41d8cd98f00b204e9800998ecf8427e",
+        "eyJpdiI6IjEyMzQ1Njc4In0%3D",
+        "\"quoted-session-5\"",
+        "s%3AabcdefghijklmnopqrstuvwxyZ.0123456789abcdef",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let cookie = format!("sid={value}");
+        assert_eq!(forms.ask("GET /api/x", "203.0.113.7", &cookie).await, 200, "{value}");
+        assert_eq!(forms.ask("POST /logout", "203.0.113.7", &cookie).await, 200, "{value}");
+        assert_eq!(forms.ask("GET /api/x", "203.0.113.7", &cookie).await, 401, "{value}");
+        assert_eq!(blocks(&forms.gate).len(), number + 1, "{value}");
+    }
+    let two = "sid=one-session-of-two; sid=another-session";
+    assert_eq!(forms.ask("POST /logout", "203.0.113.7", two).await, 400);
+}
+
+#[tokio::test]
+async fn where_nobody_can_tell_persons_apart_no_client_uses_up_what_a_site_may_teach() {
+    let forms = Forms::start();
+    for number in 0..601 {
+        let cookie = format!("sid=session-of-mallory-{number}");
+        assert_eq!(forms.ask("POST /logout", "203.0.113.7", &cookie).await, 200);
+    }
+    let of = |outcome: &str| {
+        let series = format!(
+            "portcullis_learned_total{{lesson=\"logout\",outcome=\"{outcome}\",site=\"files.test\"}}"
+        );
+        forms.gate.metric(&series)
+    };
+    assert_eq!((of("learned"), of("over_quota")), (Some(600.0), Some(1.0)));
+    let own = "sid=session-of-somebody-else";
+    assert_eq!(forms.ask("POST /logout", "203.0.113.8", own).await, 200);
+    assert_eq!(forms.ask("GET /api/x", "203.0.113.8", own).await, 401);
 }
 
 #[tokio::test]

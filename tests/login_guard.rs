@@ -725,7 +725,7 @@ async fn wrong_basic_credentials_on_any_route_count_as_failed_logins() {
     for path in ["/api/a", "/other", "/api/c", "/x", "/api/a", "/api/a", "/api/a", "/api/a"] {
         statuses.push(ask("203.0.113.7", "YW5uOndyb25n", path).await);
     }
-    assert_eq!(statuses, [401, 401, 401, 401, 401, 401, 429, 429]);
+    assert_eq!(statuses, [401, 401, 401, 401, 401, 429, 429, 429]);
     assert_eq!(rig.log_in("203.0.113.7", "ann", "right").await, 429, "one account, one budget");
     assert_eq!(ask("203.0.113.8", "YW5uOnJpZ2h0", "/api/a").await, 200);
     assert_eq!(ask("203.0.113.8", "!!!", "/api/a").await, 400);
@@ -746,6 +746,151 @@ async fn wrong_basic_credentials_on_any_route_count_as_failed_logins() {
     assert_eq!(rig.log_in("192.0.2.1", "eve", "right").await, 429, "twenty for the account");
     // admin:admin, which its documents name.
     assert_eq!((beside("192.0.2.2", "YWRtaW46YWRtaW4=").await, beside("192.0.2.2", "!!!").await), (401, 400));
+}
+
+#[tokio::test]
+async fn refusals_that_look_like_successes_end_too_and_good_logins_have_room() {
+    let upstream = Upstream::by_request(|request| {
+        let right = request.body.windows(5).any(|word| word == b"right");
+        let to = |place: &str| {
+            format!("HTTP/1.1 302 Found\r\nLocation: {place}\r\nSet-Cookie: x=1\r\nContent-Length: 0\r\n\r\n")
+                .into()
+        };
+        match (&*request.target, right) {
+            ("/auth/login", true) => to("/dashboard"),
+            ("/auth/login", false) => to("/signin?error=1"),
+            (_, true) => answer("200 OK", r#"{"ok":true}"#),
+            (_, false) => answer("200 OK", r#"{"ok":false,"error":"wrong password"}"#),
+        }
+    });
+    let described = common::tokens::App::new(
+        "opaque",
+        r#"["cookie:sid"]"#,
+        "[login]\naccount = \"email\"\ntoken = \"token\"",
+    );
+    let text = std::fs::read_to_string(described.path()).unwrap();
+    std::fs::write(described.path(), text.replace("[\"/login\"]", "[\"/auth/login\"]")).unwrap();
+    let forms = config(&described.path(), "").start(upstream.address);
+    let generic = config("generic", "").start(upstream.address);
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    for (gate, path, kind, heard) in [
+        // Its app file says that only a token is a success, so its redirect is none for sure.
+        (&forms, "/auth/login", form, 20),
+        // `/signin` is a login.
+        (&generic, "/auth/login", form, 5),
+        (&generic, "/api/login", JSON, 20),
+    ] {
+        let own = format!(
+            "Origin: https://files.test:{0}\r\nReferer: https://files.test:{0}/start\r\n",
+            gate.https.port()
+        );
+        let ask = async |client: &str, password: &str| {
+            let headers = format!("X-Forwarded-For: {client}\r\n{kind}{own}");
+            let body = match kind == JSON {
+                true => format!(r#"{{"email":"ann","password":"{password}"}}"#),
+                false => format!("email=ann&password={password}"),
+            };
+            gate.ask(&format!("POST {path}"), &headers, body.as_bytes()).await.status
+        };
+        for number in 0..8 {
+            assert_ne!(ask("192.0.2.1", "right").await, 429, "good login {number} at {path}");
+        }
+        let client = format!("203.0.113.{heard}");
+        let mut guesses = 0;
+        while guesses < 40 && ask(&client, "guess").await != 429 {
+            guesses += 1;
+        }
+        assert!(guesses <= heard && guesses >= 5, "{path}: {guesses}");
+    }
+}
+
+#[tokio::test]
+async fn good_logins_at_a_form_as_laravels_are_never_limited() {
+    let upstream = Upstream::by_request(|request| {
+        let place = if request.target == "/login" { "/two-factor-challenge" } else { "/" };
+        format!("HTTP/1.1 302 Found\r\nLocation: {place}\r\nSet-Cookie: coolify_session=1\r\nContent-Length: 0\r\n\r\n").into()
+    });
+    let gate = config("coolify", "").start(upstream.address);
+    let own = format!("https://files.test:{}", gate.https.port());
+    let ask = async |path: &str| {
+        let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+        let headers =
+            format!("X-Forwarded-For: 192.0.2.1\r\n{form}Origin: {own}\r\nReferer: {own}{path}\r\n");
+        gate.ask(&format!("POST {path}"), &headers, b"email=ann&password=right").await.status
+    };
+    for number in 0..12 {
+        assert_eq!(ask("/login").await, 302, "login {number}");
+        assert_eq!(ask("/two-factor-challenge").await, 302, "second step {number}");
+    }
+}
+
+/// Credentials of a program.
+fn basic(account: &str, password: &str) -> String {
+    use base64::Engine as _;
+    let words = base64::engine::general_purpose::STANDARD.encode(format!("{account}:{password}"));
+    format!("Authorization: Basic {words}\r\n")
+}
+
+#[tokio::test]
+async fn wrong_basic_credentials_beside_any_other_try_count_and_are_refused_too() {
+    let upstream = Upstream::by_request(|_| answer("401 Unauthorized", "{}"));
+    for line in ["POST /api/v1/setup/complete", "POST /api/v1/auth/refresh", "POST /api/v1/agents/enroll"] {
+        let gate = config("arkeep", ARKEEP).start(upstream.address);
+        let before = upstream.requests().len();
+        let mut statuses = Vec::new();
+        for number in 0..30 {
+            let client = format!("203.0.113.{}", number / 6);
+            let headers = format!("X-Forwarded-For: {client}\r\n{}", basic("ann", "wrong"));
+            statuses.push(gate.ask(line, &headers, b"{}").await.status);
+        }
+        let heard = upstream.requests().len() - before;
+        assert_eq!(heard, 20, "{line}: {statuses:?}");
+        let headers = format!("X-Forwarded-For: 198.51.100.1\r\n{JSON}");
+        let body = br#"{"email":"ann","password":"guess"}"#;
+        let login = gate.ask("POST /api/v1/auth/login", &headers, body).await.status;
+        assert_eq!(login, 429, "one account, one budget: {line}");
+    }
+}
+
+#[tokio::test]
+async fn parallel_guesses_by_basic_credentials_do_not_slip_by_and_who_was_let_in_lately_is_not_locked_out() {
+    let upstream = Upstream::scripted(|mut session| {
+        while let Some(request) = session.request() {
+            let wrong = request.header("authorization") != Some("Basic YW5uOnJpZ2h0");
+            if wrong {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            if !session.send(&answer(if wrong { "401 Unauthorized" } else { "200 OK" }, "{}")) {
+                return;
+            }
+        }
+    });
+    let gate = config("keepstack", "").start(upstream.address);
+    let ask = async |client: &str, password: &str| {
+        let headers = format!("X-Forwarded-For: {client}\r\n{}", basic("ann", password));
+        gate.ask("GET /api/dav/x", &headers, b"").await.status
+    };
+    // The backup program, from where it always comes.
+    assert_eq!(ask("192.0.2.1", "right").await, 200);
+    assert_eq!(ask("198.51.100.200", "wrong").await, 401, "a failure stands");
+    let before = upstream.requests().len();
+    for client in 0..6 {
+        let client = format!("198.51.100.{client}");
+        let passwords: Vec<String> = (0..60).map(|number| format!("guess{number}")).collect();
+        futures_util::future::join_all(passwords.iter().map(|password| ask(&client, password))).await;
+    }
+    let heard = upstream.requests().len() - before;
+    assert!((15..=19).contains(&heard), "of 360 guesses the application has heard {heard}");
+    assert_eq!(ask("198.51.100.99", "right").await, 429, "the account is locked to strangers");
+    for _ in 0..10 {
+        assert_eq!(ask("192.0.2.1", "right").await, 200);
+    }
+    let all: Vec<u16> = futures_util::future::join_all((0..30).map(|_| ask("192.0.2.1", "right"))).await;
+    assert_eq!(all, [200; 30], "many at once, as programs do");
+    for number in 0..7 {
+        let status = ask("192.0.2.1", "wrong").await;
+        assert_eq!(status, if number < 5 { 401 } else { 429 }, "it has five guesses too, and no more");
+    }
 }
 
 #[tokio::test]
@@ -1023,6 +1168,20 @@ async fn refreshes_and_joining_machines_have_budgets_of_their_own() {
         assert!(guesses <= 10);
     }
     assert_eq!(guesses, 10);
+    let refused = Upstream::by_request(|request| match &*request.target {
+        "/api/v1/auth/refresh" => answer("400 Bad Request", r#"{"error":"invalid_grant"}"#),
+        _ => answer("422 Unprocessable Entity", "{}"),
+    });
+    let gate = config("arkeep", ARKEEP).start(refused.address);
+    for (line, heard) in [("POST /api/v1/auth/refresh", 60), ("POST /api/v1/agents/enroll", 10)] {
+        let before = refused.requests().len();
+        for number in 0..heard + 5 {
+            let headers =
+                format!("X-Forwarded-For: 203.0.113.7\r\nCookie: arkeep_refresh_token={number:064x}\r\n");
+            gate.ask(line, &headers, b"{}").await;
+        }
+        assert_eq!(refused.requests().len() - before, heard, "{line}: however it is refused");
+    }
     let body = br#"{"email":"a@b.test","password":"guess"}"#;
     for _ in 0..5 {
         assert_eq!(ask("POST /api/v1/auth/login", JSON, body).await, 401, "the login pays for none of it");

@@ -325,7 +325,7 @@ async fn the_audit_log_can_be_rotated_at_any_time_with_or_without_the_signal() {
     let upstream = Upstream::answering(OK);
     let gate = with_log("access = \"off\"", &upstream);
     let path = gate.state().join("audit.log");
-    let block = |jti: &str| assert!(gate.cli(["block", "jti", jti]).status.success());
+    let block = |subject: &str| assert!(gate.cli(["block", "subject", subject]).status.success());
     block("first");
     for (turn, signal) in [true, false].into_iter().enumerate() {
         fs::rename(&path, path.with_extension(turn.to_string())).unwrap();
@@ -589,7 +589,7 @@ async fn each_key_of_a_json_line_is_documented_and_each_documented_key_is_writte
     let lost = portcullis::telemetry::line::Gap { lines: 37, from: 0, until: 1 };
     lost.write(portcullis::telemetry::line::Form::Json, &mut gap);
     assert_eq!(keys([serde_json::from_str(&gap).unwrap()]), documented("## Lines that are missing"));
-    assert!(gate.cli(["block", "jti", "x"]).status.success());
+    assert!(gate.cli(["block", "subject", "x"]).status.success());
     let audit = read(&gate.state().join("audit.log"));
     assert_eq!(
         keys(audit.lines().map(|line| serde_json::from_str(line).unwrap())),
@@ -640,7 +640,7 @@ async fn a_standard_error_that_nobody_reads_holds_up_no_block_no_request_and_no_
     fill(&pipe);
     for number in 0..5 {
         let begun = std::time::Instant::now();
-        let answer = gate.cli(["block", "jti", &format!("j{number}"), "--reason", "stolen"]);
+        let answer = gate.cli(["block", "subject", &format!("j{number}"), "--reason", "stolen"]);
         assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
         assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     }
@@ -654,7 +654,7 @@ async fn a_standard_error_that_nobody_reads_holds_up_no_block_no_request_and_no_
     }
     assert_eq!(text.matches(" portcullis: audit: {").count(), 5, "{text}");
     fill(&pipe);
-    gate.cli(["block", "jti", "last"]);
+    gate.cli(["block", "subject", "last"]);
     gate.signal("TERM");
     assert_eq!(gate.wait_ended(raw::LIMIT), Some(0), "it ends, although nobody reads its last lines");
 }

@@ -117,6 +117,43 @@ fn what_is_not_seen_to_be_refused_is_not_proved_and_does_not_reach_the_applicati
     assert!(upstream.requests().is_empty());
 }
 
+#[test]
+fn who_cannot_be_found_on_a_site_is_not_said_to_be_blocked_there() {
+    let upstream = Upstream::answering(OK);
+    let second = |app: &str| {
+        format!(
+            "\n[[site]]\nhosts = [\"second.test\"]\napp = \"{app}\"\nupstream = \"http://{}\"\n",
+            upstream.address
+        )
+    };
+    let gate = Config { app: "coolify".into(), site: second("keepstack"), ..Config::default() }
+        .start(upstream.address);
+    let refused = |words: &[&str], says: &[&str]| {
+        let told = gate.cli(["block"].into_iter().chain(words.iter().copied()).chain(["--verify"]));
+        let said = text(&told);
+        assert_eq!(told.status.code(), Some(5), "{words:?} {said}");
+        assert!(
+            says.iter().all(|part| said.contains(part)) && !said.contains("BLOCKED:"),
+            "{words:?} {said}"
+        );
+    };
+    let opaque = "the tokens of files.test have no subject";
+    refused(
+        &["subject", "6", "--site", "files.test"],
+        &[opaque, "block token -", "block everyone", "second.test"],
+    );
+    refused(&["account", "ann", "--site", "files.test"], &[opaque]);
+    refused(&["jti", "9", "--site", "second.test"], &["the tokens of second.test have no jti"]);
+    refused(&["jti", "9"], &["the tokens of files.test, second.test have no jti"]);
+    let listed = text(&gate.cli(["blocks"]));
+    assert!(!listed.contains("subject") && !listed.contains("jti"), "{listed}");
+    // The only site that is left is the one that is meant.
+    let told = gate.cli(["block", "subject", "6", "--verify"]);
+    let said = text(&told);
+    assert!(told.status.success() && said.contains("\nPROVED: refused "), "{said}");
+    assert!(said.contains("it holds on second.test; tokens of files.test have no subject"), "{said}");
+}
+
 #[tokio::test]
 async fn a_stranger_cannot_pose_as_a_probe() {
     let upstream = Upstream::answering(OK);

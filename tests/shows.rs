@@ -139,12 +139,12 @@ async fn connections_go_up_and_down_and_blocks_and_cut_streams_are_counted() {
     let mut tunnel = websocket(&gate).await;
     assert_sum(&gate, &["portcullis_connections", "listener=\"https\""], 3.0);
     assert!(gate.cli_with(["block", "token", "-"], TOKEN).status.success());
-    assert!(gate.cli(["block", "jti", "j1"]).status.success());
+    assert!(gate.cli(["block", "subject", "j1"]).status.success());
     assert!(gate.cli(["block", "address", "198.51.100.0/24"]).status.success());
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(raw::LIMIT, tunnel.read_to_end(&mut rest)).await.expect("the tunnel is cut");
     assert_sum(&gate, &["portcullis_streams_cut_total"], 1.0);
-    for kind in ["fingerprint", "jti", "address"] {
+    for kind in ["fingerprint", "subject", "address"] {
         assert_sum(&gate, &["portcullis_blocks", &format!("kind=\"{kind}\"")], 1.0);
     }
     assert_sum(&gate, &["portcullis_blocks"], 3.0);

@@ -453,7 +453,7 @@ fn what_ends_while_the_gateway_runs_is_said_with_the_days_that_are_left() {
     let status = |gate: &Gate| String::from_utf8(gate.cli(["status"]).stdout).unwrap();
     let said = [
         "the certificate of files.test ends in 9 days; put a new one into its files",
-        "the revocation list of `CN=agents` was to be renewed on",
+        "agents.crl has ended on",
         "the CA `CN=agents` has expired on",
     ];
     for line in said {

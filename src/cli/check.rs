@@ -335,7 +335,7 @@ fn site_json(site: &Site) -> Value {
         "upstream": site.upstream.to_string(),
         "upstreams": upstreams::json(&site.upstream),
         "mode": if site.observe { "observe" } else { "enforce" },
-        "login_guard": logins::json(&site.login_guard),
+        "login_guard": logins::json(site),
         "csp_mode": if site.headers.csp_observe { "observe" } else { "enforce" },
         "csp_report": site.takes_reports(),
         "csp_nonce": site.headers.nonce.is_some(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::defaults::{Resolved, everywhere, resolve};
+use super::defaults::{Resolved, able, resolve, unasked};
 use super::{Control, StateError};
 use crate::admin::api::{Blocked, Refusal, RefusalKind, Reply, SCHEMA, Unblocked};
 use crate::clock::Now;
@@ -170,14 +170,13 @@ impl Control {
     /// Nobody is there to be asked again: a site that is not clear means all sites, so that the block holds.
     fn hold_spooled(&mut self, spooled: Spooled, now: Now) -> u64 {
         let Spooled { schema: _, order, by, created } = spooled;
-        let sure = Order { yes: true, ..order };
-        let block = match resolve(sure.clone(), &by, &self.sites, now) {
-            Ok(resolved) => resolved.block,
-            Err(refusal) => {
-                (self.say)(&format!("an order from the spool now holds on all sites: {}", refusal.message));
-                everywhere(sure, &by, now)
-            }
-        };
+        if let Err(refusal) = able(&order.what, order.site.as_deref(), &self.sites) {
+            (self.say)(&format!("of an order from the spool: {}", refusal.message));
+        }
+        let block = unasked(order, &by, &self.sites, now).unwrap_or_else(|(block, refusal)| {
+            (self.say)(&format!("an order from the spool now holds on all sites: {}", refusal.message));
+            block
+        });
         self.hold(Block { created: created.min(now.wall), ..block }, now)
     }
 

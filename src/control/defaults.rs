@@ -36,10 +36,10 @@ pub struct SiteFacts {
     token_lifetime: u64,
     refresh_lifetime: u64,
     refreshes: bool,
-    /// Its tokens say neither whose they are nor how old.
-    opaque: bool,
     /// It has routes of class `setup`, or passwords that are for who may set it up.
     pub(super) sets_up: bool,
+    /// What its tokens can say of themselves.
+    says: Says,
     /// A `[[passthrough]]`: only blocks of addresses mean something there, and only who names it means it.
     pub(super) passed: bool,
 }
@@ -58,8 +58,8 @@ impl SiteFacts {
             token_lifetime: 0,
             refresh_lifetime: 0,
             refreshes: false,
-            opaque: false,
             sets_up: false,
+            says: Says::Nothing,
             passed: true,
         }
     }
@@ -72,7 +72,6 @@ impl SiteFacts {
             token_lifetime: millis(site.token_lifetime),
             refresh_lifetime: millis(site.refresh_lifetime),
             refreshes: site.app.tokens.refresh_cookie.is_some(),
-            opaque: site.app.tokens.format == TokenFormat::Opaque,
             sets_up: site
                 .routes
                 .iter()
@@ -80,6 +79,11 @@ impl SiteFacts {
                 .chain(site.app.routes.iter().map(|route| route.class))
                 .any(|class| class == Class::Setup)
                 || site.app.login.as_ref().is_some_and(|login| !login.default_passwords.is_empty()),
+            says: match site.app.tokens.format {
+                TokenFormat::Jwt => Says::Number,
+                TokenFormat::HmacPair => Says::Subject,
+                TokenFormat::Opaque => Says::Nothing,
+            },
             passed: false,
         }
     }
@@ -88,6 +92,17 @@ impl SiteFacts {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         self.name == name || self.hosts.iter().any(|host| host.matches(&name))
     }
+}
+
+/// What tokens can say of themselves; who says more says the less too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Says {
+    /// They are opaque.
+    Nothing,
+    /// A subject.
+    Subject,
+    /// A `jti`.
+    Number,
 }
 
 /// An order that holds: the block (still without a number) and what to say of it.
@@ -108,8 +123,68 @@ pub fn resolve(order: Order, by: &str, sites: &[SiteFacts], now: Now) -> Result<
         let message = format!("{width}; if that is meant, say it again with --yes");
         return Err(Refusal::new(RefusalKind::Refused, message));
     }
-    let site = site_of(&order, sites)?;
-    Ok(on(order, site, by, sites, now))
+    let able = able(&order.what, order.site.as_deref(), sites)?;
+    let site = site_of(&order, if order.site.is_some() { sites } else { &able })?;
+    let mut resolved = on(order, site, by, sites, now);
+    resolved.warnings.extend(not_elsewhere(&resolved.block, &able, sites));
+    Ok(resolved)
+}
+
+/// The block of an order that nobody can be asked about: on its site, or, where that is not clear, on all.
+///
+/// # Errors
+/// With the block: why it holds on all sites.
+pub fn unasked(order: Order, by: &str, sites: &[SiteFacts], now: Now) -> Result<Block, (Block, Refusal)> {
+    match site_of(&order, sites) {
+        Ok(site) => Ok(on(order, site, by, sites, now).block),
+        Err(refusal) => Err((on(order, None, by, &[], now).block, refusal)),
+    }
+}
+
+/// The sites on which this could meet a token: of opaque ones nobody can tell whose they are.
+///
+/// # Errors
+/// When there is none, or the one that is meant is none of them: the block would hold nowhere, and say that it does.
+pub(super) fn able(
+    what: &What,
+    wanted: Option<&str>,
+    sites: &[SiteFacts],
+) -> Result<Vec<SiteFacts>, Refusal> {
+    let (least, claim) = match what {
+        What::Subject { .. } => (Says::Subject, "subject"),
+        What::Jti { .. } => (Says::Number, "jti"),
+        _ => return Ok(sites.to_vec()),
+    };
+    let meant = |facts: &&SiteFacts| wanted.is_none_or(|wanted| facts.is_called(wanted));
+    let able: Vec<SiteFacts> = sites.iter().filter(|facts| facts.says >= least).cloned().collect();
+    if sites.iter().filter(meant).count() == 0 || able.iter().any(|facts| meant(&facts)) {
+        return Ok(able);
+    }
+    let named =
+        |facts: Vec<&SiteFacts>| facts.iter().map(|facts| facts.name.as_str()).collect::<Vec<_>>().join(", ");
+    let (where_not, elsewhere) = (named(sites.iter().filter(meant).collect()), named(able.iter().collect()));
+    let elsewhere = match elsewhere.is_empty() {
+        true => String::new(),
+        false => format!("; it could hold on {elsewhere}"),
+    };
+    let message = format!(
+        "nothing would be blocked: the tokens of {where_not} have no {claim} that the gateway could read. Block the token itself (`portcullis block token -`, or by what the access log shows: `portcullis block request ID`), or all of them: `portcullis block everyone`{elsewhere}"
+    );
+    Err(Refusal::new(RefusalKind::Refused, message))
+}
+
+/// Where a block of a claim holds nothing, of those sites that its order could have meant.
+fn not_elsewhere(block: &Block, able: &[SiteFacts], sites: &[SiteFacts]) -> Option<String> {
+    let site = block.site.as_deref()?;
+    let not = sites.iter().filter(|facts| !facts.passed && !able.iter().any(|able| able.name == facts.name));
+    let not: Vec<&str> = not.map(|facts| facts.name.as_str()).collect();
+    let claim = block.what.kind().word();
+    (!not.is_empty()).then(|| {
+        format!(
+            "it holds on {site}; tokens of {} have no {claim}, so that it could hold nothing there",
+            not.join(", ")
+        )
+    })
 }
 
 /// The block that an answer has taught: on its own site, and no longer than what it blocks lives.
@@ -123,11 +198,6 @@ pub(super) fn ordered(what: What, site: String, sites: &[SiteFacts], now: Now) -
     let begun = what.clone();
     let order = Order { what, site: None, lasting: None, expires: None, reason: String::new(), yes: true };
     Block { what: begun, learned: true, ..on(order, Some(site), "", sites, now).block }
-}
-
-/// The block of an order that nobody can be asked about: on all sites.
-pub fn everywhere(order: Order, by: &str, now: Now) -> Block {
-    on(order, None, by, &[], now).block
 }
 
 fn on(order: Order, site: Option<String>, by: &str, sites: &[SiteFacts], now: Now) -> Resolved {
@@ -227,15 +297,12 @@ fn warnings(order: &Order, sites: &[&SiteFacts], until: u64, now: Now) -> Vec<St
         let named: Vec<_> = sites.iter().filter(|site| is(site)).map(|site| site.name.as_str()).collect();
         named.join(", ")
     };
-    let (refreshing, opaque) = (named(|site| site.refreshes), named(|site| site.opaque));
+    let refreshing = named(|site| site.refreshes && site.says >= Says::Subject);
+    let opaque = named(|site| site.says == Says::Nothing && !site.passed);
     match &order.what {
         What::Fingerprint { .. } | What::Jti { .. } if !refreshing.is_empty() => warnings.push(format!(
             "{refreshing} hands out refresh tokens: whoever holds one gets a new token; \
              `portcullis block subject SUBJECT` refuses that too"
-        )),
-        What::Subject { .. } if !opaque.is_empty() => warnings.push(format!(
-            "tokens of {opaque} are opaque, they do not say whose they are: NO SESSION of this person is ended there; \
-             block the token itself (`portcullis block request ID`), or end the sessions in the application"
         )),
         What::Everyone { and_logins: false, .. } if !opaque.is_empty() => warnings.push(format!(
             "tokens of {opaque} are opaque, they do not say how old they are: all count as old, so that logging in again is \

@@ -51,6 +51,7 @@ impl Control {
             Hand::Account { name, site, and_logins } => {
                 let site =
                     site.map(|site| super::defaults::one_site(Some(&site), &self.sites)).transpose()?;
+                super::defaults::able(&subject(String::new(), and_logins), site.as_deref(), &self.sites)?;
                 vec![of_account(&name, self.kept.accounts.find(&name, site.as_deref()), and_logins)?]
             }
         };
@@ -198,8 +199,11 @@ fn of_account(name: &str, mut accounts: Vec<Account>, and_logins: bool) -> Resul
     }
     let Account { site, name, subject, seen } = account;
     let said = format!("{name} is subject {subject} of {site}, by the login at {}", timestamp(seen));
-    let what = What::Subject { subject, issuer: None, before: 0, and_logins };
-    Ok(Meant { what, site: Some(site), expires: None, said })
+    Ok(Meant { what: self::subject(subject, and_logins), site: Some(site), expires: None, said })
+}
+
+fn subject(subject: String, and_logins: bool) -> What {
+    What::Subject { subject, issuer: None, before: 0, and_logins }
 }
 
 fn unlearned(name: &str) -> Refusal {

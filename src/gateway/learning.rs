@@ -97,7 +97,7 @@ impl<'a> Learning<'a> {
                 site: self.reading.site.name.to_string(),
                 what: what.clone(),
                 spares: teaching.own,
-                person: teaching.person,
+                whose: teaching.whose,
                 lasting: *lasting,
                 reason: teaching.word,
                 done,

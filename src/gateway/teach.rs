@@ -10,6 +10,7 @@
 //!
 //! Caveat: what the application takes for done without looking at the signature is believed here too.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use http::header::{AGE, AUTHORIZATION, HeaderMap};
@@ -22,11 +23,12 @@ use super::read::Reading;
 use crate::config::app::{Action, Carrier, TokenFormat};
 use crate::config::class::Class;
 use crate::policy::{Learn, Site};
-use crate::request::carriers::sole_cookie;
-use crate::request::credential::{Credential, Fingerprint, Key, examine, subject_key};
+use crate::request::carriers::{pieces, sole_cookie};
+use crate::request::credential::{Credential, Fingerprint, examine, subject_key};
 use crate::request::facts::Origin;
 use crate::stores::blocks::What;
 use crate::stores::kept::Kept;
+use crate::stores::taught::Whose;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Verifiers forgive clocks that differ: a block outlasts its token by this, in milliseconds.
@@ -42,7 +44,7 @@ pub struct Teaching {
     /// What is to be blocked, and for how many milliseconds; `None`: the default of the kind.
     pub whats: Vec<(What, Option<u64>)>,
     /// Whose it is, for the quota.
-    pub person: Option<Key>,
+    pub whose: Whose,
     /// Whoever asks changes himself: his token.
     pub own: Option<Fingerprint>,
     /// The request's body, read beside its bytes.
@@ -66,14 +68,19 @@ impl Teaching {
 
     fn logout(reading: &Reading<'_>, headers: &HeaderMap, kept: &Kept) -> Option<Self> {
         let site = reading.site;
-        let ended = sole(site, headers, site.learning.teaches.logout.as_ref()?)?;
-        let refresh = site.tokens.refresh_cookie.as_deref().and_then(|name| sole_cookie(headers, name));
-        let refresh =
-            refresh.and_then(|value| examine(value, TokenFormat::Opaque, site.token_lifetime, true).ok());
+        let (text, ended) = sole(site, headers, site.learning.teaches.logout.as_ref()?)?;
+        let cookie = site.tokens.refresh_cookie.as_deref().and_then(|name| sole_cookie(headers, name));
+        let opaque = |value: &[u8]| examine(value, TokenFormat::Opaque, site.token_lifetime, true).ok();
+        let refresh = cookie.as_deref().and_then(opaque);
         let mut others = reading.facts.credentials.iter().map(|one| one.fingerprint);
-        let known = |one| {
-            one == ended.fingerprint || refresh.as_ref().is_some_and(|cookie| one == cookie.fingerprint)
-        };
+        let named = [Some(&ended), refresh.as_ref()];
+        // What looks like a token within one of the two is a part of it.
+        let parts = [Some(&*text), cookie.as_deref()].into_iter().flatten().flat_map(pieces);
+        let parts =
+            parts.filter_map(|part| examine(part, site.tokens.format, site.token_lifetime, true).ok());
+        let parts: Vec<Fingerprint> = parts.map(|part| part.fingerprint).collect();
+        let known =
+            |one| named.into_iter().flatten().any(|known| known.fingerprint == one) || parts.contains(&one);
         if !others.all(known) {
             return None;
         }
@@ -98,11 +105,11 @@ impl Teaching {
                 None => {}
             }
         }
-        let person = claims.and_then(|claims| claims.subject).unwrap_or_else(|| ended.fingerprint.key());
+        let person = claims.and_then(|claims| claims.subject);
         Some(Self {
             word: "logout",
             whats,
-            person: Some(person),
+            whose: person.map_or_else(|| Whose::client(reading.facts.client), Whose::Person),
             own: None,
             body: Rc::default(),
             changes: Changes::Any,
@@ -121,13 +128,13 @@ impl Teaching {
             false => caller?.to_owned(),
         };
         let own = asks.filter(|_| caller == Some(&*subject)).map(|one| one.fingerprint);
-        let person = Some(subject_key(&subject));
+        let whose = own.map_or(Whose::Admin, |_| Whose::Own(subject_key(&subject)));
         let what = What::Subject { subject, issuer: None, before: 0, and_logins: false };
         let changes = Changes::of(&action.when, headers);
         Some(Self {
             word: "admin",
             whats: vec![(what, None)],
-            person,
+            whose,
             own,
             body: Rc::new(Aside::up_to(BODY)),
             changes,
@@ -158,18 +165,18 @@ fn is_foreign(reading: &Reading<'_>, headers: &HeaderMap) -> bool {
         || sites.any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
 }
 
-/// The credential in its one place, if it is well-formed.
-fn sole(site: &Site, headers: &HeaderMap, carrier: &Carrier) -> Option<Credential> {
+/// The credential in its one place, if it is well-formed, and its text.
+fn sole<'h>(site: &Site, headers: &'h HeaderMap, carrier: &Carrier) -> Option<(Cow<'h, [u8]>, Credential)> {
     let text = match carrier {
-        Carrier::Bearer => sole_bearer(headers)?,
+        Carrier::Bearer => sole_bearer(headers)?.into(),
         Carrier::Cookie(name) => sole_cookie(headers, name)?,
         _ => return None,
     };
     let format = site.tokens.format;
     let in_cookie = matches!(carrier, Carrier::Cookie(_));
-    let one = examine(text, format, site.token_lifetime, in_cookie).ok()?;
+    let one = examine(&text, format, site.token_lifetime, in_cookie).ok()?;
     let signed = one.claims.is_some() && !text.ends_with(b".");
-    (format == TokenFormat::Opaque || signed).then_some(one)
+    (format == TokenFormat::Opaque || signed).then_some((text, one))
 }
 
 fn sole_bearer(headers: &HeaderMap) -> Option<&[u8]> {

@@ -11,7 +11,7 @@ use crate::stores::lockouts::{self, Of};
 use crate::stores::logins::Logins;
 
 /// Most counters of one try.
-const MOST: usize = 3;
+pub(super) const MOST: usize = 3;
 
 /// The counters of one site.
 #[derive(Debug, Clone)]
@@ -106,6 +106,18 @@ impl Counters {
             }
         }
         Ok(charged)
+    }
+
+    /// Counts a failure of which only its answer has told, to each counter: there may have been many at once.
+    pub fn failed(&self, counters: impl IntoIterator<Item = Counter>, whose: Whose<'_>) {
+        for counter in counters {
+            let charged = self.logins.attempts.charge(counter.key, counter.rule, self.lockout, whose.now);
+            if let Err(Refused::Begun(length)) = charged
+                && counter.locks
+            {
+                self.begun(counter, whose, length);
+            }
+        }
     }
 
     /// Takes back what was no failure. A success forgives all of its own counter; the others are given back this one charge, unless

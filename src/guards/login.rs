@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::allowlist::{self, Allowlist};
-use super::counters::{Charged, Counter, Counters, Outcome, Whose};
-use super::{Denial, Verdict};
+use super::counters::{Charged, Counter, Counters, MOST, Outcome, Whose};
+use super::{Denial, Reason, Verdict};
 use crate::clock::Now;
 use crate::config::class::Class;
 use crate::config::values::Networks;
@@ -29,9 +29,14 @@ use crate::stores::blocks::Index;
 use crate::stores::lockouts::Of;
 use crate::stores::logins::{client_group, fold};
 use crate::stores::marks::Marks;
+use crate::stores::places::Place;
 
 /// Metric label and log field.
 pub const NAME: &str = "login";
+/// Tries of one client, or at one account, that may be under way at once before any has failed.
+const AT_ONCE: usize = 64;
+/// When who finds as many under way may come again.
+const SOON: Duration = Duration::from_secs(1);
 /// So long an address is known after a success.
 const ADDRESS: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -80,6 +85,12 @@ pub struct Try<'a> {
     pub now: Now,
 }
 
+/// Places of one try, given back when dropped.
+#[derive(Debug)]
+pub struct Seats {
+    _held: [Option<Place>; MOST],
+}
+
 /// What is known of the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
@@ -89,6 +100,9 @@ pub enum Device {
     Cookie([u8; 8]),
     /// Somebody has logged in as this account from this address lately.
     Address,
+    /// Basic credentials of this account were let in from this address lately: the account's lockout is not asked for. All such
+    /// addresses together have no more than the account's budget, so that nobody gains by collecting them.
+    Heard,
 }
 
 impl Login {
@@ -147,10 +161,46 @@ impl Login {
         self.ask(Try { client: cx.client, account: None, typed: None, device: Device::Unknown, now: cx.now })
     }
 
+    /// Places for a try that is charged only when its answer says that it has failed. While failures stand, no more go on at
+    /// once than those leave, so that parallel guesses do not slip by; till then as many as programs send that know the
+    /// password.
+    ///
+    /// # Errors
+    /// A denial: the failures leave none, which locks out; or as many are under way.
+    pub fn seats(&self, attempt: Try<'_>) -> Result<Seats, Denial> {
+        let logins = &self.counters.logins;
+        let mut seats = [const { None }; MOST];
+        for (seat, counter) in seats.iter_mut().zip(self.of(attempt).filter(|counter| counter.locks)) {
+            let left = logins.attempts.left(counter.key, counter.rule, attempt.now);
+            if left == Some(0) {
+                let unlocked_meanwhile = self.begin(attempt)?;
+                self.settle(unlocked_meanwhile, Outcome::Neutral, attempt.now);
+            }
+            let most = left.map_or(AT_ONCE, |left| left.clamp(1, AT_ONCE));
+            *seat = logins.basic.take_of(counter.key, most);
+            if seat.is_none() {
+                return Err(Denial { guard: NAME, reason: Reason::LoginsFull, retry_after: Some(SOON) });
+            }
+        }
+        Ok(Seats { _held: seats })
+    }
+
     /// Counts a failure that only the answer has told of: 401 to Basic credentials.
     pub fn failed(&self, attempt: Try<'_>) {
-        // Whoever is refused here is locked out, which is all that it could come to.
-        let _stays_charged = self.begin(attempt);
+        let Try { client, account, now, .. } = attempt;
+        self.counters.failed(self.of(attempt), Whose { client, account, now });
+    }
+
+    /// Whether Basic credentials of this account, typed exactly so, have been let in from this address lately.
+    pub fn heard_address(&self, client: Client, account: &str, now: Now) -> bool {
+        client != Client::Unknown && self.marks.has(self.heard(client, account), now)
+    }
+
+    /// They have. This proves less than a login: an application may answer anybody there, whatever the credentials say.
+    pub fn hear_address(&self, client: Client, account: &str, now: Now) {
+        if client != Client::Unknown {
+            self.marks.mark(self.heard(client, account), ADDRESS, now);
+        }
     }
 
     /// Whether somebody has logged in as this account, typed exactly so, from this address lately.
@@ -190,6 +240,10 @@ impl Login {
         (self.counters.scope, "address", client_group(client), account.to_owned())
     }
 
+    fn heard(&self, client: Client, account: &str) -> impl std::hash::Hash {
+        (self.counters.scope, "heard", client_group(client), account.to_owned())
+    }
+
     /// The counters of a try; the own pair or device first.
     fn of(&self, attempt: Try<'_>) -> impl Iterator<Item = Counter> {
         let Try { client, account, typed, device, .. } = attempt;
@@ -197,7 +251,9 @@ impl Login {
         let group = client_group(client);
         let locks = !account.is_some_and(|name| self.never_lock.iter().any(|known| **known == *name));
         let (key, of) = match device {
-            Device::Unknown => (logins.attempts.key_of((scope, "pair", group, account)), Of::Pair),
+            Device::Unknown | Device::Heard => {
+                (logins.attempts.key_of((scope, "pair", group, account)), Of::Pair)
+            }
             Device::Cookie(id) => (logins.attempts.key_of((scope, "device", id, account)), Of::Device),
             Device::Address => (logins.attempts.key_of((scope, "address", group, account)), Of::Pair),
         };
@@ -209,13 +265,14 @@ impl Login {
                 let key = logins.of_devices(scope, name);
                 [Some(Counter { key, rule: rules.account, locks, of: Of::Device }), None]
             }
-            (Device::Unknown, _) => {
+            (Device::Unknown | Device::Heard, _) => {
                 let key = logins.of_client(scope, client);
                 let of_client = Counter { key, rule: rules.client, locks: true, of: Of::Client };
-                let of_account = account.map(|name| {
-                    let key = logins.of_account(scope, name);
-                    Counter { key, rule: rules.account, locks, of: Of::Account }
+                let of_account = account.map(|name| match device {
+                    Device::Heard => (logins.of_heard(scope, name), Of::Device),
+                    _ => (logins.of_account(scope, name), Of::Account),
                 });
+                let of_account = of_account.map(|(key, of)| Counter { key, rule: rules.account, locks, of });
                 [Some(of_client), of_account]
             }
         };
@@ -230,6 +287,7 @@ mod tests {
 
     use super::*;
     use crate::stores::attempts::{Attempts, Lockout};
+    use crate::stores::lockouts;
     use crate::stores::logins::{Logins, Whom};
 
     const QUARTER: Duration = Duration::from_secs(900);
@@ -385,13 +443,51 @@ mod tests {
     #[test]
     fn basic_credentials_that_were_refused_count_too() {
         let guard = guard(&[]);
-        for _ in 0..6 {
-            assert!(guard.ask(attempt("192.0.2.1", "ann")).is_ok());
+        for _ in 0..5 {
+            assert!(guard.seats(attempt("192.0.2.1", "ann")).is_ok());
             guard.failed(attempt("192.0.2.1", "ann"));
         }
+        assert_eq!(guard.seats(attempt("192.0.2.1", "ann")).unwrap_err().reason, Reason::LockedOut);
         assert!(guard.ask(attempt("192.0.2.1", "ann")).is_err());
         assert!(!tried(&guard, attempt("192.0.2.1", "ann"), Outcome::Success));
         assert!(guard.ask(attempt("192.0.2.2", "ann")).is_ok());
+    }
+
+    #[test]
+    fn while_a_failure_stands_no_more_basic_credentials_are_under_way_than_the_failures_leave() {
+        let guard = guard(&[]);
+        let burst = |client: &str, account| -> Vec<Seats> {
+            (0..200).map_while(|_| guard.seats(attempt(client, account)).ok()).collect()
+        };
+        assert_eq!(burst("192.0.2.1", "ann").len(), 64, "who knows the password sends many at once");
+        guard.failed(attempt("192.0.2.1", "ann"));
+        assert_eq!(burst("192.0.2.1", "ann").len(), 4);
+        assert_eq!(burst("192.0.2.1", "bob").len(), 19, "of this client");
+        assert_eq!(burst("192.0.2.2", "ann").len(), 19, "at this account");
+        assert_eq!(burst("192.0.2.2", "bob").len(), 64);
+        let mut held = Vec::new();
+        for client in 2..100 {
+            held.extend(burst(&format!("192.0.2.{client}"), "ann"));
+        }
+        assert_eq!(held.len(), 19, "from however many clients");
+        let own = Try { device: Device::Heard, ..attempt("192.0.2.200", "ann") };
+        let program: Vec<_> = (0..200).map_while(|_| guard.seats(own).ok()).collect();
+        assert_eq!(program.len(), 64, "who was let in lately has no part in it");
+        drop(held);
+        assert_eq!(burst("192.0.2.2", "ann").len(), 19, "places are given back");
+    }
+
+    #[test]
+    fn addresses_known_by_basic_credentials_are_not_locked_out_and_gain_nothing_by_being_many() {
+        let guard = guard(&[]);
+        let botnet = |from: u32| (from..from + 40).map(|n| format!("10.0.0.{n}"));
+        assert_eq!(failures(&guard, botnet(0), "ann"), 20);
+        let heard = |client: &str| Try { device: Device::Heard, ..attempt(client, "ann") };
+        assert!(guard.ask(heard("192.0.2.1")).is_ok() && guard.ask(attempt("192.0.2.1", "ann")).is_err());
+        let more = botnet(100).filter(|client| tried(&guard, heard(client), Outcome::Failure));
+        assert_eq!(more.count(), 20, "all such addresses together");
+        let device = Try { device: Device::Address, ..attempt("192.0.2.1", "ann") };
+        assert!(guard.ask(device).is_ok(), "who has logged in there has his own");
     }
 
     #[test]
@@ -416,6 +512,30 @@ mod tests {
         failures(&guard, (0..9).map(|_| "192.0.2.8".to_owned()), "ann");
         assert_eq!(unlock(Whom::All).len(), 1);
         assert!(tried(&guard, attempt("192.0.2.8", "ann"), Outcome::Success));
+    }
+
+    #[test]
+    fn an_account_with_a_long_name_is_unlocked_too_and_all_means_those_that_no_list_holds() {
+        let guard = guard(&[]);
+        let now = attempt("192.0.2.1", "ann").now;
+        let unlock = |whom| guard.counters.logins.unlock(&whom, &[7], now).len();
+        let long = format!("{}@long-company.example", "a".repeat(60));
+        assert_eq!(failures(&guard, (0..9).map(|_| "192.0.2.1".to_owned()), &long), 5);
+        assert!(!tried(&guard, attempt("192.0.2.1", &long), Outcome::Success));
+        assert_eq!(unlock(Whom::Account(long.to_uppercase())), 1);
+        assert!(tried(&guard, attempt("192.0.2.1", &long), Outcome::Success));
+        let guard = Login { rules: Rules { pair: rule(1), ..guard.rules }, ..self::guard(&[]) };
+        let unlock = |whom| guard.counters.logins.unlock(&whom, &[7], now).len();
+        let client = |n: usize| format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255);
+        for n in 0..lockouts::MOST + 10 {
+            let account = format!("u{n}");
+            failures(&guard, [client(n), client(n)].into_iter(), &account);
+        }
+        let last = lockouts::MOST + 9;
+        let (client, account) = (client(last), format!("u{last}"));
+        assert!(!tried(&guard, attempt(&client, &account), Outcome::Success));
+        assert_eq!(unlock(Whom::All), lockouts::MOST, "those that are listed are told");
+        assert!(tried(&guard, attempt(&client, &account), Outcome::Success), "and all are lifted");
     }
 
     #[test]

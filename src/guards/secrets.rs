@@ -1,7 +1,8 @@
 //! Locks out who guesses secrets other than passwords: refresh tokens, and what machines join with.
 //!
 //! 1. A refresh that fails counts for its token and for its client; page loads of many tabs fail together when a session has
-//!    ended, so the budgets are wider than a login's, and no login pays for them.
+//!    ended, so the budgets are wider than a login's, and no login pays for them. A token that the gateway has seen handed
+//!    out is no guess and counts for itself only: an office whose sessions have ended is not locked out.
 //! 2. A machine that is refused counts for its client.
 //! 3. Charged on entry and taken back by the answer, as logins are.
 //!
@@ -37,21 +38,26 @@ const fn rule(failures: u32) -> Rule {
     Rule { failures, per: Duration::from_secs(15 * 60) }
 }
 
-/// Charges a refresh; `token`: the cookie that it carries, if one.
+/// A try to refresh.
+#[derive(Debug, Clone, Copy)]
+pub struct Refresh<'a> {
+    /// The token that it carries, if one.
+    pub token: Option<&'a Fingerprint>,
+    /// The application has handed that out, and the request carries nothing else.
+    pub handed_out: bool,
+}
+
+/// Charges a refresh.
 ///
 /// # Errors
 /// A denial with the time to come again.
-pub fn refresh(
-    counters: &Counters,
-    token: Option<&Fingerprint>,
-    client: Client,
-    now: Now,
-) -> Result<Charged, Denial> {
+pub fn refresh(counters: &Counters, tried: Refresh<'_>, client: Client, now: Now) -> Result<Charged, Denial> {
     let (attempts, scope) = (&counters.logins.attempts, counters.scope);
     let counter = |key, rule| Counter { key, rule, locks: true, of: Of::Refresh };
-    let of_token = token.map(|token| counter(attempts.key_of((scope, "refresh", token.0)), REFRESH));
+    let of_token = tried.token.map(|token| counter(attempts.key_of((scope, "refresh", token.0)), REFRESH));
     let of_client = counter(attempts.key_of((scope, "refresh of", client_group(client))), REFRESH_CLIENT);
-    counters.charge(NAME, of_token.into_iter().chain([of_client]), Whose { client, account: None, now })
+    let of_client = Some(of_client).filter(|_| !tried.handed_out);
+    counters.charge(NAME, of_token.into_iter().chain(of_client), Whose { client, account: None, now })
 }
 
 /// Charges a machine that wants to join.
@@ -88,13 +94,23 @@ mod tests {
     #[test]
     fn a_dead_refresh_token_is_asked_for_a_while_and_costs_no_other() {
         let counters = counters();
-        let token = |text: &[u8]| Fingerprint::of(text);
-        let asked = |text: &[u8], last| refresh(&counters, Some(&token(text)), client(last), NOW);
+        let tried = |text: &[u8], last, handed_out| {
+            let token = Fingerprint::of(text);
+            refresh(&counters, Refresh { token: Some(&token), handed_out }, client(last), NOW)
+        };
+        let asked = |text: &[u8], last| tried(text, last, false);
         let failed = (0..50).filter(|_| asked(b"dead", 1).is_ok()).count();
         assert_eq!(failed, 20, "each stays charged");
         assert!(asked(b"alive", 1).is_ok());
         let guesses = (0..100).filter(|n| asked(format!("{n}").as_bytes(), 2).is_ok()).count();
         assert_eq!(guesses, 60);
+        assert!(
+            (0..200).all(|n| tried(format!("old{n}").as_bytes(), 3, true).is_ok()),
+            "an office on Monday"
+        );
+        assert!(asked(b"fresh", 3).is_ok());
+        let again = (0..50).filter(|_| tried(b"old", 3, true).is_ok()).count();
+        assert_eq!(again, 20, "each for itself");
     }
 
     #[test]

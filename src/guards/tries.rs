@@ -13,11 +13,11 @@ use std::time::Duration;
 use http::Method;
 
 use super::counters::{Charged, Counters};
-use super::login::{self, Login, Try};
-use super::{Denial, Reason, secrets};
+use super::login::{self, Login, Seats, Try};
+use super::secrets::{self, Refresh};
+use super::{Denial, Reason};
 use crate::clock::Now;
 use crate::config::class::Class;
-use crate::request::credential::Fingerprint;
 use crate::request::facts::Facts;
 use crate::stores::blocks::Index;
 use crate::stores::turns::Turn;
@@ -64,7 +64,8 @@ impl Passed {
         (self.charged, self.turn)
     }
 
-    fn uncounted() -> Self {
+    /// Of a try that is counted otherwise.
+    pub fn uncounted() -> Self {
         Self { charged: Charged::none(), turn: None }
     }
 }
@@ -128,18 +129,19 @@ impl Tries {
         }
     }
 
-    /// A request with Basic credentials: who is locked out is refused. It is counted only when the answer says that they
-    /// are wrong: programs send them with every request, many at once, and no answer but 401 says anything of them.
+    /// A request with Basic credentials, of whatever kind else: who is locked out is refused. It is counted only when the answer
+    /// says that they are wrong: programs send them with every request, many at once, and no answer but 401 says anything of
+    /// them.
     ///
     /// # Errors
-    /// A denial: locked out, or a default password from outside.
+    /// A denial: locked out, too many at once, or a default password from outside.
     pub fn basic(
         &self,
         attempt: Try<'_>,
         password: Option<&str>,
         index: &Index,
         cx: &Facts,
-    ) -> Result<Passed, Denial> {
+    ) -> Result<Seats, Denial> {
         let login = self.login();
         let typed = attempt.account.zip(password);
         if let Some(account) = typed.and_then(|(name, word)| login.refuses_default(name, word, index, cx)) {
@@ -147,15 +149,23 @@ impl Tries {
             login.tried_default(account, attempt);
             return Err(Denial::new(login::NAME, Reason::DefaultPassword));
         }
-        login.ask(attempt).map(|()| Passed::uncounted())
+        login.ask(attempt)?;
+        login.seats(attempt)
     }
 
-    /// A refresh, with the token in its cookie.
+    /// A refresh.
     ///
     /// # Errors
     /// A denial: this token or client has failed too often.
-    pub fn refresh(&self, token: Option<&Fingerprint>, cx: &Facts) -> Result<Passed, Denial> {
-        secrets::refresh(self.counters(), token, cx.client, cx.now).map(Passed::from)
+    pub fn refresh(&self, cx: &Facts) -> Result<Passed, Denial> {
+        // A cookie before what else a request carries; the refresh cookie is found last.
+        let cookie = cx.credentials.iter().rfind(|one| one.in_cookie);
+        let token = cookie.or(cx.credentials.first());
+        let known = token.is_some_and(|one| one.claims.as_ref().is_some_and(|claims| claims.remembered));
+        let alone = cx.credentials.len() == 1 && cx.body_length == Some(0);
+        let token = token.map(|one| &one.fingerprint);
+        let tried = Refresh { token, handed_out: known && alone };
+        secrets::refresh(self.counters(), tried, cx.client, cx.now).map(Passed::from)
     }
 
     /// A machine that wants to join.

@@ -81,19 +81,26 @@ pub fn set_cookie<'l>(line: &'l [u8], name: &str) -> Option<Cow<'l, [u8]>> {
     is_called(key, name).then(|| trimmed(percent_decode(unquote(value.get(1..).unwrap_or_default())).into()))
 }
 
-/// The one value of a cookie that a request carries exactly once, plainly.
-pub fn sole_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
-    let lines = headers.get_all(COOKIE).into_iter();
-    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    let mut named = pairs.filter_map(|pair| {
-        let at = pair.iter().position(|byte| *byte == b'=')?;
-        let (key, value) = pair.split_at(at);
-        is_called(key, name).then(|| value.get(1..).unwrap_or_default().trim_ascii())
-    });
+/// The one value of a cookie that a request carries exactly once, as [`find`] reads it.
+pub fn sole_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<Cow<'h, [u8]>> {
+    let mut named = pairs(headers).filter(|(key, _)| is_called(key, name)).map(|(_, value)| value);
     match (named.next(), named.next()) {
-        (Some(value), None) if !value.is_empty() => Some(value),
+        (Some(value), None) => {
+            Some(trimmed(percent_decode(unquote(value)).into())).filter(|value| !value.is_empty())
+        }
         _ => None,
     }
+}
+
+/// What else than the whole of it an application could take for the token of a text: its first and its last word, without the
+/// key before it. Some are the text itself.
+pub fn pieces(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut words = text.split(|byte| is_separator(*byte)).filter(|word| !word.is_empty());
+    [words.next(), words.next_back()].into_iter().flatten().flat_map(|word| {
+        let word = bare(word);
+        let after_key = word.iter().position(|byte| *byte == b'=').and_then(|at| word.get(at + 1..));
+        [word, bare(after_key.unwrap_or_default())]
+    })
 }
 
 /// The cookies of a request, each as its name and value, as sent.
@@ -182,19 +189,12 @@ impl Finds {
         self.add(password, self.format, false, kind)
     }
 
-    /// `Token token="…", …`, `Bearer …` in a cookie, blanks that only some language trims: the first and the last word,
-    /// without the key before it. The whole has been examined as `format`.
+    /// `Token token="…", …`, `Bearer …` in a cookie, blanks that only some language trims: see [`pieces`]. The whole has been
+    /// examined as `format`.
     fn words(&mut self, text: &[u8], format: TokenFormat, cookie: bool) -> Result<(), Malformed> {
-        let mut words = text.split(|byte| is_separator(*byte)).filter(|word| !word.is_empty());
-        for word in [words.next(), words.next_back()].into_iter().flatten() {
-            let word = bare(word);
-            if word != text || format != self.format {
-                self.guess(word, cookie)?;
-            }
-            let after_key = word.iter().position(|byte| *byte == b'=').and_then(|at| word.get(at + 1..));
-            self.guess(bare(after_key.unwrap_or_default()), cookie)?;
-        }
-        Ok(())
+        let whole = format == self.format;
+        let mut others = pieces(text).filter(|piece| !whole || *piece != text);
+        others.try_for_each(|piece| self.guess(piece, cookie))
     }
 
     fn cookies(&mut self, headers: &HeaderMap, name: &str, format: TokenFormat) -> Result<(), Malformed> {

@@ -128,7 +128,7 @@ fn push(one: Credential, found: &mut Vec<Credential>) -> Result<(), Unreadable> 
 }
 
 /// The cookie is to be forgotten: whatever its value says, it is no token.
-fn is_deleting(line: &[u8]) -> bool {
+pub fn is_deleting(line: &[u8]) -> bool {
     let mut attributes = line.split(|byte| *byte == b';').skip(1).map(<[u8]>::trim_ascii);
     attributes.any(|one| {
         let one = one.to_ascii_lowercase();

@@ -113,6 +113,17 @@ impl Attempts {
         if locked > 0 { Err(Refused::Locked(Duration::from_nanos(locked))) } else { Ok(()) }
     }
 
+    /// How many failures are left of a budget of which some are spent; `None`: none is. Of one that is locked: zero.
+    pub fn left(&self, key: CounterKey, rule: Rule, now: Now) -> Option<usize> {
+        let counter = self.find(key).filter(|counter| counter.due.max(counter.locked) > now.mono)?;
+        let spent = counter.due.saturating_sub(now.mono);
+        let left = match counter.locked {
+            0 => nanos(rule.per).saturating_sub(spent) / rule.interval().max(1),
+            locked => u64::from(locked <= now.mono),
+        };
+        Some(usize::try_from(left).unwrap_or(usize::MAX))
+    }
+
     /// Takes one charge back: it was no failure.
     pub fn refund(&self, key: CounterKey, rule: Rule, now: Now) {
         if self.find(key).is_some() {

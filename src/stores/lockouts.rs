@@ -103,6 +103,11 @@ struct State {
     defaults: BTreeMap<Arc<str>, Defaults>,
 }
 
+/// An account's name as the list keeps it: its beginning.
+pub fn listed(name: &str) -> Box<str> {
+    name.chars().take(NAME).collect::<String>().into()
+}
+
 impl Of {
     /// The word in audit log and JSON.
     pub const fn word(self) -> &'static str {
@@ -138,7 +143,7 @@ impl Lockout {
 impl Lockouts {
     /// One has begun.
     pub fn begun(&self, key: CounterKey, mut lockout: Lockout) {
-        lockout.account = lockout.account.map(|name| name.chars().take(NAME).collect::<String>().into());
+        lockout.account = lockout.account.map(|name| listed(&name));
         let now = lockout.since;
         let mut state = self.state();
         *state.totals.entry(Arc::clone(&lockout.site)).or_default() += 1;

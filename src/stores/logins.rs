@@ -9,7 +9,7 @@ use unicode_normalization::char::is_combining_mark;
 
 use super::attempts::{Attempts, CounterKey};
 use super::held::Room;
-use super::lockouts::{Lockout, Lockouts};
+use super::lockouts::{Lockout, Lockouts, listed};
 use super::places::Places;
 use super::shares::{self, Group};
 use super::turns::Turns;
@@ -27,7 +27,7 @@ pub struct Logins {
     pub room: Arc<Room>,
     /// Turns at setting up.
     pub turns: Arc<Turns>,
-    /// Requests in flight that carry Basic credentials, by client.
+    /// Requests in flight that carry Basic credentials, by the counters that they would be charged to.
     pub basic: Arc<Places>,
 }
 
@@ -64,6 +64,11 @@ impl Logins {
         self.attempts.key_of((site, "devices", account))
     }
 
+    /// The counter of all addresses that are known by Basic credentials of an account, whose name is folded.
+    pub fn of_heard(&self, site: u64, account: &str) -> CounterKey {
+        self.attempts.key_of((site, "heard of", account))
+    }
+
     /// The counter of a client, or of its network, at share links.
     pub fn of_links(&self, site: u64, group: &Group) -> CounterKey {
         self.attempts.key_of((site, "links", group.key))
@@ -97,10 +102,11 @@ impl Logins {
             }
             Whom::Account(typed) => {
                 let name = fold(typed);
-                // The list keeps the beginning of a name only; no account's name is as long.
-                let lifted = self.lockouts.active(now, |lockout| lockout.account.as_deref() == Some(&name));
+                let listed = listed(&name);
+                let lifted = self.lockouts.active(now, |lockout| lockout.account.as_ref() == Some(&listed));
                 for site in sites {
                     self.clear(self.of_account(*site, &name), now);
+                    self.clear(self.of_heard(*site, &name), now);
                     self.clear(self.of_devices(*site, typed), now);
                 }
                 lifted

@@ -1,8 +1,8 @@
-//! How much one client has open at once: connections, or requests of the clients of a trusted proxy. Exact over all
-//! workers.
+//! How much one client has open at once: connections, or requests of the clients of a trusted proxy; and what else is
+//! counted while it lasts. Exact over all workers.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -33,7 +33,12 @@ impl Default for Places {
 impl Places {
     /// Takes a place, unless this client has as many as `most` already. All unknown clients are one.
     pub fn take(self: &Arc<Self>, client: Client, most: usize) -> Option<Place> {
-        let client = self.hash.hash_one(network_of(client));
+        self.take_of(network_of(client), most)
+    }
+
+    /// The same of anything that is hashed; what differs in kind is best not mixed in one table.
+    pub fn take_of(self: &Arc<Self>, what: impl Hash, most: usize) -> Option<Place> {
+        let client = self.hash.hash_one(what);
         let mut counts = self.shard(client)?.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.get(&client).copied().unwrap_or(0);
         if count >= most {

@@ -7,15 +7,17 @@ mod body;
 pub mod device;
 mod outcome;
 mod typed;
+mod who;
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 
 use self::body::Holding;
 use self::device::{Devices, Known};
 pub use self::outcome::Broken;
 use self::typed::Typed;
+use self::who::Who;
 use super::account::Unclear;
 use super::answer::{self, Asked};
 use super::exchange::Exchange;
@@ -23,22 +25,21 @@ use super::read::Reading;
 use super::upload::{self, Upload};
 use super::{Decision, ForwardError, Gateway, Link, Permit, Withheld, respond, share};
 use crate::clock::Now;
+use crate::config::class::Class;
 use crate::guards::counters::{Charged, Outcome};
-use crate::guards::login::{self, Device, Try};
+use crate::guards::login::{self, Seats};
 use crate::guards::tries::{Kind, Passed, Tries};
 use crate::guards::{Denial, Reason, Verdict};
+use crate::policy::Site;
 use crate::request::body::Body;
 use crate::request::credential::examine;
 use crate::request::facts::Facts;
+use crate::request::path::PathViews;
 use crate::stores::held::Held;
-use crate::stores::logins::fold;
-use crate::stores::places::Place;
 use crate::stores::turns::Turn;
 
 /// Bytes of a login's body that are held where its class has no limit of its own that enforces.
 const HELD: u64 = 16 << 10;
-/// Requests with Basic credentials that a client may have in flight: no more guesses slip by at once.
-const BASIC: usize = 64;
 
 /// What a try is read by.
 #[derive(Clone, Copy)]
@@ -58,26 +59,15 @@ pub struct Attempt {
     charged: Charged,
     turn: Option<Turn>,
     who: Who,
-    _held: (Option<Held>, Option<Place>),
+    /// The Basic credentials of a try at something else than a login.
+    basic: Option<Presented>,
+    _held: Option<Held>,
 }
 
-/// As whom, from which device.
-#[derive(Default)]
-struct Who {
-    /// As it was typed.
-    account: Option<String>,
-    /// As it is counted.
-    folded: Option<String>,
-    /// The device's number, if its cookie is good.
-    device: Option<[u8; 8]>,
-    /// The other accounts that the device is known for.
-    others: Vec<Known>,
-    /// Somebody has logged in from here lately.
-    address: bool,
-    /// The path that it says it came from.
-    from: Option<Box<str>>,
-    /// Another account, in Basic credentials beside the body.
-    beside: Option<String>,
+/// Basic credentials that have passed.
+struct Presented {
+    who: Who,
+    _seats: Seats,
 }
 
 /// Why there is nothing to forward.
@@ -134,17 +124,20 @@ impl<U> Gateway<U> {
         if withheld.kind() == Kind::Login {
             return self.log_in(withheld, means, incoming, exchange).await;
         }
-        let facts = &means.reading.facts;
-        let (said, who, place) = match withheld.kind() {
-            Kind::Refresh => (tries.refresh(refresh_token(facts), facts), Who::default(), None),
-            Kind::Enroll => (tries.enroll(facts), Who::default(), None),
-            Kind::Setup => (tries.set_up(facts.now), Who::default(), None),
-            Kind::Basic | Kind::Login => self.basic(&tries, means),
+        let (facts, kind) = (&means.reading.facts, withheld.kind());
+        let tried = || match kind {
+            Kind::Refresh => tries.refresh(facts),
+            Kind::Enroll => tries.enroll(facts),
+            Kind::Setup => tries.set_up(facts.now),
+            Kind::Basic | Kind::Login => Ok(Passed::uncounted()),
         };
-        let kind = withheld.kind();
+        let (said, basic) = match self.basic(&tries, means) {
+            Ok(basic) => (tried(), basic),
+            Err(denial) => (Err(denial), None),
+        };
         match settle(withheld, said, exchange) {
             Ok((permit, passed)) => {
-                let attempt = Attempt::new(kind, tries, passed, who, (None, place));
+                let attempt = Attempt { basic, ..Attempt::new(kind, tries, passed, Who::default(), None) };
                 Ok((permit, means.upload.body(incoming), Some(attempt)))
             }
             Err(denial) => Err(Refused::Denied(denial, Some(incoming))),
@@ -174,7 +167,7 @@ impl<U> Gateway<U> {
         match settle(withheld, said, exchange) {
             Ok((permit, passed)) => {
                 let held = holding.room();
-                let attempt = Attempt::new(Kind::Login, tries, passed, who, (held, None));
+                let attempt = Attempt::new(Kind::Login, tries, passed, who, held);
                 Ok((permit, holding.into_body(), Some(attempt)))
             }
             Err(denial) => Err(Refused::Denied(denial, None)),
@@ -202,7 +195,7 @@ impl<U> Gateway<U> {
             None => (typed, None),
         };
         if let Some(basic) = &beside {
-            let who = Who::of(basic.account.clone(), None, tries, facts);
+            let who = Who::of(basic.account.clone(), None, tries, facts).heard(tries, facts);
             if let Err(denial) = tries.basic(who.attempt(facts), Some(&basic.password), &index, facts) {
                 return (Err(denial), Who::default());
             }
@@ -219,19 +212,18 @@ impl<U> Gateway<U> {
         (tries.log_in(who.attempt(facts), typed.password.as_deref().map(|word| &**word), &index, facts), who)
     }
 
-    fn basic(&self, tries: &Tries, means: Means<'_>) -> (Result<Passed, Denial>, Who, Option<Place>) {
+    /// Basic credentials of a request that is no login, if it carries some.
+    fn basic(&self, tries: &Tries, means: Means<'_>) -> Result<Option<Presented>, Denial> {
         let facts = &means.reading.facts;
-        let denied = |reason, retry_after| {
-            (Err(Denial { guard: login::NAME, reason, retry_after }), Who::default(), None)
-        };
-        let Some(basic) = basic::read(means.headers) else { return denied(Reason::LoginUnreadable, None) };
-        let place = tries.counters().logins.basic.take(facts.client, BASIC);
-        if place.is_none() {
-            return denied(Reason::LoginsFull, Some(super::judge::SOON));
+        if !facts.basic {
+            return Ok(None);
         }
+        let unreadable = || Denial::new(login::NAME, Reason::LoginUnreadable);
+        let basic = basic::read(means.headers).ok_or_else(unreadable)?;
         let index = self.blocks.current();
-        let who = Who::of(basic.account, None, tries, facts);
-        (tries.basic(who.attempt(facts), Some(&basic.password), &index, facts), who, place)
+        let who = Who::of(basic.account, None, tries, facts).heard(tries, facts);
+        let seats = tries.basic(who.attempt(facts), Some(&basic.password), &index, facts)?;
+        Ok(Some(Presented { who, _seats: seats }))
     }
 
     /// The application has answered: settles the try by what that meant.
@@ -252,11 +244,19 @@ impl<U> Gateway<U> {
             attempt.who.beside.clone().filter(|_| answer.status() == StatusCode::UNAUTHORIZED)
         {
             let tries = &attempt.tries;
-            tries.login().failed(Who::of(Some(beside), None, tries, &reading.facts).attempt(&reading.facts));
+            let facts = &reading.facts;
+            let who = Who::of(Some(beside), None, tries, facts).heard(tries, facts);
+            tries.login().failed(who.attempt(facts));
         }
-        let token = reading.site.login.as_ref().map(|login| &*login.token);
-        let from = attempt.who.from.as_deref();
-        let asked = outcome::Asked { token, path: reading.path.normal(), from };
+        let site = reading.site;
+        let asked = outcome::Asked {
+            token: site.login.as_ref().map(|login| &*login.token),
+            carriers: &site.tokens.carriers,
+            is_login: &|path| is_login(site, path),
+            authority: &reading.authority,
+            path: reading.path.normal(),
+            from: attempt.who.from.as_deref(),
+        };
         let (mut answer, meant) = outcome::of_login(answer, asked).await?;
         let now = self.clock.now();
         if let Some(account) = attempt.who.account.as_deref().filter(|_| meant.token.is_some()) {
@@ -305,45 +305,42 @@ impl<U> Gateway<U> {
 }
 
 impl Attempt {
-    fn new(kind: Kind, tries: Tries, passed: Passed, who: Who, held: (Option<Held>, Option<Place>)) -> Self {
+    fn new(kind: Kind, tries: Tries, passed: Passed, who: Who, held: Option<Held>) -> Self {
         let (charged, turn) = passed.into_parts();
-        Self { kind, tries, charged, turn, who, _held: held }
+        Self { kind, tries, charged, turn, who, basic: None, _held: held }
     }
 
     /// Settles a try at something else than a login.
     fn end(self, status: StatusCode, now: Now, facts: &Facts) {
-        let outcome = outcome::of_status(self.kind, status);
-        if self.kind == Kind::Basic && outcome == Outcome::Failure {
-            self.tries.login().failed(self.who.attempt(facts));
+        if let Some(basic) = &self.basic {
+            basic.answered(status, now, &self.tries, facts);
         }
-        self.tries.counters().settle(self.charged, outcome, now);
+        self.tries.counters().settle(self.charged, outcome::of_status(self.kind, status), now);
         self.turn.into_iter().for_each(Turn::answered);
     }
 }
 
-impl Who {
-    fn of(account: Option<String>, device: Option<[u8; 8]>, tries: &Tries, facts: &Facts) -> Self {
-        let known = |name: &String| tries.login().knows_address(facts.client, name, facts.now);
-        let address = device.is_none() && account.as_ref().is_some_and(known);
-        let folded = account.as_deref().map(fold);
-        Self { folded, account, device, address, ..Self::default() }
-    }
-
-    fn attempt(&self, facts: &Facts) -> Try<'_> {
-        let device = match self.device {
-            Some(id) => Device::Cookie(id),
-            None if self.address => Device::Address,
-            None => Device::Unknown,
-        };
-        let (account, typed) = (self.folded.as_deref(), self.account.as_deref());
-        Try { client: facts.client, account, typed, device, now: facts.now }
+impl Presented {
+    fn answered(&self, status: StatusCode, now: Now, tries: &Tries, facts: &Facts) {
+        match &self.who.account {
+            _ if status == StatusCode::UNAUTHORIZED => tries.login().failed(self.who.attempt(facts)),
+            // Once in a while, not with each request.
+            Some(account) if status.is_success() && !self.who.heard && !self.who.address => {
+                tries.login().hear_address(facts.client, account, now);
+            }
+            _ => {}
+        }
     }
 }
 
-/// The refresh token: a cookie before what else a request carries; the refresh cookie is found last.
-fn refresh_token(facts: &Facts) -> Option<&crate::request::credential::Fingerprint> {
-    let cookie = facts.credentials.iter().rfind(|one| one.in_cookie);
-    cookie.or(facts.credentials.first()).map(|one| &one.fingerprint)
+/// Whether a path is one of class login, for whoever is sent there or asks for it himself.
+fn is_login(site: &Site, path: &str) -> bool {
+    let views = path.parse().ok().and_then(|target| PathViews::read(&target).ok());
+    let is_login = |method| {
+        let found = views.as_ref().and_then(|views| site.route(method, views));
+        found.is_some_and(|found| found.route.class == Class::Login)
+    };
+    is_login(&Method::GET) || is_login(&Method::POST)
 }
 
 fn guard_of(reading: &Reading<'_>) -> Tries {
