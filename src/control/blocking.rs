@@ -175,7 +175,7 @@ impl Control {
         }
         let block = unasked(order, &by, &self.sites, now).unwrap_or_else(|(block, refusal)| {
             (self.say)(&format!("an order from the spool now holds on all sites: {}", refusal.message));
-            block
+            *block
         });
         self.hold(Block { created: created.min(now.wall), ..block }, now)
     }

@@ -134,10 +134,15 @@ pub fn resolve(order: Order, by: &str, sites: &[SiteFacts], now: Now) -> Result<
 ///
 /// # Errors
 /// With the block: why it holds on all sites.
-pub fn unasked(order: Order, by: &str, sites: &[SiteFacts], now: Now) -> Result<Block, (Block, Refusal)> {
+pub fn unasked(
+    order: Order,
+    by: &str,
+    sites: &[SiteFacts],
+    now: Now,
+) -> Result<Block, (Box<Block>, Refusal)> {
     match site_of(&order, sites) {
         Ok(site) => Ok(on(order, site, by, sites, now).block),
-        Err(refusal) => Err((on(order, None, by, &[], now).block, refusal)),
+        Err(refusal) => Err((Box::new(on(order, None, by, &[], now).block), refusal)),
     }
 }
 

@@ -87,7 +87,7 @@ async fn in_a_process_that_drains_holes_close_blocks_come_and_go_and_nobody_to_t
 fn learned_block() -> Block {
     let order = order(address());
     let now = Now { mono: 0, wall: WALL };
-    crate::control::defaults::unasked(order, "uid 0", &[], now).unwrap_or_else(|(block, _)| block)
+    crate::control::defaults::unasked(order, "uid 0", &[], now).unwrap_or_else(|(block, _)| *block)
 }
 
 #[tokio::test]
