@@ -318,7 +318,7 @@ fn a_dns_command_that_hangs_is_killed_with_all_that_it_began() {
     program(
         &script,
         &format!(
-            "echo $1 $2 $3 >> {}\n[ $1 = cleanup ] && exit\nsleep 600 &\necho $$ $! > {}\nwait",
+            "echo $1 $2 $3 >> {}\n[ $1 = cleanup ] && exit\nsleep 90 &\necho $$ $! > {}\nwait",
             calls.display(),
             pids.display()
         ),
@@ -369,7 +369,7 @@ fn the_dns_command_is_told_to_clean_up_whatever_became_of_the_order_and_what_it_
     drop(gate);
     // It hangs, and meanwhile the config names another address to write to.
     std::fs::remove_file(&calls).unwrap();
-    program(&script, &format!("{noted}\n[ $1 = cleanup ] || sleep 600"));
+    program(&script, &format!("{noted}\n[ $1 = cleanup ] || sleep 90"));
     let gate = pebble.config(&more).start(upstream.address);
     assert!(wait_until(LIMIT, || actions(&calls) == ["present"]), "{}", gate.errors());
     let text = text_of(&gate.config()).replace("me@files.test", "you@files.test");
@@ -402,7 +402,7 @@ fn dns_commands_that_hang_keep_no_other_host_from_its_certificate() {
     let pebble = Pebble::start(&Options::default());
     let dir = tempfile::tempdir().unwrap();
     let (script, calls) = (dir.path().join("hangs"), dir.path().join("calls"));
-    program(&script, &format!("echo $1 $2 $3 >> {}\nsleep 600", calls.display()));
+    program(&script, &format!("echo $1 $2 $3 >> {}\nsleep 90", calls.display()));
     let mut config = pebble.config(&format!("dns_command = [\"{}\"]", script.display()));
     // More than run at once, and all before the other one by name.
     let wild: Vec<_> = (0..6).map(|number| format!("\"*.a{number}.test\"")).collect();

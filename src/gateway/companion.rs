@@ -160,7 +160,7 @@ pub async fn attach(
     let (class, status) = (reading.facts.class, answer.status());
     match class {
         Class::Login | Class::Refresh | Class::Oidc if hands_out(&answer) => {
-            give(answer, reading, kept, exchange).await
+            Box::pin(give(answer, reading, kept, exchange)).await
         }
         Class::Oidc | Class::Login if status.is_redirection() => {
             if class == Class::Login && reading.facts.method.is_safe() {

@@ -29,7 +29,7 @@ use crate::request::body::Body;
 use crate::request::carriers::set_cookie;
 use crate::request::credential::{Claims, Credential, Fingerprint};
 use crate::request::facts::Facts;
-use crate::request::tokens_in::Unreadable;
+use crate::request::tokens_in::{Named, Unreadable};
 use crate::stores::cached::BlocksReader;
 use crate::stores::kept::Kept;
 use crate::stores::sessions::{Place, Session};
@@ -101,15 +101,23 @@ impl<'a> Handed<'a> {
     /// # Errors
     /// [`Withheld`]: nothing of the answer may reach the client.
     pub async fn judge(&self, answer: Response<Body>, by: Means<'_>) -> Result<Response<Body>, Withheld> {
-        let (head, body) = answer.into_parts();
+        let (mut head, body) = answer.into_parts();
         let held = hold(body).await.ok_or(Withheld::Broken)?;
         let now = by.clock.now();
         let read = held.read(&head.headers);
-        let found = self.tokens(&head.headers, read.as_deref());
+        let known = head.extensions.remove::<Named>();
+        let named = match (known, read.as_deref()) {
+            (Some(named), _) => Ok(Some(named)),
+            (None, Some(read)) => self.site.handed_out().named_in(read),
+            (None, None) => Err(Unreadable),
+        };
+        let found = named.as_ref().map_err(|_| Unreadable).and_then(|named| {
+            self.tokens(&head.headers, read.as_deref().unwrap_or_default(), named.as_ref())
+        });
         match &found {
             // A page may be long, but what its head sets is looked at all the same.
             Err(Unreadable) if self.is_page(&head.headers) => {
-                match self.site.handed_out().find(&head.headers, b"") {
+                match self.site.handed_out().find(&head.headers, b"", None) {
                     Ok(found) => self.blocked(&found, by, now)?,
                     Err(Unreadable) => self.unreadable(by, now)?,
                 }
@@ -120,15 +128,20 @@ impl<'a> Handed<'a> {
         if head.status.is_success() || head.status.is_redirection() {
             self.remember(&head.headers, found.as_deref().unwrap_or_default(), by.kept, now);
         }
-        if let (Some(lesson), Some(read), Ok(found)) = (&self.lesson, &read, &found) {
-            lesson.learn(&head, read, found);
+        if let (Some(lesson), Ok(Some(named))) = (&self.lesson, &named) {
+            lesson.learn(&head, named);
         }
         drop(read);
         Ok(Response::from_parts(head, held.into_body()))
     }
 
-    fn tokens(&self, headers: &HeaderMap, body: Option<&[u8]>) -> Result<Vec<Credential>, Unreadable> {
-        let mut found = self.site.handed_out().find(headers, body.ok_or(Unreadable)?)?;
+    fn tokens(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        named: Option<&Named>,
+    ) -> Result<Vec<Credential>, Unreadable> {
+        let mut found = self.site.handed_out().find(headers, body, named)?;
         if self.refreshes() {
             let brought = self.brought();
             for token in &mut found {

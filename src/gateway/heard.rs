@@ -57,9 +57,9 @@ impl<U> Gateway<U> {
             Ok(answer) if dead => {
                 if let Some(attempt) = attempt {
                     // Only its status counts, and nobody has its body.
-                    drop(self.settle(attempt, answer.map(|_| Body::Empty), reading).await);
+                    drop(Box::pin(self.settle(attempt, answer.map(|_| Body::Empty), reading)).await);
                 }
-                return visit.dead(exchange, asked).await;
+                return Box::pin(visit.dead(exchange, asked)).await;
             }
             Ok(answer) => answer::permitted(answer, reading, exchange, asked),
             Err(error) => {
@@ -69,7 +69,8 @@ impl<U> Gateway<U> {
         };
         // By what the application said, whatever becomes of it: a right password is no guess.
         let settled = match attempt {
-            Some(attempt) => self.settle(attempt, answer, reading).await,
+            // Apart, like all that few requests come to: every request's future would carry its room.
+            Some(attempt) => Box::pin(self.settle(attempt, answer, reading)).await,
             None => Ok(answer),
         };
         match settled {

@@ -66,13 +66,13 @@ impl<'a> Learning<'a> {
             && teaching.is_taught(answer.status(), answer.headers())
         {
             *live = None;
-            exchange.learned(teaching.word, self.teach(teaching, by).await);
+            exchange.learned(teaching.word, Box::pin(self.teach(teaching, by)).await);
         }
         let Some(handed) = &self.handed else { return answer };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return answer;
         }
-        match handed.judge(answer, by).await {
+        match Box::pin(handed.judge(answer, by)).await {
             Ok(answer) => answer,
             Err(Withheld::Denied(denial)) => {
                 exchange.denied(&denial);

@@ -20,8 +20,8 @@ use super::read::Reading;
 use crate::clock::Now;
 use crate::config::app::{Login, TokenFormat};
 use crate::config::class::Class;
-use crate::request::credential::{Credential, claim};
-use crate::request::tokens_in::token_of;
+use crate::request::credential::claim;
+use crate::request::tokens_in::Named;
 use crate::stores::accounts::{Account, Accounts};
 
 /// Largest body of a login that is read.
@@ -94,22 +94,21 @@ impl Lesson {
         })
     }
 
-    /// An answer hands out these tokens, that of the app file's field first.
-    pub fn learn(&self, head: &Parts, body: &[u8], found: &[Credential]) -> Option<()> {
+    /// An answer hands out this token in the app file's field.
+    pub fn learn(&self, head: &Parts, named: &Named) -> Option<()> {
         // 206 and the like are no answers to a login.
         let answers = matches!(head.status, StatusCode::OK | StatusCode::CREATED);
         if !answers || Form::of(&head.headers) != Some(Form::Json) {
             return None;
         }
-        let text = token_of(body, &self.login.token)?;
-        let claims = found.first()?.claims.as_ref()?;
+        let claims = named.token.claims.as_ref()?;
         if let Some(expires) = claims.expires {
             self.accounts.saw_lifetime(&self.site, expires.saturating_sub(self.now.unix()));
         }
         let subject = claims.subject_text.as_deref()?;
         let typed = self.login.account.as_deref().zip(self.form);
         let typed = typed.and_then(|(key, form)| account_of(&self.body.all()?, form, key));
-        let claimed = self.claim.as_deref().and_then(|name| claim(text.as_bytes(), self.format, name));
+        let claimed = self.claim.as_deref().and_then(|name| claim(named.text.as_bytes(), self.format, name));
         for name in typed.into_iter().chain(claimed).collect::<BTreeSet<_>>() {
             let (site, subject) = (self.site.to_string(), subject.to_owned());
             self.accounts.learn(Account { site, name, subject, seen: self.now.wall });

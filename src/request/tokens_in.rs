@@ -32,20 +32,52 @@ pub struct Places<'a> {
     pub lifetime: Duration,
 }
 
+/// The token of the field. Who has looked for it first leaves it with the answer's extensions.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// The token, without spaces around it.
+    pub text: String,
+    /// What it is.
+    pub token: Credential,
+}
+
 /// An answer that could hand out what we cannot see: a token in a spelling of its own, or too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unreadable;
 
 impl Places<'_> {
+    /// What the field says; `None`: nothing.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn named(self, text: &str) -> Result<Option<Named>, Unreadable> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Named { text: text.to_owned(), token: self.examined(text.as_bytes())? }))
+    }
+
+    /// The token of the field in a body; `None`: there is none.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn named_in(self, body: &[u8]) -> Result<Option<Named>, Unreadable> {
+        self.field.and_then(|field| token_of(body, field)).map_or(Ok(None), |text| self.named(&text))
+    }
+
     /// All tokens of an answer, that of the field first. `body`: decoded, empty if there is none.
     ///
     /// # Errors
     /// [`Unreadable`].
-    pub fn find(self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Credential>, Unreadable> {
-        let mut found = Vec::new();
-        let named = self.field.and_then(|field| token_of(body, field)).unwrap_or_default();
-        let named = named.trim().as_bytes();
-        self.add(named, &mut found)?;
+    pub fn find(
+        self,
+        headers: &HeaderMap,
+        body: &[u8],
+        named: Option<&Named>,
+    ) -> Result<Vec<Credential>, Unreadable> {
+        let mut found: Vec<_> = named.map(|named| named.token.clone()).into_iter().collect();
+        let named = named.map_or("", |named| &named.text).as_bytes();
         self.shaped(body, named, &mut found)?;
         for location in headers.get_all(LOCATION) {
             let location: Vec<u8> = percent_decode(location.as_bytes()).collect();
@@ -251,7 +283,8 @@ mod tests {
         }
         let tokens = tokens(format);
         let places = Places { tokens: &tokens, field: Some("data.token"), lifetime: tokens.lifetime };
-        let found = places.find(&map, body.as_bytes()).ok()?;
+        let named = places.named_in(body.as_bytes()).ok()?;
+        let found = places.find(&map, body.as_bytes(), named.as_ref()).ok()?;
         let subject = |one: &Credential| one.claims.as_ref()?.subject_text.as_ref().map(ToString::to_string);
         Some(found.iter().map(|one| subject(one).unwrap_or_default()).collect())
     }
@@ -377,7 +410,9 @@ mod tests {
         fn no_answer_panics(body in proptest::collection::vec(any::<u8>(), 0..200), text in ".{0,60}") {
             let tokens = tokens(TokenFormat::HmacPair);
             let places = Places { tokens: &tokens, field: Some("a.b"), lifetime: tokens.lifetime };
-            let _ = (places.find(&HeaderMap::new(), &body), places.find(&HeaderMap::new(), text.as_bytes()));
+            for body in [&body[..], text.as_bytes()] {
+                let _ = (places.find(&HeaderMap::new(), body, None), places.named_in(body));
+            }
         }
     }
 }

@@ -32,9 +32,9 @@ use crate::guards::tries::{Kind, Passed, Tries};
 use crate::guards::{Denial, Reason, Verdict};
 use crate::policy::Site;
 use crate::request::body::Body;
-use crate::request::credential::examine;
 use crate::request::facts::Facts;
 use crate::request::path::PathViews;
+use crate::request::tokens_in::Named;
 use crate::stores::held::Held;
 use crate::stores::turns::Turn;
 
@@ -259,13 +259,18 @@ impl<U> Gateway<U> {
         };
         let (mut answer, meant) = outcome::of_login(answer, asked).await?;
         let now = self.clock.now();
+        // What cannot be read in one way is left to the judge of the answer, and nobody's device.
+        let named = meant.token.as_deref().and_then(|text| site.handed_out().named(text).ok()?);
         if let Some(account) = attempt.who.account.as_deref().filter(|_| meant.token.is_some()) {
             attempt.tries.login().remember_address(reading.facts.client, account, now);
-            let cookie = self.device_cookie(&attempt.who, account, meant.token.as_deref(), reading);
+            let cookie = self.device_cookie(&attempt.who, account, named.as_ref(), reading);
             cookie.into_iter().for_each(|cookie| {
                 answer.headers_mut().append(header::SET_COOKIE, cookie);
             });
         }
+        named.into_iter().for_each(|named| {
+            answer.extensions_mut().insert(named);
+        });
         attempt.tries.login().settle(attempt.charged, meant.outcome, now);
         Ok(answer)
     }
@@ -283,7 +288,7 @@ impl<U> Gateway<U> {
         &self,
         who: &Who,
         account: &str,
-        token: Option<&str>,
+        named: Option<&Named>,
         reading: &Reading<'_>,
     ) -> Option<HeaderValue> {
         let site = reading.site;
@@ -291,13 +296,12 @@ impl<U> Gateway<U> {
             return None;
         }
         let now = self.clock.now();
-        let claims = examine(token?.as_bytes(), site.tokens.format, site.token_lifetime, false).ok()?.claims;
-        let claims = claims.unwrap_or_default();
+        let claims = named?.token.claims.as_ref();
         let fresh = Known::new(account, now);
         let known = Known {
             id: who.device.unwrap_or(fresh.id),
-            subject: claims.subject,
-            issuer: claims.issuer,
+            subject: claims.and_then(|claims| claims.subject),
+            issuer: claims.and_then(|claims| claims.issuer),
             ..fresh
         };
         device::renewed(&self.kept.seal, &site.name, &known, &who.others)
