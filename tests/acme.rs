@@ -298,8 +298,10 @@ fn dns_01_by_a_command_gives_a_wildcard_and_the_command_learns_no_secret() {
     becomes_green(&gate, &pebble, &["any.wild.test", HOST]);
     let calls = text_of(&dir.path().join("calls"));
     let lines: Vec<&str> = calls.lines().collect();
-    assert_eq!(lines.len(), 2, "only the wildcard needs it: {calls}");
-    for (line, action) in lines.iter().zip(["present", "cleanup"]) {
+    // Each order's own pair: where too many nonces in a row are refused there is another order.
+    assert!(!lines.is_empty() && lines.len().is_multiple_of(2), "{calls}");
+    for (line, action) in lines.iter().zip(["present", "cleanup"].into_iter().cycle()) {
+        // Only the wildcard needs it.
         assert!(line.starts_with(&format!("{action} _acme-challenge.wild.test ")), "{line}");
         assert!(
             line.contains(&format!("ACME_ACTION={action} ACME_NAME=_acme-challenge.wild.test ACME_VALUE="))
