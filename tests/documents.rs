@@ -88,8 +88,11 @@ fn the_configs_of_the_documents_hold() {
 
 /// Loads it; certificates belong to the reader, and a piece of a config is completed.
 fn hold(document: &str, config: &str) {
-    let own =
-        config.lines().map(|line| if line.starts_with("certificates") { "self_signed = true" } else { line });
+    let own = config.lines().map(|line| match line.split('=').next().map(str::trim) {
+        Some("certificates") => "self_signed = true",
+        Some("ca_file") => "",
+        _ => line,
+    });
     let mut own = own.collect::<Vec<_>>().join("\n");
     if !config.contains("[tls]") && !config.contains("[acme]") {
         own.push_str("\n[tls]\nself_signed = true\n");
