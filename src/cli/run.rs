@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::user_dir::user_dir;
 use super::{ConfigArgs, complain, exit};
+use crate::config::problem::Severity;
 use crate::config::{self, Loaded};
 use crate::stores::durable::directory::has_store;
 
@@ -57,7 +58,7 @@ pub(super) fn serve(path: &Path, take_over: bool) -> u8 {
         }
     };
     if !warnings.0.is_empty() {
-        complain(&warnings);
+        complain(warnings.render(Severity::Warning, false));
     }
     if !unread.is_empty() {
         complain(format_args!(
