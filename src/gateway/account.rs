@@ -25,10 +25,11 @@ impl Form {
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut types = headers.get_all(header::CONTENT_TYPE).iter();
         let (Some(one), None) = (types.next(), types.next()) else { return None };
-        let essence = one.to_str().ok()?.split(';').next()?.trim().to_ascii_lowercase();
-        match &*essence {
-            "application/json" => Some(Self::Json),
-            "application/x-www-form-urlencoded" => Some(Self::Urlencoded),
+        let one = Some(one.as_bytes()).filter(|one| one.is_ascii())?;
+        let essence = one.split(|byte| *byte == b';').next()?.trim_ascii();
+        match essence {
+            _ if essence.eq_ignore_ascii_case(b"application/json") => Some(Self::Json),
+            _ if essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") => Some(Self::Urlencoded),
             _ => None,
         }
     }
@@ -38,28 +39,46 @@ impl Form {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unclear;
 
+/// The text under a key; `None`: there is no such key, in whatever case.
+pub type Field = Result<Option<String>, Unclear>;
+
 /// The account that a login's body names under this key. `None`: there is none, or another program could read it in
 /// another way.
 pub fn account_of(body: &[u8], form: Form, key: &str) -> Option<String> {
     field_of(body, form, key).ok().flatten()
 }
 
-/// The text under this key; `None`: there is no such key, in whatever case.
+/// The text under this key.
 ///
 /// # Errors
 /// [`Unclear`].
-pub fn field_of(body: &[u8], form: Form, key: &str) -> Result<Option<String>, Unclear> {
-    let text = match form {
+pub fn field_of(body: &[u8], form: Form, key: &str) -> Field {
+    sound(texts(body, form, [key]).map(|[text]| text))
+}
+
+/// [`field_of`] each of these keys, in one reading where the body is plain under all of them.
+pub fn fields_of<const N: usize>(body: &[u8], form: Form, keys: [&str; N]) -> [Field; N] {
+    match texts(body, form, keys) {
+        Ok(found) => found.map(|text| sound(Ok(text))),
+        Err(Unclear) => keys.map(|key| field_of(body, form, key)),
+    }
+}
+
+fn sound(text: Field) -> Field {
+    let is_sound = |text: &String| !text.is_empty() && !text.chars().any(char::is_control);
+    text?.map(|text| Some(text).filter(is_sound).ok_or(Unclear)).transpose()
+}
+
+fn texts<const N: usize>(body: &[u8], form: Form, keys: [&str; N]) -> Result<[Option<String>; N], Unclear> {
+    match form {
         Form::Json => {
             let mut json = serde_json::Deserializer::from_slice(body);
-            let text = json.deserialize_map(Named(key)).map_err(|_| Unclear)?;
+            let texts = json.deserialize_map(Named(keys)).map_err(|_| Unclear)?;
             json.end().map_err(|_| Unclear)?;
-            text
+            Ok(texts)
         }
-        Form::Urlencoded => form_field(body, key).ok_or(Unclear)?,
-    };
-    let sound = |text: &String| !text.is_empty() && !text.chars().any(char::is_control);
-    text.map(|text| Some(text).filter(sound).ok_or(Unclear)).transpose()
+        Form::Urlencoded => form_fields(body, keys).ok_or(Unclear),
+    }
 }
 
 /// The text under this key in a query: many frameworks put that beside the body's fields, and some before them. `None`: there is
@@ -67,7 +86,7 @@ pub fn field_of(body: &[u8], form: Form, key: &str) -> Result<Option<String>, Un
 ///
 /// # Errors
 /// [`Unclear`].
-pub fn named_in_query(query: &str, key: &str) -> Result<Option<String>, Unclear> {
+pub fn named_in_query(query: &str, key: &str) -> Field {
     let mut pairs = query.split(['&', ';']).filter(|pair| means(pair, key));
     let Some(pair) = pairs.next() else { return Ok(None) };
     match pairs.next() {
@@ -87,23 +106,24 @@ fn means(pair: &str, key: &str) -> bool {
 fn is_near(name: &str, key: &str) -> bool {
     let bare = name.trim_matches(|one: char| one.is_ascii_whitespace() || one.is_ascii_control());
     let cut = bare.split(['[', '\0']).next().unwrap_or_default();
-    is_called(bare.as_bytes(), key) || is_called(cut.as_bytes(), key)
+    is_called(bare.as_bytes(), key) || (cut.len() < bare.len() && is_called(cut.as_bytes(), key))
 }
 
-fn form_field(body: &[u8], key: &str) -> Option<Option<String>> {
+fn form_fields<const N: usize>(body: &[u8], keys: [&str; N]) -> Option<[Option<String>; N]> {
     let text = std::str::from_utf8(body).ok()?;
-    let mut fields = Fields::new(key);
+    let mut fields = Fields::new(keys);
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         // Some take `;` for `&`.
-        if pair.split(';').skip(1).any(|hidden| means(hidden, key)) {
+        let hides = |hidden| keys.iter().any(|key| means(hidden, key));
+        if pair.split(';').skip(1).any(hides) {
             return None;
         }
         let (name, value) = pair.split_once('=')?;
-        if fields.is_wanted(&form_decoded(name)?)? {
-            fields.value = Some(form_decoded(value)?);
+        if let Some(text) = fields.wanted(form_decoded(name)?)? {
+            *text = Some(form_decoded(value)?);
         }
     }
-    Some(fields.value)
+    Some(fields.texts)
 }
 
 /// `None`: an escape that is none, or no UTF-8.
@@ -120,45 +140,51 @@ fn form_decoded(text: &str) -> Option<String> {
 }
 
 /// The fields of a body, each once in any spelling of its name: Go takes `Email` for `email`.
-struct Fields<'k> {
-    key: &'k str,
+struct Fields<'k, const N: usize> {
+    keys: [&'k str; N],
     seen: BTreeSet<String>,
-    value: Option<String>,
+    texts: [Option<String>; N],
 }
 
-impl<'k> Fields<'k> {
-    fn new(key: &'k str) -> Self {
-        Self { key, seen: BTreeSet::new(), value: None }
+impl<'k, const N: usize> Fields<'k, N> {
+    fn new(keys: [&'k str; N]) -> Self {
+        Self { keys, seen: BTreeSet::new(), texts: [const { None }; N] }
     }
 
-    /// Whether this is the field; `None`: the body cannot be read in one way only.
-    fn is_wanted(&mut self, name: &str) -> Option<bool> {
-        let known = is_near(name, self.key);
-        let plain = name.is_ascii() && (!known || name == self.key);
-        (plain && self.seen.insert(name.to_ascii_lowercase())).then_some(known)
+    /// Where the text of this field goes, if anywhere. The outer `None`: the body cannot be read in one way only.
+    fn wanted(&mut self, mut name: String) -> Option<Option<&mut Option<String>>> {
+        let mut near = self.keys.iter().zip(&mut self.texts).filter(|(key, _)| is_near(&name, key));
+        let found = near.next();
+        let exact = found.as_ref().is_none_or(|(key, _)| **key == name);
+        if !exact || !name.is_ascii() || near.next().is_some() {
+            return None;
+        }
+        let text = found.map(|(_, text)| text);
+        name.make_ascii_lowercase();
+        self.seen.insert(name).then_some(text)
     }
 }
 
-/// Reads one string of an object.
-struct Named<'k>(&'k str);
+/// Reads some strings of an object.
+struct Named<'k, const N: usize>([&'k str; N]);
 
-impl<'de> Visitor<'de> for Named<'_> {
-    type Value = Option<String>;
+impl<'de, const N: usize> Visitor<'de> for Named<'_, N> {
+    type Value = [Option<String>; N];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<String>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Fields::new(self.0);
         while let Some(name) = map.next_key::<String>()? {
-            match fields.is_wanted(&name) {
-                Some(true) => fields.value = Some(map.next_value()?),
-                Some(false) => drop(map.next_value::<IgnoredAny>()?),
+            match fields.wanted(name) {
+                Some(Some(text)) => *text = Some(map.next_value()?),
+                Some(None) => drop(map.next_value::<IgnoredAny>()?),
                 None => return Err(de::Error::custom("a field that can be read in two ways")),
             }
         }
-        Ok(fields.value)
+        Ok(fields.texts)
     }
 }
 
@@ -277,6 +303,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn several_keys_say_what_each_says_alone(
+            form_like in "(user|User|pass|us\\[|%75ser|grant|x)(=[a%;+]{0,3})?(&(user|pass|PASS|grant|;user=)=[a%+]{0,2}){0,3}",
+            json_like in r#"\{"(user|User|pass|x)":("a"|""|"\\ud800"|1|\{\}|null)(,"(user|grant|PASS|pass|y)":("b"|\[1\]|"")){0,2}\}?"#,
+        ) {
+            for (body, form) in [(form_like, Form::Urlencoded), (json_like, Form::Json)] {
+                let keys = ["user", "pass", "grant"];
+                prop_assert_eq!(
+                    fields_of(body.as_bytes(), form, keys),
+                    keys.map(|key| field_of(body.as_bytes(), form, key)),
+                    "{}", body
+                );
+            }
+        }
+
         #[test]
         fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200), text in ".{0,60}") {
             for body in [&body[..], text.as_bytes()] {

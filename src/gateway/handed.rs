@@ -17,9 +17,9 @@ use std::rc::Rc;
 use http::Response;
 use http::header::{self, HeaderMap, SET_COOKIE};
 
-use super::account::{Form, Unclear, field_of, named_in_query};
+use super::account::{Field, Form, named_in_query};
 use super::held::hold;
-use super::lesson::{Aside, Lesson};
+use super::lesson::{Aside, GRANT, Lesson};
 use super::read::Reading;
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
@@ -34,8 +34,7 @@ use crate::stores::cached::BlocksReader;
 use crate::stores::kept::Kept;
 use crate::stores::sessions::{Place, Session};
 
-/// How OAuth says what is exchanged, and that it is a long-lived credential.
-const GRANT: &str = "grant_type";
+/// How OAuth says under [`GRANT`] that a long-lived credential is exchanged.
 const REFRESH: &str = "refresh_token";
 
 /// What an answer is judged by.
@@ -170,17 +169,17 @@ impl<'a> Handed<'a> {
 
     /// What cannot be read in one way may say so.
     fn may_refresh(&self) -> bool {
-        let refreshes = |grant: Result<Option<String>, Unclear>| {
-            grant.map_or(true, |grant| grant.as_deref() == Some(REFRESH))
-        };
-        if self.query.is_some_and(|query| refreshes(named_in_query(query, GRANT))) {
+        let refreshes =
+            |grant: &Field| grant.as_ref().map_or(true, |grant| grant.as_deref() == Some(REFRESH));
+        if self.query.is_some_and(|query| refreshes(&named_in_query(query, GRANT))) {
             return true;
         }
-        let Some(body) = self.body.all() else { return true };
-        if body.is_empty() {
+        if self.body.is_empty() {
             return false;
         }
-        self.form.is_none_or(|form| refreshes(field_of(&body, form, GRANT)))
+        let account = self.site.login.as_ref().and_then(|login| login.account.as_deref());
+        let said = self.form.and_then(|form| self.body.said(form, account));
+        said.is_none_or(|said| refreshes(&said.grant))
     }
 
     /// What is known to have been exchanged. A token that nobody has verified may make nothing younger: whoever has an old

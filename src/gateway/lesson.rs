@@ -5,7 +5,7 @@
 //! programs could read in two ways (a key twice, or in another case, escapes that are none) teaches nothing either, or a
 //! stranger could log in as himself and be learned as somebody else.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use http::StatusCode;
 use http::header::HeaderMap;
 use http::response::Parts;
 
-use super::account::{Form, account_of};
+use super::account::{Field, Form, fields_of};
 use super::read::Reading;
 use crate::clock::Now;
 use crate::config::app::{Login, TokenFormat};
@@ -29,11 +29,24 @@ pub const BODY: usize = 16 << 10;
 /// Largest answer to a login that is read.
 pub const ANSWER: usize = 64 << 10;
 
+/// Under what OAuth says what is exchanged.
+pub const GRANT: &str = "grant_type";
+
 /// Bytes read beside a body that passes: all of it, or nothing.
 #[derive(Debug, Default)]
 pub struct Aside {
     bytes: RefCell<Option<Vec<u8>>>,
     limit: usize,
+    said: OnceCell<Said>,
+}
+
+/// What the body of a login says of itself.
+#[derive(Debug)]
+pub struct Said {
+    /// Under the app file's key of the account.
+    pub account: Field,
+    /// Under [`GRANT`].
+    pub grant: Field,
 }
 
 /// A login on its way: what it will teach if its answer says that it succeeded.
@@ -53,7 +66,7 @@ pub struct Lesson {
 impl Aside {
     /// Of at most so many bytes.
     pub fn up_to(limit: usize) -> Self {
-        Self { bytes: RefCell::new(Some(Vec::new())), limit }
+        Self { bytes: RefCell::new(Some(Vec::new())), limit, said: OnceCell::new() }
     }
 
     /// A piece passes.
@@ -65,9 +78,43 @@ impl Aside {
         }
     }
 
+    /// Nothing has passed.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.borrow().as_ref().is_some_and(Vec::is_empty)
+    }
+
+    /// The guard has read the whole body: nobody need do so again.
+    pub fn was_read(&self, said: Said) {
+        let _ = self.said.set(said);
+    }
+
+    /// What the body says, as one of this form; `account`: the app file's key. `None`: it is longer than the limit.
+    pub fn said(&self, form: Form, account: Option<&str>) -> Option<&Said> {
+        if self.said.get().is_none() {
+            let bytes = self.bytes.borrow();
+            self.was_read(Said::read(bytes.as_deref()?, form, account));
+        }
+        self.said.get()
+    }
+
     /// What has passed so far; `None`: more than the limit.
     pub fn all(&self) -> Option<Vec<u8>> {
         self.bytes.borrow().clone()
+    }
+}
+
+impl Said {
+    fn read(body: &[u8], form: Form, account: Option<&str>) -> Self {
+        match account {
+            Some(key) => {
+                let [account, grant] = fields_of(body, form, [key, GRANT]);
+                Self { account, grant }
+            }
+            None => {
+                let [grant] = fields_of(body, form, [GRANT]);
+                Self { account: Ok(None), grant }
+            }
+        }
     }
 }
 
@@ -106,8 +153,8 @@ impl Lesson {
             self.accounts.saw_lifetime(&self.site, expires.saturating_sub(self.now.unix()));
         }
         let subject = claims.subject_text.as_deref()?;
-        let typed = self.login.account.as_deref().zip(self.form);
-        let typed = typed.and_then(|(key, form)| account_of(&self.body.all()?, form, key));
+        let said = self.form.and_then(|form| self.body.said(form, self.login.account.as_deref()));
+        let typed = said.and_then(|said| said.account.clone().ok()?);
         let claimed = self.claim.as_deref().and_then(|name| claim(named.text.as_bytes(), self.format, name));
         for name in typed.into_iter().chain(claimed).collect::<BTreeSet<_>>() {
             let (site, subject) = (self.site.to_string(), subject.to_owned());

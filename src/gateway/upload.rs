@@ -10,7 +10,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::lesson::Aside;
+use super::lesson::{Aside, Said};
 use super::read::Reading;
 use super::{Link, hops};
 use crate::config::class::Class;
@@ -60,6 +60,13 @@ impl Upload {
     #[must_use]
     pub fn read_aside(self, aside: Option<Rc<Aside>>) -> Self {
         Self { aside, ..self }
+    }
+
+    /// The whole body has been read: for who reads beside it.
+    pub fn was_read(&self, said: impl FnOnce() -> Said) {
+        if let Some(aside) = &self.aside {
+            aside.was_read(said());
+        }
     }
 
     /// The body to forward.

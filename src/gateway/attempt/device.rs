@@ -11,7 +11,6 @@ use std::cell::OnceCell;
 use http::HeaderValue;
 use http::header::HeaderMap;
 
-use crate::clock::Now;
 use crate::request::carriers::{is_called, leave_out, pairs};
 use crate::request::credential::{Claims, Credential, Fingerprint, Key};
 use crate::request::facts::Facts;
@@ -95,15 +94,15 @@ pub fn renewed(seal: &Seal, site: &str, known: &Known, others: &[Known]) -> Opti
     HeaderValue::try_from(text).ok()
 }
 
-impl Known {
-    /// A login of a device that is not known yet.
-    pub fn new(account: &str, now: Now) -> Self {
-        let mut id = [0; 8];
-        // Without randomness there would be no TLS either.
-        let _ = aws_lc_rs::rand::fill(&mut id);
-        Self { issued: now.unix(), id, subject: None, issuer: None, account: account.to_owned() }
-    }
+/// The number of a device that is not known yet.
+pub fn new_id() -> [u8; 8] {
+    let mut id = [0; 8];
+    // Without randomness there would be no TLS either.
+    let _ = aws_lc_rs::rand::fill(&mut id);
+    id
+}
 
+impl Known {
     fn is_good(&self, index: &Index, facts: &Facts) -> bool {
         let age = facts.now.unix().saturating_sub(self.issued);
         age < LIFE.as_secs() && !self.is_blocked(index, facts)
@@ -186,13 +185,14 @@ mod tests {
     use http::header;
 
     use super::*;
+    use crate::clock::Now;
     use crate::stores::seal::KEY_LEN;
 
     const NOW: Now = Now { mono: 1_000_000_000_000, wall: 1_790_000_000_000 };
 
     fn known(account: &str) -> Known {
-        let (subject, issuer) = (Some(Key([7; 16])), None);
-        Known { subject, issuer, ..Known::new(account, NOW) }
+        let subject = Some(Key([7; 16]));
+        Known { issued: NOW.unix(), id: new_id(), subject, issuer: None, account: account.to_owned() }
     }
 
     fn carrying(cookie: &HeaderValue) -> HeaderMap {

@@ -297,12 +297,12 @@ impl<U> Gateway<U> {
         }
         let now = self.clock.now();
         let claims = named?.token.claims.as_ref();
-        let fresh = Known::new(account, now);
         let known = Known {
-            id: who.device.unwrap_or(fresh.id),
+            issued: now.unix(),
+            id: who.device.unwrap_or_else(device::new_id),
             subject: claims.and_then(|claims| claims.subject),
             issuer: claims.and_then(|claims| claims.issuer),
-            ..fresh
+            account: account.to_owned(),
         };
         device::renewed(&self.kept.seal, &site.name, &known, &who.others)
     }

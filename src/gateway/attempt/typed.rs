@@ -5,7 +5,8 @@ use zeroize::Zeroizing;
 
 use super::Means;
 use super::basic::Basic;
-use crate::gateway::account::{Form, Unclear, field_of, named_in_query};
+use crate::gateway::account::{Field, Form, Unclear, fields_of, named_in_query};
+use crate::gateway::lesson::{GRANT, Said};
 use crate::stores::logins::fold;
 
 /// Longest account's name that is read, in bytes; a mail address has 254.
@@ -29,20 +30,18 @@ impl Typed {
         let nobody = Self { account: None, password: None };
         let Some(login) = means.reading.site.login.as_ref() else { return Ok(nobody) };
         let Some(key) = login.account.as_deref() else { return Ok(nobody) };
-        let form = if body.is_empty() { None } else { Some(form_of(means.headers, body)?) };
-        let in_body = |key| form.map_or(Ok(None), |form| field_of(body, form, key));
+        let word = Some(&*login.password).filter(|_| passwords);
         let in_query = |key| means.reading.path.query().map_or(Ok(None), |query| named_in_query(query, key));
-        let account = match (in_body(key)?, in_query(key)?) {
+        let (in_body, password) = in_body(body, means, key, word)?;
+        let account = match (in_body, in_query(key)?) {
             (Some(one), Some(other)) if one != other => return Err(Unclear),
             (one, other) => one.or(other),
         };
         if account.as_ref().is_some_and(|name| name.len() > NAME) {
             return Err(Unclear);
         }
-        let word = Some(&*login.password).filter(|_| passwords);
-        let found = |word: Result<Option<String>, Unclear>| word.ok().flatten();
-        let password = word.and_then(|word| found(in_body(word)).or_else(|| found(in_query(word))));
-        Ok(Self { account, password: password.map(Into::into) })
+        let password = password.or_else(|| Some(in_query(word?).ok()??.into()));
+        Ok(Self { account, password })
     }
 
     /// With Basic credentials: they are what was typed, where the body names nobody; of another account they stand beside it,
@@ -54,6 +53,29 @@ impl Typed {
             _ => (self, None),
         }
     }
+}
+
+/// The account and the password that a body names. What else it says is kept for who judges the answer.
+fn in_body(
+    body: &[u8],
+    means: Means<'_>,
+    account: &str,
+    password: Option<&str>,
+) -> Result<(Option<String>, Option<Zeroizing<String>>), Unclear> {
+    if body.is_empty() {
+        return Ok((None, None));
+    }
+    let form = form_of(means.headers, body)?;
+    let (account, grant, password): (Field, Field, Field) = match password {
+        Some(password) => fields_of(body, form, [account, GRANT, password]).into(),
+        None => {
+            let [account, grant] = fields_of(body, form, [account, GRANT]);
+            (account, grant, Ok(None))
+        }
+    };
+    let password = password.ok().flatten().map(Zeroizing::new);
+    means.upload.was_read(|| Said { account: account.clone(), grant });
+    Ok((account?, password))
 }
 
 /// As what a body is to be read. Many applications read JSON whatever its type says, so all but a form is JSON, and a form
