@@ -203,6 +203,33 @@ async fn a_links_password_is_guessed_twenty_times_and_its_owner_gets_in() {
     assert_eq!(visitor.guesses("192.0.2.1", 0..40).await, 20, "no guess at links");
 }
 
+#[tokio::test]
+async fn parallel_guesses_at_a_links_password_do_not_slip_by() {
+    let upstream = Upstream::by_request(|request| {
+        if request.method == "POST" {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        application(request)
+    });
+    let freely = "[site.rate.share]\nrefill = \"1000/s\"\nburst = 10000\n";
+    let gate = gate(&format!("{freely}[site.share_guard]\nper = \"10h\"\n"), &upstream);
+    let send = async |from: &str, word: &str| {
+        let lines = format!("X-Forwarded-For: {from}\r\n");
+        gate.ask("POST /s/locked1", &lines, format!("password={word}").as_bytes()).await.status
+    };
+    let all_at_once = async |from: &str| {
+        let before = upstream.requests().len();
+        futures_util::future::join_all((0..100).map(|_| send(from, "guess"))).await;
+        upstream.requests().len() - before
+    };
+    let heard = all_at_once("192.0.2.1").await;
+    assert!((20..=64).contains(&heard), "before one was wrong: {heard}");
+    assert_eq!(send("198.51.100.1", "guess").await, 403);
+    let heard = all_at_once("198.51.100.1").await;
+    assert!((15..=20).contains(&heard), "while one was wrong: {heard}");
+    assert_eq!(send("203.0.113.1", "right").await, 200);
+}
+
 /// What a stranger sees of an answer, but for its id and the time of day.
 fn seen(answer: &Answer) -> (u16, String, String) {
     let told = |line: &&str| !line.starts_with("x-request-id:") && !line.starts_with("date:");

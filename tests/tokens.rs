@@ -198,6 +198,41 @@ async fn an_access_cookie_that_has_ended_or_is_bad_never_takes_the_refresh_cooki
 }
 
 #[tokio::test]
+async fn a_forged_cookie_beside_an_old_refresh_token_makes_its_session_no_younger() {
+    let app =
+        App::new("jwt", r#"["bearer", "cookie:sid"]"#, "[login]\naccount = \"email\"\ntoken = \"token\"");
+    let token = |seconds: i64, secret| {
+        let issued = format!(r#"{{"iat":{},"#, now().checked_add_signed(seconds).unwrap());
+        jwt(&claims("alice", 600 + seconds).replacen('{', &issued, 1), secret)
+    };
+    let handed_out = token(2, SECRET);
+    let upstream = Upstream::by_request(move |_| {
+        let body = format!(r#"{{"token":"{handed_out}"}}"#);
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into()
+    });
+    let rates =
+        ["refresh", "login"].map(|class| format!("[site.rate.{class}]\nrefill = \"1000/s\"\nburst = 1000\n"));
+    let refresh = "[[site.route]]\nmatch = \"/api/refresh\"\nclass = \"refresh\"\n";
+    let gate = gate(&app, &format!("{VERIFIED}{}{refresh}", rates.concat()), &upstream);
+    let old = token(-1000, SECRET);
+    assert!(gate.cli(["block", "subject", "alice"]).status.success());
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let (forged, other) = (token(2, "ffffffffffffffffffffffffffffffff"), claims("bob", 600));
+    for line in ["POST /api/refresh", "POST /login?grant_type=refresh_token"] {
+        for cookie in ["", &old, &forged, &jwt(&other, "ffffffffffffffffffffffffffffffff")] {
+            let headers = format!("content-type: application/json\r\ncookie: other=1; sid={cookie}\r\n");
+            let body = br#"{"grant_type":"refresh_token","refresh_token":"old"}"#;
+            let answer = gate.ask(line, &headers, body).await;
+            assert_eq!(answer.status, 401, "{line} {cookie} {}", answer.text());
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_cookie_that_the_answer_sets_anew_is_not_taken_from_the_browser() {
     let app = App::everywhere("jwt");
     let upstream =

@@ -1,7 +1,6 @@
 //! The account that a login's body names, read as strictly as the most careful reader would: a body that two programs could
 //! read in two ways (a key twice, or in another spelling that some framework takes for it, escapes that are none) names nobody.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use http::header::{self, HeaderMap};
@@ -119,7 +118,7 @@ fn form_fields<const N: usize>(body: &[u8], keys: [&str; N]) -> Option<[Option<S
             return None;
         }
         let (name, value) = pair.split_once('=')?;
-        if let Some(text) = fields.wanted(form_decoded(name)?)? {
+        if let Some(text) = fields.wanted(&form_decoded(name)?)? {
             *text = Some(form_decoded(value)?);
         }
     }
@@ -139,29 +138,24 @@ fn form_decoded(text: &str) -> Option<String> {
     percent_decode_str(&blanks).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
 
-/// The fields of a body, each once in any spelling of its name: Go takes `Email` for `email`.
+/// The wanted fields of a body, each once in any spelling of its name: Go takes `Email` for `email`. Others may stand there
+/// twice, as forms have it of their checkboxes.
 struct Fields<'k, const N: usize> {
     keys: [&'k str; N],
-    seen: BTreeSet<String>,
     texts: [Option<String>; N],
 }
 
 impl<'k, const N: usize> Fields<'k, N> {
     fn new(keys: [&'k str; N]) -> Self {
-        Self { keys, seen: BTreeSet::new(), texts: [const { None }; N] }
+        Self { keys, texts: [const { None }; N] }
     }
 
     /// Where the text of this field goes, if anywhere. The outer `None`: the body cannot be read in one way only.
-    fn wanted(&mut self, mut name: String) -> Option<Option<&mut Option<String>>> {
-        let mut near = self.keys.iter().zip(&mut self.texts).filter(|(key, _)| is_near(&name, key));
+    fn wanted(&mut self, name: &str) -> Option<Option<&mut Option<String>>> {
+        let mut near = self.keys.iter().zip(&mut self.texts).filter(|(key, _)| is_near(name, key));
         let found = near.next();
-        let exact = found.as_ref().is_none_or(|(key, _)| **key == name);
-        if !exact || !name.is_ascii() || near.next().is_some() {
-            return None;
-        }
-        let text = found.map(|(_, text)| text);
-        name.make_ascii_lowercase();
-        self.seen.insert(name).then_some(text)
+        let once = found.as_ref().is_none_or(|(key, text)| **key == name && text.is_none());
+        (once && name.is_ascii() && near.next().is_none()).then(|| found.map(|(_, text)| text))
     }
 }
 
@@ -178,7 +172,7 @@ impl<'de, const N: usize> Visitor<'de> for Named<'_, N> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Fields::new(self.0);
         while let Some(name) = map.next_key::<String>()? {
-            match fields.wanted(name) {
+            match fields.wanted(&name) {
                 Some(Some(text)) => *text = Some(map.next_value()?),
                 Some(None) => drop(map.next_value::<IgnoredAny>()?),
                 None => return Err(de::Error::custom("a field that can be read in two ways")),
@@ -207,10 +201,15 @@ mod tests {
         for body in [
             r#"{"email":"a@b.test","password":"x"}"#,
             r#" {"password":{"email":["z"]},"em\u0061il":"a\u0040b.test"} "#,
+            r#"{"remember":0,"email":"a@b.test","Remember":1,"remember":1}"#,
         ] {
             assert_eq!(json(body).as_deref(), Some("a@b.test"), "{body}");
         }
-        for body in ["email=a%40b.test&password=x", "password=+&&ema%69l=a@b.test"] {
+        for body in [
+            "email=a%40b.test&password=x",
+            "password=+&&ema%69l=a@b.test",
+            "remember=0&email=a@b.test&remember=1",
+        ] {
             assert_eq!(form(body).as_deref(), Some("a@b.test"), "{body}");
         }
         assert_eq!(form("email=a+b%2B").as_deref(), Some("a b+"));

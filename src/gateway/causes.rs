@@ -204,7 +204,7 @@ pub const fn denied(reason: Reason) -> Told {
             "if your pages need it, copy the app file (`portcullis apps NAME`), add the value to its [[limit]] and name your copy in `app`",
         ),
         Reason::LinksLocked => told(
-            "the client, or its network, has asked for too many share links that are none, and is locked out for a while, but for links that have answered lately; or too many passwords of this link were wrong",
+            "the client, or its network, has asked for too many share links that are none, and is locked out for a while, but for links that have answered lately; or too many passwords of this link were wrong, or are being tried at once",
             "it ends by itself, the audit log has its length. Where many people behind one address try old links raise misses or network_misses in [site.share_guard]",
         ),
         Reason::LinkEmbedded => told(

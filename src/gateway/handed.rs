@@ -23,6 +23,7 @@ use super::lesson::{Aside, GRANT, Lesson};
 use super::read::Reading;
 use crate::clock::{Clock, Now};
 use crate::config::class::Class;
+use crate::guards::stripped::Stripped;
 use crate::guards::{Denial, Reason, blocks};
 use crate::policy::Site;
 use crate::request::body::Body;
@@ -46,6 +47,8 @@ pub struct Means<'a> {
     pub kept: &'a Kept,
     /// The time: an answer comes later than its request.
     pub clock: &'a Clock,
+    /// What of the request's cookies was left out.
+    pub stripped: Stripped,
 }
 
 /// A request whose answer hands out tokens.
@@ -111,7 +114,7 @@ impl<'a> Handed<'a> {
             (None, None) => Err(Unreadable),
         };
         let found = named.as_ref().map_err(|_| Unreadable).and_then(|named| {
-            self.tokens(&head.headers, read.as_deref().unwrap_or_default(), named.as_ref())
+            self.tokens(&head.headers, read.as_deref().unwrap_or_default(), named.as_ref(), by.stripped)
         });
         match &found {
             // A page may be long, but what its head sets is looked at all the same.
@@ -139,10 +142,11 @@ impl<'a> Handed<'a> {
         headers: &HeaderMap,
         body: &[u8],
         named: Option<&Named>,
+        stripped: Stripped,
     ) -> Result<Vec<Credential>, Unreadable> {
         let mut found = self.site.handed_out().find(headers, body, named)?;
         if self.refreshes() {
-            let brought = self.brought();
+            let brought = self.brought(stripped);
             for token in &mut found {
                 age(token, &brought);
             }
@@ -184,15 +188,15 @@ impl<'a> Handed<'a> {
 
     /// What is known to have been exchanged. A token that nobody has verified may make nothing younger: whoever has an old
     /// session could put a forged one beside it. So only these count: cookies that are remembered; tokens that the gateway
-    /// verifies; and one that is alone in its request, where the app file knows of no refresh cookie.
-    fn brought(&self) -> Vec<&Claims> {
+    /// verifies, unless a bad one among them was left out; and one that is alone in its request, where the app file knows of no refresh cookie.
+    fn brought(&self, stripped: Stripped) -> Vec<&Claims> {
         let all = self.facts.credentials.iter();
         let alone = self.site.tokens.refresh_cookie.is_none()
             && self.facts.credentials.len() == 1
             && self.facts.body_length == Some(0);
         let counts = |one: &&Credential| match one.claims.as_ref().map(|claims| claims.remembered) {
             Some(true) => true,
-            Some(false) => self.verified || alone,
+            Some(false) => (self.verified || alone) && !stripped.any_bad(),
             None => false,
         };
         all.filter(counts).filter_map(|one| one.claims.as_ref()).collect()

@@ -51,7 +51,7 @@ impl<U> Gateway<U> {
         waits: Waits<'_>,
         exchange: &mut Exchange,
     ) -> Response<Body> {
-        let Waits { reading, upload, link, asked, attempt, learning, live, mut visit, .. } = waits;
+        let Waits { reading, upload, link, asked, attempt, learning, live, mut visit, stripped } = waits;
         let dead = visit.settle(&answered, exchange);
         let answer = match answered {
             Ok(answer) if dead => {
@@ -74,7 +74,7 @@ impl<U> Gateway<U> {
             None => Ok(answer),
         };
         match settled {
-            Ok(answer) => learning.hear(answer, self.judging(), (exchange, asked, live)).await,
+            Ok(answer) => learning.hear(answer, self.judging(stripped), (exchange, asked, live)).await,
             Err(_) => {
                 exchange.because("the answer to the login broke off");
                 respond::failed(&ForwardError::Closed, asked.shape)
@@ -82,7 +82,7 @@ impl<U> Gateway<U> {
         }
     }
 
-    fn judging(&self) -> Judging<'_> {
-        Judging { blocks: &self.blocks, kept: &self.kept, clock: &self.clock }
+    fn judging(&self, stripped: Stripped) -> Judging<'_> {
+        Judging { blocks: &self.blocks, kept: &self.kept, clock: &self.clock, stripped }
     }
 }

@@ -175,7 +175,7 @@ impl Recents {
     }
 
     fn of_facts(&self, facts: &Facts, verified: bool) -> Record {
-        let stripped = matches!(facts.class, Class::Page | Class::Login);
+        let stripped = matches!(facts.class, Class::Page | Class::Login | Class::Refresh);
         let of = |one: &Credential| Token {
             verified: verified && one.claims.is_some() && !(stripped && one.in_cookie),
             ..self.token(one)

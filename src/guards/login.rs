@@ -16,6 +16,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::allowlist::{self, Allowlist};
 use super::counters::{Charged, Counter, Counters, MOST, Outcome, Whose};
 use super::{Denial, Reason, Verdict};
@@ -33,8 +35,6 @@ use crate::stores::places::Place;
 
 /// Metric label and log field.
 pub const NAME: &str = "login";
-/// Tries of one client, or at one account, that may be under way at once before any has failed.
-const AT_ONCE: usize = 64;
 /// When who finds as many under way may come again.
 const SOON: Duration = Duration::from_secs(1);
 /// So long an address is known after a success.
@@ -44,10 +44,19 @@ const ADDRESS: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Debug)]
 pub struct Login {
     counters: Counters,
-    marks: Arc<Marks>,
+    known: Known,
     rules: Rules,
     never_lock: Box<[Box<str>]>,
     defaults: Defaults,
+}
+
+/// Addresses that are known.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// By a login.
+    pub logins: Arc<Marks>,
+    /// By Basic credentials, apart: what anybody may be let in with pushes no address of a login out.
+    pub basic: Arc<Marks>,
 }
 
 /// What is forgiven.
@@ -68,6 +77,15 @@ pub struct Defaults {
     pub pairs: Vec<(Box<str>, Box<str>)>,
     /// Who may use them: those who may set the application up; `None`: everybody.
     pub from: Option<Networks>,
+}
+
+/// The passwords that a try brings: in its body, its query, its Basic credentials.
+#[derive(Debug, Default)]
+pub struct Passwords {
+    /// Each of them; wiped when dropped.
+    pub words: Vec<Zeroizing<String>>,
+    /// There may be others that another program would read.
+    pub unclear: bool,
 }
 
 /// One try to log in.
@@ -105,17 +123,27 @@ pub enum Device {
     Heard,
 }
 
+impl Passwords {
+    /// One more, or what could be one.
+    pub fn add<E>(&mut self, found: Result<Option<String>, E>) {
+        match found {
+            Ok(word) => self.words.extend(word.map(Zeroizing::new)),
+            Err(_) => self.unclear = true,
+        }
+    }
+}
+
 impl Login {
     /// For one site. `never_lock`: accounts that are counted only.
     pub fn new(
         counters: Counters,
-        marks: Arc<Marks>,
+        known: Known,
         rules: Rules,
         never_lock: &[Box<str>],
         defaults: Defaults,
     ) -> Self {
         let never_lock = never_lock.iter().map(|name| fold(name).into()).collect();
-        Self { counters, marks, rules, never_lock, defaults }
+        Self { counters, known, rules, never_lock, defaults }
     }
 
     /// The site's name.
@@ -161,9 +189,9 @@ impl Login {
         self.ask(Try { client: cx.client, account: None, typed: None, device: Device::Unknown, now: cx.now })
     }
 
-    /// Places for a try that is charged only when its answer says that it has failed. While failures stand, no more go on at
-    /// once than those leave, so that parallel guesses do not slip by; till then as many as programs send that know the
-    /// password.
+    /// Places for a try that is charged only when its answer says that it has failed: see [`Logins::seat`].
+    ///
+    /// [`Logins::seat`]: crate::stores::logins::Logins::seat
     ///
     /// # Errors
     /// A denial: the failures leave none, which locks out; or as many are under way.
@@ -171,13 +199,11 @@ impl Login {
         let logins = &self.counters.logins;
         let mut seats = [const { None }; MOST];
         for (seat, counter) in seats.iter_mut().zip(self.of(attempt).filter(|counter| counter.locks)) {
-            let left = logins.attempts.left(counter.key, counter.rule, attempt.now);
-            if left == Some(0) {
+            if logins.attempts.left(counter.key, counter.rule, attempt.now) == Some(0) {
                 let unlocked_meanwhile = self.begin(attempt)?;
                 self.settle(unlocked_meanwhile, Outcome::Neutral, attempt.now);
             }
-            let most = left.map_or(AT_ONCE, |left| left.clamp(1, AT_ONCE));
-            *seat = logins.basic.take_of(counter.key, most);
+            *seat = logins.seat(counter.key, counter.rule, attempt.now);
             if seat.is_none() {
                 return Err(Denial { guard: NAME, reason: Reason::LoginsFull, retry_after: Some(SOON) });
             }
@@ -193,31 +219,40 @@ impl Login {
 
     /// Whether Basic credentials of this account, typed exactly so, have been let in from this address lately.
     pub fn heard_address(&self, client: Client, account: &str, now: Now) -> bool {
-        client != Client::Unknown && self.marks.has(self.heard(client, account), now)
+        client != Client::Unknown && self.known.basic.has(self.heard(client, account), now)
     }
 
     /// They have. This proves less than a login: an application may answer anybody there, whatever the credentials say.
     pub fn hear_address(&self, client: Client, account: &str, now: Now) {
         if client != Client::Unknown {
-            self.marks.mark(self.heard(client, account), ADDRESS, now);
+            self.known.basic.mark(self.heard(client, account), ADDRESS, now);
         }
     }
 
     /// Whether somebody has logged in as this account, typed exactly so, from this address lately.
     pub fn knows_address(&self, client: Client, account: &str, now: Now) -> bool {
-        client != Client::Unknown && self.marks.has(self.address(client, account), now)
+        client != Client::Unknown && self.known.logins.has(self.address(client, account), now)
     }
 
     /// Somebody has.
     pub fn remember_address(&self, client: Client, account: &str, now: Now) {
         if client != Client::Unknown {
-            self.marks.mark(self.address(client, account), ADDRESS, now);
+            self.known.logins.mark(self.address(client, account), ADDRESS, now);
         }
     }
 
     /// The account of a default password that this client may not use. `account` is folded.
     pub fn refuses_default(&self, account: &str, password: &str, index: &Index, cx: &Facts) -> Option<&str> {
-        let known = |(name, word): &&(Box<str>, Box<str>)| fold(name) == account && **word == *password;
+        self.refused(account, |word| word == password, index, cx)
+    }
+
+    /// Whether an account has a default password that this client may not use. `account` is folded.
+    pub fn has_default(&self, account: &str, index: &Index, cx: &Facts) -> bool {
+        self.refused(account, |_| true, index, cx).is_some()
+    }
+
+    fn refused(&self, account: &str, is: impl Fn(&str) -> bool, index: &Index, cx: &Facts) -> Option<&str> {
+        let known = |(name, word): &&(Box<str>, Box<str>)| fold(name) == account && is(word);
         let (name, _) = self.defaults.pairs.iter().find(known)?;
         let networks = self.defaults.from.clone()?;
         let cx = Facts { class: Class::Setup, ..cx.clone() };
@@ -308,7 +343,8 @@ mod tests {
         let names: Vec<Box<str>> = never_lock.iter().map(|name| (*name).into()).collect();
         let defaults =
             Defaults { pairs: vec![("admin".into(), "admin".into())], from: Some(Networks::loopback()) };
-        Login::new(counters, Arc::new(Marks::new(1000)), rules, &names, defaults)
+        let known = Known { logins: Arc::new(Marks::new(1000)), basic: Arc::new(Marks::new(1000)) };
+        Login::new(counters, known, rules, &names, defaults)
     }
 
     fn attempt<'a>(client: &str, account: &'a str) -> Try<'a> {
@@ -362,6 +398,19 @@ mod tests {
             tried(&guard, attempt("192.0.2.1", "bob"), Outcome::Success),
             "other accounts are not touched"
         );
+    }
+
+    #[test]
+    fn who_is_let_in_by_basic_credentials_pushes_no_address_of_a_login_out() {
+        let guard = guard(&[]);
+        let Try { client, now, .. } = attempt("192.0.2.1", "ann");
+        guard.remember_address(client, "ann", now);
+        let stranger = attempt("203.0.113.7", "ann").client;
+        for number in 0..50_000 {
+            guard.hear_address(stranger, &number.to_string(), Now { mono: now.mono + 1_000_000, ..now });
+        }
+        assert!(guard.knows_address(client, "ann", now));
+        assert!(guard.heard_address(stranger, "49999", now));
     }
 
     #[test]

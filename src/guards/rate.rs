@@ -4,7 +4,7 @@
 //! 2. Clients that cannot be told share one budget.
 //! 3. A refusal is 429 with `Retry-After`, rounded up; refusals do not lengthen the wait, and cost the /48 nothing.
 //! 4. What pages of other sites send (`Sec-Fetch-Site`, `Origin`) spends budgets of their own, beside the client's: they can use
-//!    up nothing of his. Whoever says so of himself gains nothing where secrets are tried: see [`super::browser`].
+//!    up nothing of his. Whoever says so of himself has two; where secrets are tried see [`super::browser`] and [`super::share`].
 //! 5. When the table of budgets is full, newcomers of one IPv4 /24 or IPv6 /48 share one: see [`crate::stores::limits`].
 //!
 //! Caveat: an attacker with many networks has many budgets; the login guard's counters per account are for that.

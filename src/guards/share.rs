@@ -9,10 +9,11 @@
 //!    lately: a forum full of `<img src="https://files.example.com/s/guess">` spends nobody's budget, and a share page in a
 //!    sandbox, which is foreign to its own pictures, shows them. [`Share::embedded`] is asked before all that counts.
 //! 5. A password of a link is guessed by what is no GET, and answered with 401 or 403: that counts for this link, of a client
-//!    and of its network, by the same numbers, also while the link is alive. Other links stay open to both. Forms that pages of
-//!    other sites post are counted apart; what they post otherwise is refused.
+//!    and of its network, by the same numbers, also while the link is alive. Other links stay open to both. While a wrong one
+//!    stands no more are tried at once than are left. Forms that pages of other sites post are counted apart; what they post
+//!    otherwise is refused.
 //!
-//! Caveat: it slows guessing down; what ends it is the length of the links, which is the application's to choose. Browsers
+//! Caveat: who says of himself that he is such a page has both budgets of a link's password. It slows guessing down; what ends it is the length of the links, which is the application's to choose. Browsers
 //! that do not say who asks (`Sec-Fetch-Site`) are counted, whoever's page it was.
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::stores::attempts::{CounterKey, Lockout, Refused, Rule};
 use crate::stores::kept::Kept;
 use crate::stores::lockouts::{self, Of};
 use crate::stores::logins::Logins;
+use crate::stores::places::Place;
 use crate::stores::shares::{self, Group, Shares};
 
 /// Metric label and log field.
@@ -38,6 +40,8 @@ pub const NAME: &str = "share";
 
 /// So long a link that has answered stays open to everybody.
 const ALIVE: Duration = Duration::from_secs(3600);
+/// When who finds as many passwords being tried may come again.
+const SOON: Duration = Duration::from_secs(1);
 /// So long a link that was tried costs the same client nothing more.
 const TRIED: Duration = Duration::from_secs(3600);
 
@@ -76,6 +80,8 @@ pub struct Charged {
     does: Does,
     who: Who,
     counters: [Option<Counter>; 2],
+    /// Of what may bring a password, while the application looks at it.
+    seats: [Option<Place>; 2],
 }
 
 /// Whose password it would be.
@@ -128,11 +134,13 @@ impl Share {
         let passes = |charged| Judged { verdict: Verdict::Pass, charged };
         let Some(link) = cx.share else { return passes(None) };
         let (does, who) = (Does::of(cx), Who { client: cx.client, foreign: cx.origin == Origin::Foreign });
-        let mut charged = Charged { share: Arc::clone(self), link, does, who, counters: [None; 2] };
-        if does == Does::Sends
-            && let Some(denial) = self.guessed(link, who, cx.now)
-        {
-            return refused(denial);
+        let mut charged =
+            Charged { share: Arc::clone(self), link, does, who, counters: [None; 2], seats: [None, None] };
+        if does == Does::Sends {
+            match self.seats(link, who, cx.now) {
+                Ok(seats) => charged.seats = seats,
+                Err(denial) => return refused(denial),
+            }
         }
         if self.shares.alive.has((self.site, link), cx.now) {
             return passes(Some(charged));
@@ -161,13 +169,15 @@ impl Share {
         (!alive).then(|| Denial::new(NAME, Reason::LinkEmbedded))
     }
 
-    /// Whether too many passwords of this link have been wrong.
-    fn guessed(&self, link: Key, who: Who, now: Now) -> Option<Denial> {
-        let mut asked = self
-            .password_counters(link, who)
-            .into_iter()
-            .filter_map(|counter| self.logins.attempts.ask(counter.key, now).err().map(|why| (why, counter)));
-        asked.next().map(|(why, counter)| locked(self.wait(why, counter, (who.client, now))))
+    /// Places for what may bring a password, unless too many have been wrong, or as many are being tried.
+    fn seats(&self, link: Key, who: Who, now: Now) -> Result<[Option<Place>; 2], Denial> {
+        let mut seats = [None, None];
+        for (seat, counter) in seats.iter_mut().zip(self.password_counters(link, who)) {
+            let asked = self.logins.attempts.ask(counter.key, now);
+            asked.map_err(|why| locked(self.wait(why, counter, (who.client, now))))?;
+            *seat = Some(self.logins.seat(counter.key, counter.rule, now).ok_or_else(|| locked(SOON))?);
+        }
+        Ok(seats)
     }
 
     /// Whether the application says by this status that there is no such link.

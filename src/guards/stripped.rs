@@ -41,6 +41,11 @@ impl Stripped {
         self.left_out != 0
     }
 
+    /// Whether one is bad, not only ended.
+    pub const fn any_bad(self) -> bool {
+        self.forgotten != 0
+    }
+
     /// Whether it is all of them.
     pub fn is_all(self) -> bool {
         self == Self::ALL
@@ -69,11 +74,12 @@ mod tests {
     fn a_cookie_is_left_out_by_itself_and_the_refresh_cookie_only_with_all() {
         let mut stripped = Stripped::NONE;
         stripped.leave_out(1, false);
+        assert!(!stripped.any_bad());
         stripped.leave_out(2, true);
         let of = |place| (stripped.leaves_out(place), stripped.forgets(place));
         assert_eq!([of(Some(0)), of(Some(1)), of(Some(2))], [(false, false), (true, false), (true, true)]);
         assert_eq!(of(None), (false, false));
-        assert!(stripped.any() && !stripped.is_all() && !Stripped::NONE.any());
+        assert!(stripped.any_bad() && stripped.any() && !stripped.is_all() && !Stripped::NONE.any());
         let all = stripped.and(Stripped::ALL);
         assert!(all.is_all() && all.leaves_out(Some(1000)) && all.forgets(None));
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::counters::{Charged, Counters};
-use super::login::{self, Login, Seats, Try};
+use super::login::{self, Login, Passwords, Seats, Try};
 use super::secrets::{self, Refresh};
 use super::{Denial, Reason};
 use crate::clock::Now;
@@ -108,25 +108,26 @@ impl Tries {
     /// A login whose body names an account, or nobody. A default password stays charged, as a wrong one.
     ///
     /// # Errors
-    /// A denial: locked out, or a default password from outside.
+    /// A denial: locked out, or from outside what is a default password, or may be one.
     pub fn log_in(
         &self,
         attempt: Try<'_>,
-        password: Option<&str>,
+        passwords: &Passwords,
         index: &Index,
         cx: &Facts,
     ) -> Result<Passed, Denial> {
         let login = self.login();
         let charged = login.begin(attempt)?;
-        let typed = attempt.account.zip(password);
-        let refused = typed.and_then(|(account, word)| login.refuses_default(account, word, index, cx));
-        match refused {
-            Some(account) => {
-                login.tried_default(account, attempt);
-                Err(Denial::new(login::NAME, Reason::DefaultPassword))
-            }
-            None => Ok(charged.into()),
+        let Some(account) = attempt.account else { return Ok(charged.into()) };
+        let mut words = passwords.words.iter();
+        if let Some(account) = words.find_map(|word| login.refuses_default(account, word, index, cx)) {
+            login.tried_default(account, attempt);
+            return Err(Denial::new(login::NAME, Reason::DefaultPassword));
         }
+        if passwords.unclear && login.has_default(account, index, cx) {
+            return Err(Denial::new(login::NAME, Reason::LoginUnreadable));
+        }
+        Ok(charged.into())
     }
 
     /// A request with Basic credentials, of whatever kind else: who is locked out is refused. It is counted only when the answer

@@ -220,7 +220,8 @@ fn tries_of(site: &settings::Site, kept: &Kept) -> Tries {
     };
     let pairs = site.app.login.as_ref().map(|login| login.default_passwords.clone()).unwrap_or_default();
     let defaults = login::Defaults { pairs, from: site.allowed(Class::Setup) };
-    Tries::new(Login::new(counters, Arc::clone(&kept.marks), rules, &guard.never_lock, defaults))
+    let known = login::Known { logins: Arc::clone(&kept.logged_in), basic: Arc::clone(&kept.let_in) };
+    Tries::new(Login::new(counters, known, rules, &guard.never_lock, defaults))
 }
 
 fn members_of(site: &settings::Site, class: Class) -> Option<Members> {

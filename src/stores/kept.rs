@@ -29,8 +29,10 @@ pub struct Kept {
     pub attempts: Arc<Attempts>,
     /// Who is locked out, and what logins hold while they last.
     pub logins: Arc<Logins>,
-    /// What is remembered for a while.
-    pub marks: Arc<Marks>,
+    /// Addresses from which somebody has logged in.
+    pub logged_in: Arc<Marks>,
+    /// Addresses from which Basic credentials were let in.
+    pub let_in: Arc<Marks>,
     /// What logins have taught.
     pub accounts: Arc<Accounts>,
     /// Whose refresh cookies are whose.
@@ -61,7 +63,8 @@ impl Kept {
             rings: Arc::default(),
             logins: Arc::new(Logins::new(Arc::clone(&attempts))),
             attempts,
-            marks: Arc::new(Marks::new(keys)),
+            logged_in: Arc::new(Marks::new(keys)),
+            let_in: Arc::new(Marks::new(keys)),
             accounts: Arc::default(),
             sessions: Arc::default(),
             lessons: Arc::default(),

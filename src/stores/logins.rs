@@ -7,14 +7,17 @@ use std::sync::Arc;
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
-use super::attempts::{Attempts, CounterKey};
+use super::attempts::{Attempts, CounterKey, Rule};
 use super::held::Room;
 use super::lockouts::{Lockout, Lockouts, listed};
-use super::places::Places;
+use super::places::{Place, Places};
 use super::shares::{self, Group};
 use super::turns::Turns;
 use crate::clock::Now;
 use crate::request::client::Client;
+
+/// Tries at one counter that may be under way at once before any has failed.
+const AT_ONCE: usize = 64;
 
 /// The store.
 #[derive(Debug)]
@@ -27,8 +30,8 @@ pub struct Logins {
     pub room: Arc<Room>,
     /// Turns at setting up.
     pub turns: Arc<Turns>,
-    /// Requests in flight that carry Basic credentials, by the counters that they would be charged to.
-    pub basic: Arc<Places>,
+    /// Tries under way of which only the answer says whether they failed, by the counters that they would be charged to.
+    pub under_way: Arc<Places>,
 }
 
 /// Whom an operator unlocks.
@@ -45,8 +48,16 @@ pub enum Whom {
 impl Logins {
     /// Over these counters.
     pub fn new(attempts: Arc<Attempts>) -> Self {
-        let (room, turns, basic) = Default::default();
-        Self { attempts, lockouts: Lockouts::default(), room, turns, basic }
+        let (room, turns, under_way) = Default::default();
+        Self { attempts, lockouts: Lockouts::default(), room, turns, under_way }
+    }
+
+    /// A place for a try that is charged only when its answer says that it has failed. While failures stand, no more go on at
+    /// once than those leave, and one at least, so that parallel guesses do not slip by; till then as many as programs send.
+    /// `None`: as many are under way.
+    pub fn seat(&self, key: CounterKey, rule: Rule, now: Now) -> Option<Place> {
+        let left = self.attempts.left(key, rule, now);
+        self.under_way.take_of(key, left.map_or(AT_ONCE, |left| left.clamp(1, AT_ONCE)))
     }
 
     /// The counter of a client at all accounts of a site, by the site's scope.

@@ -13,6 +13,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 
+use self::basic::Basic;
 use self::body::Holding;
 use self::device::{Devices, Known};
 pub use self::outcome::Broken;
@@ -35,6 +36,7 @@ use crate::request::body::Body;
 use crate::request::facts::Facts;
 use crate::request::path::PathViews;
 use crate::request::tokens_in::Named;
+use crate::stores::blocks::Index;
 use crate::stores::held::Held;
 use crate::stores::turns::Turn;
 
@@ -65,7 +67,7 @@ pub struct Attempt {
 }
 
 /// Basic credentials that have passed.
-struct Presented {
+pub(super) struct Presented {
     who: Who,
     _seats: Seats,
 }
@@ -194,12 +196,10 @@ impl<U> Gateway<U> {
             Some(basic) => typed.and(basic),
             None => (typed, None),
         };
-        if let Some(basic) = &beside {
-            let who = Who::of(basic.account.clone(), None, tries, facts).heard(tries, facts);
-            if let Err(denial) = tries.basic(who.attempt(facts), Some(&basic.password), &index, facts) {
-                return (Err(denial), Who::default());
-            }
-        }
+        let beside = match beside.map(|basic| presented(basic, tries, &index, facts)).transpose() {
+            Ok(beside) => beside,
+            Err(denial) => return (Err(denial), Who::default()),
+        };
         let devices = Devices::of(&self.kept.seal, &means.reading.site.name, means.headers);
         let account = typed.account.as_deref().filter(|_| means.reading.site.devices);
         let device = account.and_then(|name| devices.find(name, &index, facts)).map(|known| known.id);
@@ -208,8 +208,8 @@ impl<U> Gateway<U> {
         if means.reading.site.login.is_none() {
             who.from = outcome::came_from(means.headers, &means.reading.authority);
         }
-        who.beside = beside.and_then(|basic| basic.account);
-        (tries.log_in(who.attempt(facts), typed.password.as_deref().map(|word| &**word), &index, facts), who)
+        who.beside = beside.map(Box::new);
+        (tries.log_in(who.attempt(facts), &typed.passwords, &index, facts), who)
     }
 
     /// Basic credentials of a request that is no login, if it carries some.
@@ -220,10 +220,7 @@ impl<U> Gateway<U> {
         }
         let unreadable = || Denial::new(login::NAME, Reason::LoginUnreadable);
         let basic = basic::read(means.headers).ok_or_else(unreadable)?;
-        let index = self.blocks.current();
-        let who = Who::of(basic.account, None, tries, facts).heard(tries, facts);
-        let seats = tries.basic(who.attempt(facts), Some(&basic.password), &index, facts)?;
-        Ok(Some(Presented { who, _seats: seats }))
+        presented(basic, tries, &self.blocks.current(), facts).map(Some)
     }
 
     /// The application has answered: settles the try by what that meant.
@@ -240,14 +237,6 @@ impl<U> Gateway<U> {
             attempt.end(answer.status(), self.clock.now(), &reading.facts);
             return Ok(answer);
         }
-        if let Some(beside) =
-            attempt.who.beside.clone().filter(|_| answer.status() == StatusCode::UNAUTHORIZED)
-        {
-            let tries = &attempt.tries;
-            let facts = &reading.facts;
-            let who = Who::of(Some(beside), None, tries, facts).heard(tries, facts);
-            tries.login().failed(who.attempt(facts));
-        }
         let site = reading.site;
         let asked = outcome::Asked {
             token: site.login.as_ref().map(|login| &*login.token),
@@ -256,6 +245,7 @@ impl<U> Gateway<U> {
             authority: &reading.authority,
             path: reading.path.normal(),
             from: attempt.who.from.as_deref(),
+            brings: reading.facts.credentials.iter().any(|one| one.in_cookie),
         };
         let (mut answer, meant) = outcome::of_login(answer, asked).await?;
         let now = self.clock.now();
@@ -271,6 +261,9 @@ impl<U> Gateway<U> {
         named.into_iter().for_each(|named| {
             answer.extensions_mut().insert(named);
         });
+        if let Some(beside) = &attempt.who.beside {
+            beside.after_login(answer.status(), meant.outcome, now, (&attempt.tries, &reading.facts));
+        }
         attempt.tries.login().settle(attempt.charged, meant.outcome, now);
         Ok(answer)
     }
@@ -325,6 +318,15 @@ impl Attempt {
 }
 
 impl Presented {
+    /// Beside a login that names somebody else: a program that the application knows by them logs people in.
+    fn after_login(&self, status: StatusCode, outcome: Outcome, now: Now, (tries, facts): (&Tries, &Facts)) {
+        if outcome == Outcome::Success {
+            self.answered(StatusCode::OK, now, tries, facts);
+        } else if status == StatusCode::UNAUTHORIZED {
+            self.answered(status, now, tries, facts);
+        }
+    }
+
     fn answered(&self, status: StatusCode, now: Now, tries: &Tries, facts: &Facts) {
         match &self.who.account {
             _ if status == StatusCode::UNAUTHORIZED => tries.login().failed(self.who.attempt(facts)),
@@ -345,6 +347,13 @@ fn is_login(site: &Site, path: &str) -> bool {
         found.is_some_and(|found| found.route.class == Class::Login)
     };
     is_login(&Method::GET) || is_login(&Method::POST)
+}
+
+/// Lets Basic credentials pass that the guard lets pass.
+fn presented(basic: Basic, tries: &Tries, index: &Index, facts: &Facts) -> Result<Presented, Denial> {
+    let who = Who::of(basic.account, None, tries, facts).heard(tries, facts);
+    let seats = tries.basic(who.attempt(facts), Some(&basic.password), index, facts)?;
+    Ok(Presented { who, _seats: seats })
 }
 
 fn guard_of(reading: &Reading<'_>) -> Tries {

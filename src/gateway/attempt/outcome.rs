@@ -67,6 +67,8 @@ pub struct Asked<'a> {
     pub path: &'a str,
     /// The path that it says it came from; `None`: it does not say so plainly.
     pub from: Option<&'a str>,
+    /// It brings one of the application's cookies for tokens.
+    pub brings: bool,
 }
 
 /// Of an answer to a login. It is read for its token, and goes on as it was.
@@ -98,7 +100,9 @@ async fn succeeded(answer: Response<Body>, asked: Asked<'_>) -> Result<(Response
     let held = hold(body).await.ok_or(Broken)?;
     let meant = match asked.token {
         Some(path) => {
-            let read = held.read(&head.headers).map(|text| token_of(&text, path));
+            let token = |text: &str| !text.trim().is_empty();
+            let read = held.read(&head.headers);
+            let read = read.map(|text| token_of(&text, path).filter(|text| token(text)));
             let outcome = match &read {
                 None => Outcome::Unclear,
                 Some(None) => Outcome::Failure,
@@ -110,7 +114,9 @@ async fn succeeded(answer: Response<Body>, asked: Asked<'_>) -> Result<(Response
             let read = held.read(&head.headers).unwrap_or_default();
             let named =
                 || USUAL.iter().any(|name| token_of(&read, name).is_some_and(|text| !text.is_empty()));
-            let hands = sets_a_token(&head.headers, asked.carriers) || named();
+            // Some give a cookie to whoever brings none.
+            let sets = || asked.brings && sets_a_token(&head.headers, asked.carriers);
+            let hands = sets() || named();
             Meant::only(if hands { Outcome::Success } else { Outcome::Unclear })
         }
     };
@@ -143,12 +149,14 @@ fn redirected(status: StatusCode, headers: &HeaderMap, asked: Asked<'_>) -> Outc
     let (to, path) = (path_of(location), asked.path.trim_end_matches('/'));
     let repeated = matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
     let own = authority_of(location).is_none_or(|named| named.eq_ignore_ascii_case(asked.authority));
+    // `/?error=1`: who is let in is seldom told something.
+    let adds = location.contains(['?', '#']);
     match asked.from {
         // A slash too many: the same is sent once more, and nobody has looked at it yet.
         _ if asked.token.is_some() && repeated && to == path => Outcome::Neutral,
         _ if !path.is_empty() && to.ends_with(path) => Outcome::Failure,
         _ if own && (asked.is_login)(to) => Outcome::Failure,
-        Some(from) if asked.token.is_none() && path_of(from) != to => Outcome::Success,
+        Some(from) if asked.token.is_none() && !adds && path_of(from) != to => Outcome::Success,
         _ => Outcome::Unclear,
     }
 }
@@ -207,7 +215,15 @@ mod tests {
         static CARRIERS: std::sync::LazyLock<[Carrier; 2]> =
             std::sync::LazyLock::new(|| [Carrier::Bearer, Carrier::Cookie("sid".into())]);
         let is_login = &|path: &str| ["/login", "/signin"].contains(&path);
-        Asked { token: None, carriers: &*CARRIERS, is_login, authority: "a.test", path: "/login", from }
+        Asked {
+            token: None,
+            carriers: &*CARRIERS,
+            is_login,
+            authority: "a.test",
+            path: "/login",
+            from,
+            brings: true,
+        }
     }
 
     const JSON: (&str, &str) = ("content-type", "application/json");
@@ -221,6 +237,7 @@ mod tests {
             (200, &[JSON][..], token, Success),
             (201, &[JSON], token, Success),
             (200, &[JSON], r#"{"error":"wrong"}"#, Failure),
+            (200, &[JSON], r#"{"data":{"token":" "}}"#, Failure),
             (200, &[JSON, ("content-encoding", "gzip")], token, Unclear),
             (200, &[("content-type", "text/plain")], "ok", Failure),
             (200, &[("content-type", "application/vnd.api+json")], token, Success),
@@ -268,6 +285,7 @@ mod tests {
             (200, &[HTML], Failure),
             (302, &[("location", "/signin?error")], Failure),
             (302, &[("location", "https://b.test/signin")], Success),
+            (302, &[("location", "/?error")], Unclear),
             (200, &[HTML, ("set-cookie", "a=b")], Unclear),
             (302, &[("location", "https://a.test/login?error=1")], Failure),
             (302, &[("location", "/home")], Success),
@@ -305,6 +323,8 @@ mod tests {
             (&["https://a.test/login"][..], "https://a.test/", Success),
             (&["https://A.test/login?next=/x"], "/home", Success),
             (&["https://a.test/login"], "https://a.test/login?error", Failure),
+            (&["https://a.test/xyz"], "/?error=1", Unclear),
+            (&["https://a.test/xyz"], "/#/login", Unclear),
             (&["https://a.test/x?y"], "https://a.test/x/?y", Unclear),
             (&["https://a.test"], "//a.test/", Unclear),
             // What it makes of these nobody knows.

@@ -1,13 +1,12 @@
 //! Who a login says he is: by its body, its query, and Basic credentials, each of which some application believes.
 
-use http::header::{self, HeaderMap, HeaderValue};
-use zeroize::Zeroizing;
-
 use super::Means;
 use super::basic::Basic;
 use crate::gateway::account::{Field, Form, Unclear, fields_of, named_in_query};
 use crate::gateway::lesson::{GRANT, Said};
+use crate::guards::login::Passwords;
 use crate::stores::logins::fold;
+use http::header::{self, HeaderMap, HeaderValue};
 
 /// Longest account's name that is read, in bytes; a mail address has 254.
 const NAME: usize = 512;
@@ -16,8 +15,8 @@ const NAME: usize = 512;
 pub struct Typed {
     /// As whom.
     pub account: Option<String>,
-    /// The password, where it is looked at; wiped when it is dropped.
-    pub password: Option<Zeroizing<String>>,
+    /// The passwords, where they are looked at.
+    pub passwords: Passwords,
 }
 
 impl Typed {
@@ -27,12 +26,13 @@ impl Typed {
     /// # Errors
     /// [`Unclear`].
     pub fn read(body: &[u8], means: Means<'_>, passwords: bool) -> Result<Self, Unclear> {
-        let nobody = Self { account: None, password: None };
+        let nobody = Self { account: None, passwords: Passwords::default() };
         let Some(login) = means.reading.site.login.as_ref() else { return Ok(nobody) };
         let Some(key) = login.account.as_deref() else { return Ok(nobody) };
         let word = Some(&*login.password).filter(|_| passwords);
         let in_query = |key| means.reading.path.query().map_or(Ok(None), |query| named_in_query(query, key));
-        let (in_body, password) = in_body(body, means, key, word)?;
+        let mut passwords = Passwords::default();
+        let in_body = in_body(body, means, (key, word), &mut passwords)?;
         let account = match (in_body, in_query(key)?) {
             (Some(one), Some(other)) if one != other => return Err(Unclear),
             (one, other) => one.or(other),
@@ -40,30 +40,32 @@ impl Typed {
         if account.as_ref().is_some_and(|name| name.len() > NAME) {
             return Err(Unclear);
         }
-        let password = password.or_else(|| Some(in_query(word?).ok()??.into()));
-        Ok(Self { account, password })
+        word.into_iter().for_each(|word| passwords.add(in_query(word)));
+        Ok(Self { account, passwords })
     }
 
     /// With Basic credentials: they are what was typed, where the body names nobody; of another account they stand beside it,
     /// and who knows whom the application takes.
-    pub fn and(self, basic: Basic) -> (Self, Option<Basic>) {
-        match (&self.account, &basic.account) {
-            (None, _) => (Self { account: basic.account, password: Some(basic.password) }, None),
-            (Some(one), Some(other)) if fold(one) != fold(other) => (self, Some(basic)),
-            _ => (self, None),
+    pub fn and(mut self, basic: Basic) -> (Self, Option<Basic>) {
+        if let (Some(one), Some(other)) = (&self.account, &basic.account)
+            && fold(one) != fold(other)
+        {
+            return (self, Some(basic));
         }
+        self.passwords.words.push(basic.password);
+        (Self { account: self.account.or(basic.account), ..self }, None)
     }
 }
 
-/// The account and the password that a body names. What else it says is kept for who judges the answer.
+/// The account that a body names; its password is added. What else it says is kept for who judges the answer.
 fn in_body(
     body: &[u8],
     means: Means<'_>,
-    account: &str,
-    password: Option<&str>,
-) -> Result<(Option<String>, Option<Zeroizing<String>>), Unclear> {
+    (account, password): (&str, Option<&str>),
+    passwords: &mut Passwords,
+) -> Field {
     if body.is_empty() {
-        return Ok((None, None));
+        return Ok(None);
     }
     let form = form_of(means.headers, body)?;
     let (account, grant, password): (Field, Field, Field) = match password {
@@ -73,9 +75,9 @@ fn in_body(
             (account, grant, Ok(None))
         }
     };
-    let password = password.ok().flatten().map(Zeroizing::new);
+    passwords.add(password);
     means.upload.was_read(|| Said { account: account.clone(), grant });
-    Ok((account?, password))
+    account
 }
 
 /// As what a body is to be read. Many applications read JSON whatever its type says, so all but a form is JSON, and a form

@@ -1,5 +1,6 @@
 //! Who tries: the account as it was typed, and what is known of the device and the address.
 
+use super::Presented;
 use super::device::Known;
 use crate::guards::login::{Device, Try};
 use crate::guards::tries::Tries;
@@ -23,8 +24,8 @@ pub struct Who {
     pub heard: bool,
     /// The path that it says it came from.
     pub from: Option<Box<str>>,
-    /// Another account, in Basic credentials beside the body.
-    pub beside: Option<String>,
+    /// Basic credentials of another account beside the body.
+    pub beside: Option<Box<Presented>>,
 }
 
 impl Who {
