@@ -1,12 +1,13 @@
 //! Who a login says he is: by its body, its query, and Basic credentials, each of which some application believes.
 
+use http::header::{self, HeaderMap, HeaderValue};
+
 use super::Means;
 use super::basic::Basic;
 use crate::gateway::account::{Field, Form, Unclear, fields_of, named_in_query};
 use crate::gateway::lesson::{GRANT, Said};
 use crate::guards::login::Passwords;
 use crate::stores::logins::fold;
-use http::header::{self, HeaderMap, HeaderValue};
 
 /// Longest account's name that is read, in bytes; a mail address has 254.
 const NAME: usize = 512;
