@@ -272,6 +272,8 @@ impl Control {
                     }
                     self.answer(std::mem::take(&mut batch)).await;
                 }
+                // Behind all orders that have come with it.
+                () = std::future::ready(()), if self.reloads.has_successor() => self.give_way().await,
                 Some(()) = changed.recv() => self.begin_reload("file change or SIGHUP", None),
                 prepared = self.reloads.prepared() => self.take_reload(prepared).await,
                 logouts = logouts::come(&mut orders) => self.log_out(logouts).await,
@@ -321,8 +323,7 @@ impl Control {
             Ask::Request(id, reply) => drop(reply.send(self.request(id).await)),
             Ask::Find(hand, reply) => drop(reply.send(self.find(hand).await)),
             Ask::Allow(order, reply) => drop(reply.send(self.allow(order, by).await)),
-            Ask::HandOver(stream) if self.reloads.is_running() => self.reloads.then_hand_over(stream),
-            Ask::HandOver(stream) => self.hand_over(stream).await,
+            Ask::HandOver(stream) => self.reloads.then_hand_over(stream),
             Ask::Unlock(order, reply) => drop(reply.send(self.unlock(&order, by))),
             Ask::Csp(site, reply) => drop(reply.send(self.csp(site.as_deref()))),
         }

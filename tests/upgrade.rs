@@ -432,6 +432,32 @@ async fn whichever_process_dies_while_they_change_the_other_goes_on_alone() {
 }
 
 #[tokio::test]
+async fn an_order_to_block_that_a_hand_over_cuts_short_is_not_lost() {
+    let (upstream, app) = (application(), App::everywhere("hmac-pair"));
+    let mut gate = gate(&app, &upstream, "");
+    let token = session(1);
+    gate.signal("STOP");
+    let new = gate.try_take_over();
+    let pause = || std::thread::sleep(Duration::from_secs(1));
+    pause();
+    let done = std::thread::scope(|scope| {
+        let orders = scope.spawn(|| gate.cli_with(["block", "token", "-"], &token));
+        // Both wait at their sockets: who wants to take over, and behind it who orders.
+        pause();
+        gate.signal("CONT");
+        orders.join().unwrap()
+    });
+    let mut old = gate.replace_by(new);
+    assert_eq!(old.wait_ended(raw::LIMIT), Some(0));
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.code() == Some(1) && said.contains("safe on the disk"), "{done:?}");
+    }
+    let holds = wait_until_async(Duration::from_secs(10), async || status_of(&gate, &token).await == 401);
+    assert!(holds.await, "{done:?} {}", gate.errors());
+}
+
+#[tokio::test]
 async fn who_waits_in_the_queues_while_processes_change_is_served() {
     let (upstream, app) = (application(), App::everywhere("hmac-pair"));
     let mut gate = gate(&app, &upstream, "");

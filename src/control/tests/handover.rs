@@ -91,6 +91,35 @@ fn learned_block() -> Block {
 }
 
 #[tokio::test]
+async fn orders_that_come_with_a_hand_over_are_obeyed_before_it() {
+    let bench = Bench::new();
+    let mut control = bench.control();
+    control.set_workers(witness(|| {}, 1));
+    let (mut new, old) = Other::pair();
+    let (commands, queue) = mpsc::channel(QUEUE);
+    let (_changed, changed) = mpsc::channel(1);
+    let (reply, mut answered) = oneshot::channel();
+    let asked = [Ask::HandOver(old), Ask::Block(order(address()), reply)];
+    for ask in asked {
+        commands.send(Command { by: "uid 0".into(), ask }).await.unwrap();
+    }
+    let asks = async {
+        assert!(new.hear().await.starts_with("{\"given\":"));
+        let blocked = answered.try_recv().expect("answered before anything is given").unwrap();
+        assert!(blocked.confirmed && blocked.durable);
+        // It dies, and the old one answers again.
+        drop(new);
+        let (reply, listed) = oneshot::channel();
+        commands.send(Command { by: "uid 0".into(), ask: Ask::List(false, reply) }).await.unwrap();
+        assert_eq!(listed.await.unwrap().unwrap().blocks.len(), 1);
+    };
+    tokio::select! {
+        why = control.run(queue, changed) => panic!("{why}"),
+        () = asks => {}
+    }
+}
+
+#[tokio::test]
 async fn a_new_process_that_comes_too_late_hears_that_all_was_taken_back_and_does_not_serve() {
     let bench = Bench::new();
     let mut control = bench.control();
