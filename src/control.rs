@@ -221,6 +221,7 @@ impl Control {
         control.warn();
         control.key_sets.follow();
         control.authority.follow(&control.settings, now);
+        control.authority.serve_kept(&control.settings, &*control.reloader, now);
         control.take_in_spool()?;
         control.take_in_file();
         control.rebuild();

@@ -458,6 +458,26 @@ async fn an_order_to_block_that_a_hand_over_cuts_short_is_not_lost() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_the_old_process_gets_while_they_change_is_served_by_the_new_one() {
+    let upstream = application();
+    // Nobody listens at that authority, which is noted in a directory of its own.
+    let tls = "[acme]\nemail = \"me@files.test\"\ndirectory = \"https://localhost:1/dir\"\n".into();
+    let mut gate = Config { tls, ..Config::default() }.start(upstream.address);
+    let kept = || std::fs::read_dir(gate.state().join("acme")).ok()?.next()?.ok();
+    assert!(wait_until(raw::LIMIT, || kept().is_some()), "{}", gate.errors());
+    let pem = kept().unwrap().path().join(format!("{HOST}.pem"));
+    let (new, mut writes) = held_start(&gate);
+    let issued = rcgen::generate_simple_self_signed([HOST.to_owned()]).unwrap();
+    common::gate::place(&pem, &format!("{}{}", issued.signing_key.serialize_pem(), issued.cert.pem()));
+    writes.write_all(&std::fs::read(gate.state().join("seal.keys")).unwrap()).unwrap();
+    drop(writes);
+    let mut old = gate.replace_by(new);
+    assert_eq!(old.wait_ended(raw::LIMIT), Some(0));
+    let served = raw::tls(gate.https, HOST, raw::trusting(&pem, &["http/1.1"])).await;
+    assert!(served.is_ok(), "{:?}: {}", served.err(), gate.errors());
+}
+
+#[tokio::test]
 async fn who_waits_in_the_queues_while_processes_change_is_served() {
     let (upstream, app) = (application(), App::everywhere("hmac-pair"));
     let mut gate = gate(&app, &upstream, "");

@@ -68,7 +68,9 @@ impl Control {
             }
         };
         (self.say)("a new process has taken over: this one finishes what runs");
-        // It asks for certificates itself: two orders for one host would answer each other's challenges.
+        // What has come meanwhile is on the disk for the next start. From now on the new one asks: two orders for one host would
+        // answer each other's challenges.
+        self.authority.take_ended(&*self.reloader, self.clock.now());
         self.authority.stop();
         let entry = Entry {
             action: "hand over",
@@ -166,6 +168,8 @@ impl Control {
         }
         self.keep_accounts();
         self.keep_sessions();
+        // The new one reads it.
+        self.authority.take_ended(&*self.reloader, self.clock.now());
         if !self.unwritten.is_empty() && !self.commit(&[]) {
             return Err("blocks are not on the disk, and would be forgotten".into());
         }
