@@ -69,6 +69,8 @@ pub struct Control {
     held: BTreeMap<u64, Held>,
     /// Blocks that hold in memory but whose last change is not on disk.
     unwritten: BTreeSet<u64>,
+    /// Files of the spool whose orders hold, to be removed once those are on disk.
+    taken_in: Vec<PathBuf>,
     store: Store,
     state: StateDir,
     workers: Workers,
@@ -185,6 +187,7 @@ impl Control {
             blocks,
             held: opened.blocks.into_iter().map(|block| (block.id, block.held(now))).collect(),
             unwritten: BTreeSet::new(),
+            taken_in: Vec::new(),
             store: opened.store,
             workers: Workers::default(),
             authority: Authority::new(Arc::clone(&kept.challenges), Arc::clone(&say)),
