@@ -84,18 +84,21 @@ impl Control {
         self.close_holes_for("hand over", |_| true);
         let successor = stream.get_ref().peer_cred().ok().and_then(|peer| peer.pid());
         self.outside.iter_mut().for_each(|outside| outside.drain(successor));
-        self.follow(stream, first).await;
-        self.end_at_once().await;
+        self.follow(&mut stream, first).await;
+        self.end_at_once(stream).await;
     }
 
-    /// Nobody tells us of blocks any more: nothing that they could mean may go on.
-    async fn end_at_once(&mut self) {
+    /// Nobody tells us of blocks any more: nothing that they could mean may go on. Whoever holds the other end of the stream takes
+    /// its end for ours, which confirms every block.
+    async fn end_at_once(&mut self, stream: BufReader<UnixStream>) {
         (self.say)(
             "the new process is gone, and nobody tells of blocks any more: all that still ran here is cut",
         );
-        self.workers.cut(SWEEP).await;
+        let swept = self.workers.cut(SWEEP).await;
+        let held = (!swept.confirmed).then_some(stream);
         // The drain may end by itself now, and the log with it.
         tokio::time::sleep(LAST_WORDS).await;
+        drop(held);
         self.over = Some("the process that took over is gone");
     }
 
@@ -185,7 +188,7 @@ impl Control {
     }
 
     /// Takes every block that the owner of the store tells of, until it is gone; what answers teach here goes to it.
-    async fn follow(&mut self, stream: BufReader<UnixStream>, first: Fed) {
+    async fn follow(&mut self, stream: &mut BufReader<UnixStream>, first: Fed) {
         let mut fed = Some(first);
         let mut lines = stream.lines();
         let lessons = Arc::clone(&self.kept.lessons);

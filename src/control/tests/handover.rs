@@ -120,6 +120,38 @@ async fn orders_that_come_with_a_hand_over_are_obeyed_before_it() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_process_that_drains_is_not_seen_before_all_is_cut() {
+    let bench = Bench::new();
+    let mut control = bench.control();
+    let is_cut = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let cuts = Arc::clone(&is_cut);
+    let worker = move |command| match command {
+        worker::Command::Sweep(answer) => {
+            let _ = answer.send(0);
+        }
+        worker::Command::Sockets(answer) => drop(answer.send(Vec::new())),
+        worker::Command::Cut(answer) => {
+            std::thread::sleep(Duration::from_millis(50));
+            cuts.store(true, Ordering::SeqCst);
+            let _ = answer.send(1);
+        }
+        _ => {}
+    };
+    control.set_workers(played(worker));
+    let (mut new, old) = Other::pair();
+    let drains = control.hand_over(old);
+    let feeds = async {
+        new.hear().await;
+        assert!(new.feed(1, Vec::new()).await);
+        // It is told to end: its own end would count as a confirmation of every block.
+        new.0.get_mut().shutdown().await.unwrap();
+        assert_eq!(new.hear().await, "");
+        assert!(is_cut.load(Ordering::SeqCst));
+    };
+    let ((), ()) = tokio::join!(drains, feeds);
+}
+
+#[tokio::test]
 async fn a_new_process_that_comes_too_late_hears_that_all_was_taken_back_and_does_not_serve() {
     let bench = Bench::new();
     let mut control = bench.control();
