@@ -257,6 +257,9 @@ impl Worker {
             Command::Sockets(answer) => {
                 drop(answer.send(self.open.iter().filter_map(Open::lend).collect()));
             }
+            Command::TakeBack => {
+                self.open.iter().filter_map(|one| one.socket.upgrade()).for_each(|socket| socket.take_back());
+            }
             Command::Listen { open, close } => {
                 self.open.retain(|one| !close.contains(&(one.kind, one.address)));
                 for (address, listener) in open {

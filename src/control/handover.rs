@@ -108,6 +108,7 @@ impl Control {
         if !self.astray {
             return;
         }
+        self.workers.take_back();
         // From the try before, which may have come as far as here.
         self.store.release();
         let outcome = match Store::open(&self.state.store()) {

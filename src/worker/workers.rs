@@ -24,6 +24,8 @@ pub enum Command {
     Clients(oneshot::Sender<Vec<(Client, usize)>>),
     /// Give a second descriptor of every socket that it listens on.
     Sockets(oneshot::Sender<Vec<Lent>>),
+    /// Who was given the sockets has failed.
+    TakeBack,
     /// A new policy for connections too, and other sockets: open these, close those (their connections live on).
     Listen {
         /// To serve from now on, each with the address that the config names.
@@ -144,6 +146,12 @@ impl Workers {
             Some(gathered)
         };
         tokio::time::timeout(limit, all).await.ok()?
+    }
+
+    /// Tells every worker that nobody else has its sockets any more. One that is too busy to hear it resets handshakes when it
+    /// stops, as with sockets that others hold.
+    pub fn take_back(&self) {
+        self.senders.iter().for_each(|sender| drop(sender.try_send(Command::TakeBack)));
     }
 
     /// Gives each worker its sockets to open, in their order, and tells all which to close. `false`: one did not take it.

@@ -152,6 +152,29 @@ async fn the_end_of_a_process_that_drains_is_not_seen_before_all_is_cut() {
 }
 
 #[tokio::test]
+async fn after_a_hand_over_that_failed_the_workers_hear_that_the_sockets_are_theirs_alone() {
+    let bench = Bench::new();
+    let mut control = bench.control();
+    let (tells, heard) = std::sync::mpsc::sync_channel(4);
+    control.set_workers(played(move |command| match command {
+        worker::Command::Sweep(answer) => {
+            let _ = answer.send(0);
+        }
+        worker::Command::Sockets(answer) => {
+            let _ = (tells.send("given"), answer.send(Vec::new()));
+        }
+        worker::Command::TakeBack => drop(tells.send("taken back")),
+        _ => {}
+    }));
+    let (new, old) = Other::pair();
+    drop(new);
+    control.hand_over(old).await;
+    assert!(!control.astray && bench.has_said("the hand-over to a new process has failed"));
+    drop(control);
+    assert_eq!(heard.iter().collect::<Vec<_>>(), ["given", "taken back"]);
+}
+
+#[tokio::test]
 async fn a_new_process_that_comes_too_late_hears_that_all_was_taken_back_and_does_not_serve() {
     let bench = Bench::new();
     let mut control = bench.control();
