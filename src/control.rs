@@ -69,6 +69,8 @@ pub struct Control {
     held: BTreeMap<u64, Held>,
     /// Blocks that hold in memory but whose last change is not on disk.
     unwritten: BTreeSet<u64>,
+    /// Files of the spool whose orders hold, to be removed once those are on disk.
+    taken_in: Vec<PathBuf>,
     store: Store,
     state: StateDir,
     workers: Workers,
@@ -185,6 +187,7 @@ impl Control {
             blocks,
             held: opened.blocks.into_iter().map(|block| (block.id, block.held(now))).collect(),
             unwritten: BTreeSet::new(),
+            taken_in: Vec::new(),
             store: opened.store,
             workers: Workers::default(),
             authority: Authority::new(Arc::clone(&kept.challenges), Arc::clone(&say)),
@@ -221,6 +224,7 @@ impl Control {
         control.warn();
         control.key_sets.follow();
         control.authority.follow(&control.settings, now);
+        control.authority.serve_kept(&control.settings, &*control.reloader, now);
         control.take_in_spool()?;
         control.take_in_file();
         control.rebuild();
@@ -272,6 +276,8 @@ impl Control {
                     }
                     self.answer(std::mem::take(&mut batch)).await;
                 }
+                // Behind all orders that have come with it.
+                () = std::future::ready(()), if self.reloads.has_successor() => self.give_way().await,
                 Some(()) = changed.recv() => self.begin_reload("file change or SIGHUP", None),
                 prepared = self.reloads.prepared() => self.take_reload(prepared).await,
                 logouts = logouts::come(&mut orders) => self.log_out(logouts).await,
@@ -321,8 +327,7 @@ impl Control {
             Ask::Request(id, reply) => drop(reply.send(self.request(id).await)),
             Ask::Find(hand, reply) => drop(reply.send(self.find(hand).await)),
             Ask::Allow(order, reply) => drop(reply.send(self.allow(order, by).await)),
-            Ask::HandOver(stream) if self.reloads.is_running() => self.reloads.then_hand_over(stream),
-            Ask::HandOver(stream) => self.hand_over(stream).await,
+            Ask::HandOver(stream) => self.reloads.then_hand_over(stream),
             Ask::Unlock(order, reply) => drop(reply.send(self.unlock(&order, by))),
             Ask::Csp(site, reply) => drop(reply.send(self.csp(site.as_deref()))),
         }

@@ -4,6 +4,8 @@ mod link;
 mod passages;
 mod pump;
 mod service;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::cell::{Cell, RefCell};
@@ -37,6 +39,7 @@ use crate::stores::kept::Kept;
 use crate::stores::places::Places;
 use crate::stores::streams::Streams;
 use crate::telemetry::access_log::Lane;
+use crate::telemetry::audit::Say;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstreams;
 use crate::upstream::check::Checks;
@@ -76,6 +79,8 @@ pub struct Setup {
     pub checks_health: bool,
     /// How many file descriptors there may be.
     pub descriptors: Descriptors,
+    /// The process log.
+    pub say: Say,
     /// This worker's counters.
     pub metrics: Arc<Metrics>,
     /// This worker's access log.
@@ -108,6 +113,7 @@ struct Worker {
     waiting: Vec<(SocketAddr, Listener)>,
     open: Vec<Open>,
     serving: JoinSet<std::io::Result<()>>,
+    say: Say,
     /// Asks the upstreams for their health, for all workers.
     checks: Option<Checks>,
     /// When the drain began, in monotonic nanoseconds.
@@ -184,6 +190,7 @@ impl Worker {
             waiting: setup.listeners,
             open: Vec::new(),
             serving: JoinSet::new(),
+            say: setup.say,
             checks: setup.checks_health.then(Checks::default),
             draining: None,
         }
@@ -199,7 +206,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
-                    Some(command) => self.obey(command)?,
+                    Some(command) => self.obey(command),
                     None => return Ok(()),
                 },
                 ended = self.serving.join_next(), if !self.serving.is_empty() => match ended {
@@ -233,7 +240,7 @@ impl Worker {
         self.serving.is_empty() && (over || empty)
     }
 
-    fn obey(&mut self, command: Command) -> std::io::Result<()> {
+    fn obey(&mut self, command: Command) {
         match command {
             Command::Sweep(answer) => {
                 let index = self.gateway.blocks.current();
@@ -257,15 +264,26 @@ impl Worker {
             Command::Sockets(answer) => {
                 drop(answer.send(self.open.iter().filter_map(Open::lend).collect()));
             }
+            Command::TakeBack => {
+                self.open.iter().filter_map(|one| one.socket.upgrade()).for_each(|socket| socket.take_back());
+            }
             Command::Listen { open, close } => {
                 self.open.retain(|one| !close.contains(&(one.kind, one.address)));
                 for (address, listener) in open {
-                    self.listen(address, listener)?;
+                    self.listen_too(address, listener);
                 }
                 self.take_over();
             }
         }
-        Ok(())
+    }
+
+    /// A socket of a reload. It is no reason to end what is served.
+    fn listen_too(&mut self, address: SocketAddr, listener: Listener) {
+        if let Err(error) = self.listen(address, listener) {
+            (self.say)(&format!(
+                "a worker cannot listen on {address}: {error}; it serves what it has, and a restart tries again"
+            ));
+        }
     }
 
     /// Looks after waits and pools.

@@ -444,6 +444,37 @@ async fn while_none_is_there_browsers_see_the_maintenance_page_and_programs_a_50
 }
 
 #[tokio::test]
+async fn while_none_is_there_a_small_body_is_read_before_the_answer_and_a_large_one_is_not() {
+    let [nobody] = free_addresses();
+    let site = "[site.upstreams]\nmaintenance = \"down.html\"\n".into();
+    let files = vec![("down.html", "<title>Back soon</title>".into())];
+    let gate = Config { app: "generic".into(), site, files, ..Config::default() }.start(nobody);
+    let client = Client::connect(&gate).await;
+    let mut statuses = Vec::new();
+    for accepts in ["text/html", "application/json"] {
+        let head = || client.head("POST", "/a").header("accept", accepts);
+        let (mut answer, mut body) = client.open(head().header("content-length", "8"), false).await;
+        body.send_data("half".into(), false).unwrap();
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut answer).await;
+        assert!(early.is_err(), "some clients take it for a broken connection: {early:?}");
+        body.send_data("half".into(), true).unwrap();
+        let read = common::http2::read(answer).await.unwrap();
+        assert!(read.whole);
+        statuses.push(read.status);
+        // Nobody is asked to send what nobody wants, and who is slow is not waited for.
+        for (name, value) in [("content-length", "65537"), ("expect", "100-continue"), ("x-slow", "1")] {
+            let begun = Instant::now();
+            let (answer, _body) = client.open(head().header(name, value), false).await;
+            let answer = tokio::time::timeout(raw::LIMIT, answer).await.expect("an answer").unwrap();
+            assert_eq!(Some(&answer.status().as_u16()), statuses.last());
+            let most = if name == "x-slow" { 3000 } else { 500 };
+            assert!(begun.elapsed() < Duration::from_millis(most), "{name}: {:?}", begun.elapsed());
+        }
+    }
+    assert_eq!(statuses, [503, 502]);
+}
+
+#[tokio::test]
 async fn a_site_says_how_long_an_answer_and_a_pause_in_it_may_take() {
     let dumb = || {
         Upstream::scripted(|mut session| {

@@ -432,6 +432,52 @@ async fn whichever_process_dies_while_they_change_the_other_goes_on_alone() {
 }
 
 #[tokio::test]
+async fn an_order_to_block_that_a_hand_over_cuts_short_is_not_lost() {
+    let (upstream, app) = (application(), App::everywhere("hmac-pair"));
+    let mut gate = gate(&app, &upstream, "");
+    let token = session(1);
+    gate.signal("STOP");
+    let new = gate.try_take_over();
+    let pause = || std::thread::sleep(Duration::from_secs(1));
+    pause();
+    let done = std::thread::scope(|scope| {
+        let orders = scope.spawn(|| gate.cli_with(["block", "token", "-"], &token));
+        // Both wait at their sockets: who wants to take over, and behind it who orders.
+        pause();
+        gate.signal("CONT");
+        orders.join().unwrap()
+    });
+    let mut old = gate.replace_by(new);
+    assert_eq!(old.wait_ended(raw::LIMIT), Some(0));
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.code() == Some(1) && said.contains("safe on the disk"), "{done:?}");
+    }
+    let holds = wait_until_async(Duration::from_secs(10), async || status_of(&gate, &token).await == 401);
+    assert!(holds.await, "{done:?} {}", gate.errors());
+}
+
+#[tokio::test]
+async fn a_certificate_that_the_old_process_gets_while_they_change_is_served_by_the_new_one() {
+    let upstream = application();
+    // Nobody listens at that authority, which is noted in a directory of its own.
+    let tls = "[acme]\nemail = \"me@files.test\"\ndirectory = \"https://localhost:1/dir\"\n".into();
+    let mut gate = Config { tls, ..Config::default() }.start(upstream.address);
+    let kept = || std::fs::read_dir(gate.state().join("acme")).ok()?.next()?.ok();
+    assert!(wait_until(raw::LIMIT, || kept().is_some()), "{}", gate.errors());
+    let pem = kept().unwrap().path().join(format!("{HOST}.pem"));
+    let (new, mut writes) = held_start(&gate);
+    let issued = rcgen::generate_simple_self_signed([HOST.to_owned()]).unwrap();
+    common::gate::place(&pem, &format!("{}{}", issued.signing_key.serialize_pem(), issued.cert.pem()));
+    writes.write_all(&std::fs::read(gate.state().join("seal.keys")).unwrap()).unwrap();
+    drop(writes);
+    let mut old = gate.replace_by(new);
+    assert_eq!(old.wait_ended(raw::LIMIT), Some(0));
+    let served = raw::tls(gate.https, HOST, raw::trusting(&pem, &["http/1.1"])).await;
+    assert!(served.is_ok(), "{:?}: {}", served.err(), gate.errors());
+}
+
+#[tokio::test]
 async fn who_waits_in_the_queues_while_processes_change_is_served() {
     let (upstream, app) = (application(), App::everywhere("hmac-pair"));
     let mut gate = gate(&app, &upstream, "");

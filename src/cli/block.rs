@@ -8,17 +8,17 @@ use http::Method;
 use zeroize::Zeroizing;
 
 use super::client::{Failure, Gateway};
+use super::leave::{leave, unanswered};
 use super::token::{bare, look};
 use super::{exit, prove};
-use crate::admin::api::{Blocked, Refusal, RefusalKind};
+use crate::admin::api::Blocked;
 use crate::admin::recent::{Found, Hand, Meant};
 use crate::clock::Clock;
 use crate::config::values::{parse_duration, parse_network};
 use crate::request::credential::Fingerprint;
-use crate::stores::blocks::order::{Spooled, width};
 use crate::stores::blocks::record::from_hex;
 use crate::stores::blocks::{Order, What};
-use crate::stores::durable::{directory, spool};
+use crate::stores::durable::directory;
 use crate::telemetry::audit::{plain, timestamp};
 
 /// Block a token, a subject, everyone, a share link or an address, at once and over restarts.
@@ -284,13 +284,13 @@ fn give_all(
                 blocked.push(one);
                 blocked.last().map_or(exit::OK, code_of)
             }
-            Err(Failure::NotReached(crate::admin::client::CallError::Down(cause))) => {
-                leave(order, args.json, gateway, &cause, err)?
-            }
-            Err(failure) => {
-                failed = Some(failure);
-                break;
-            }
+            Err(failure) => match unanswered(failure) {
+                Ok(why) => leave(order, args.json, gateway, &why, err)?,
+                Err(failure) => {
+                    failed = Some(failure);
+                    break;
+                }
+            },
         };
         worst = worst.max(code);
     }
@@ -346,46 +346,6 @@ fn tell(blocked: &Blocked, said: Option<&str>, out: &mut dyn Write) -> Result<()
         writeln!(out, "  ! {}", plain(warning))?;
     }
     Ok(())
-}
-
-/// The gateway is down: the order waits on the disk for its next start.
-fn leave(
-    order: &Order,
-    json: bool,
-    gateway: &Gateway,
-    cause: &io::Error,
-    err: &mut dyn Write,
-) -> Result<u8, Failure> {
-    if let Some(width) = width(&order.what).filter(|_| !order.yes) {
-        let message = format!("{width}; if that is meant, say it again with --yes");
-        return Err(Failure::Refused(Refusal::new(RefusalKind::Refused, message)));
-    }
-    let by = format!("uid {}", rustix::process::getuid().as_raw());
-    let spooled = Spooled { schema: 1, order: order.clone(), by, created: Clock::system().now().wall };
-    let path = spool::leave(&gateway.state_dir, &spooled).map_err(|error| {
-        let place = gateway.state_dir.display();
-        let message = format!(
-            "NOT BLOCKED: the gateway does not answer on {} ({cause}), and the order could not be left in {place}: {error}",
-            gateway.socket.display()
-        );
-        Failure::Io(io::Error::other(message))
-    })?;
-    if json {
-        let left = serde_json::json!({ "schema": 1, "confirmed": false, "durable": true, "spooled": path, "exit": exit::UNREACHED });
-        writeln!(err, "{left}")?;
-        return Ok(exit::UNREACHED);
-    }
-    writeln!(err, "NOT CONFIRMED: the gateway does not answer on {} ({cause}).", gateway.socket.display())?;
-    writeln!(
-        err,
-        "  The order is safe on the disk ({}) and holds from the gateway's next start.",
-        path.display()
-    )?;
-    writeln!(
-        err,
-        "  While the gateway is down nothing is blocked: can the application be reached without it?"
-    )?;
-    Ok(exit::UNREACHED)
 }
 
 #[cfg(test)]

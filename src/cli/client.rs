@@ -108,7 +108,9 @@ impl Failure {
             ),
             Self::NotReached(error) => (
                 exit::UNREACHED,
-                format!("NOT DONE: {error} ({socket}). Is it running, and is this its config (--config)?"),
+                format!(
+                    "NOT DONE: {error} ({socket}). Is it running, and is this its config (--config)? While a new gateway takes over, say it again."
+                ),
             ),
             Self::NoAnswer(error) => (
                 exit::ERROR,

@@ -21,6 +21,7 @@ pub mod exit;
 mod explain;
 mod healthcheck;
 pub mod init;
+mod leave;
 mod links;
 mod papers;
 mod prove;

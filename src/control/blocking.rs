@@ -1,6 +1,5 @@
 //! The emergency block: published, swept, committed, answered, in this order (DESIGN 6).
 
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -23,12 +22,6 @@ const KEPT_LEARNED: u64 = 3_600_000;
 
 /// An order, who gave it, and who waits for the answer.
 pub(super) type Waiting = (Order, String, Reply<Blocked>);
-
-/// Orders from the spool: their numbers, and the files to remove once they are on disk.
-struct TakenIn {
-    ids: Vec<u64>,
-    paths: Vec<PathBuf>,
-}
 
 impl Control {
     /// THE PROMISE. When an answer says `confirmed` and `durable`, the block is in memory on every worker, its live
@@ -109,7 +102,10 @@ impl Control {
             wanted.iter().filter_map(|id| self.held.get(id)).map(|held| &held.block).collect();
         let outcome = self.store.write(&blocks);
         match &outcome {
-            Ok(()) => self.unwritten.clear(),
+            Ok(()) => {
+                self.unwritten.clear();
+                self.clear_spool();
+            }
             Err(error) => (self.say)(&format!("{error}; the blocks hold in memory")),
         }
         self.show();
@@ -142,14 +138,16 @@ impl Control {
 
     /// Takes in what a CLI left while the gateway was down. Committed before anything listens.
     pub(super) fn take_in_spool(&mut self) -> Result<(), StateError> {
-        let Some(TakenIn { ids, paths }) = self.read_spool()? else { return Ok(()) };
-        let durable = self.commit(&ids);
-        self.write_down("block", &ids, durable);
-        self.clear_spool(durable, &paths);
+        let ids = self.read_spool()?;
+        if !ids.is_empty() {
+            let durable = self.commit(&ids);
+            self.write_down("block", &ids, durable);
+        }
         Ok(())
     }
 
-    fn read_spool(&mut self) -> Result<Option<TakenIn>, StateError> {
+    /// The numbers that the orders there have got.
+    fn read_spool(&mut self) -> Result<Vec<u64>, StateError> {
         let path = self.state.spool();
         let found = spool::read(&path).map_err(|cause| StateError::Spool { path, cause })?;
         for (path, wrong) in &found.broken {
@@ -158,13 +156,10 @@ impl Control {
                 path.display()
             ));
         }
-        if found.orders.is_empty() {
-            return Ok(None);
-        }
         let now = self.clock.now();
         let (paths, orders): (Vec<_>, Vec<_>) = found.orders.into_iter().unzip();
-        let ids = orders.into_iter().map(|spooled| self.hold_spooled(spooled, now)).collect();
-        Ok(Some(TakenIn { ids, paths }))
+        self.taken_in.extend(paths);
+        Ok(orders.into_iter().map(|spooled| self.hold_spooled(spooled, now)).collect())
     }
 
     /// Nobody is there to be asked again: a site that is not clear means all sites, so that the block holds.
@@ -180,11 +175,10 @@ impl Control {
         self.hold(Block { created: created.min(now.wall), ..block }, now)
     }
 
-    fn clear_spool(&self, durable: bool, paths: &[PathBuf]) {
-        if !durable {
-            return;
-        }
-        if let Err(error) = spool::clear(&self.state.spool(), paths) {
+    /// What was taken in is on the disk.
+    fn clear_spool(&mut self) {
+        let paths = std::mem::take(&mut self.taken_in);
+        if let Err(error) = spool::clear(&self.state.spool(), &paths) {
             (self.say)(&format!("cannot clear the spool ({error}): its orders will be taken in once more"));
         }
     }
@@ -220,15 +214,16 @@ impl Control {
         if !self.unwritten.is_empty() {
             return;
         }
+        // What was lifted meanwhile has been written one by one.
+        self.clear_spool();
         match self.read_spool() {
-            Ok(Some(TakenIn { ids, paths })) => {
+            Ok(ids) if ids.is_empty() => {}
+            Ok(ids) => {
                 self.publish(&ids);
                 let swept = self.sweep(&ids).await;
                 let durable = self.commit(&ids);
                 self.write_down("block", &ids, swept.confirmed && durable);
-                self.clear_spool(durable, &paths);
             }
-            Ok(None) => {}
             Err(error) => (self.say)(&error.to_string()),
         }
     }

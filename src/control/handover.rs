@@ -68,7 +68,9 @@ impl Control {
             }
         };
         (self.say)("a new process has taken over: this one finishes what runs");
-        // It asks for certificates itself: two orders for one host would answer each other's challenges.
+        // What has come meanwhile is on the disk for the next start. From now on the new one asks: two orders for one host would
+        // answer each other's challenges.
+        self.authority.take_ended(&*self.reloader, self.clock.now());
         self.authority.stop();
         let entry = Entry {
             action: "hand over",
@@ -82,18 +84,21 @@ impl Control {
         self.close_holes_for("hand over", |_| true);
         let successor = stream.get_ref().peer_cred().ok().and_then(|peer| peer.pid());
         self.outside.iter_mut().for_each(|outside| outside.drain(successor));
-        self.follow(stream, first).await;
-        self.end_at_once().await;
+        self.follow(&mut stream, first).await;
+        self.end_at_once(stream).await;
     }
 
-    /// Nobody tells us of blocks any more: nothing that they could mean may go on.
-    async fn end_at_once(&mut self) {
+    /// Nobody tells us of blocks any more: nothing that they could mean may go on. Whoever holds the other end of the stream takes
+    /// its end for ours, which confirms every block.
+    async fn end_at_once(&mut self, stream: BufReader<UnixStream>) {
         (self.say)(
             "the new process is gone, and nobody tells of blocks any more: all that still ran here is cut",
         );
-        self.workers.cut(SWEEP).await;
+        let swept = self.workers.cut(SWEEP).await;
+        let held = (!swept.confirmed).then_some(stream);
         // The drain may end by itself now, and the log with it.
         tokio::time::sleep(LAST_WORDS).await;
+        drop(held);
         self.over = Some("the process that took over is gone");
     }
 
@@ -103,6 +108,7 @@ impl Control {
         if !self.astray {
             return;
         }
+        self.workers.take_back();
         // From the try before, which may have come as far as here.
         self.store.release();
         let outcome = match Store::open(&self.state.store()) {
@@ -166,6 +172,8 @@ impl Control {
         }
         self.keep_accounts();
         self.keep_sessions();
+        // The new one reads it.
+        self.authority.take_ended(&*self.reloader, self.clock.now());
         if !self.unwritten.is_empty() && !self.commit(&[]) {
             return Err("blocks are not on the disk, and would be forgotten".into());
         }
@@ -181,7 +189,7 @@ impl Control {
     }
 
     /// Takes every block that the owner of the store tells of, until it is gone; what answers teach here goes to it.
-    async fn follow(&mut self, stream: BufReader<UnixStream>, first: Fed) {
+    async fn follow(&mut self, stream: &mut BufReader<UnixStream>, first: Fed) {
         let mut fed = Some(first);
         let mut lines = stream.lines();
         let lessons = Arc::clone(&self.kept.lessons);

@@ -96,9 +96,14 @@ impl Reloads {
         })
     }
 
-    /// A hand-over waits for the running one; the last that asks, where several do.
+    /// A hand-over waits for the running one and for all orders; the last that asks, where several do.
     pub fn then_hand_over(&mut self, stream: UnixStream) {
         self.then = Some(stream);
+    }
+
+    /// Whether a new process may take over now.
+    pub fn has_successor(&self) -> bool {
+        self.then.is_some() && !self.is_running()
     }
 
     /// Waits for the running one to be prepared; for ever, when there is none. May be dropped at any time.
@@ -151,13 +156,15 @@ impl Control {
             // Who asked may have gone away.
             drop(reply.send(answer.clone()));
         }
-        match self.reloads.next.take() {
-            Some(next) => self.prepare(next),
-            None => {
-                if let Some(stream) = self.reloads.then.take() {
-                    self.hand_over(stream).await;
-                }
-            }
+        if let Some(next) = self.reloads.next.take() {
+            self.prepare(next);
+        }
+    }
+
+    /// Hands over to the new process that waits.
+    pub(super) async fn give_way(&mut self) {
+        if let Some(stream) = self.reloads.then.take() {
+            self.hand_over(stream).await;
         }
     }
 

@@ -214,6 +214,17 @@ fn standing(blocks: &Blocks) -> usize {
     blocks.load().counts().map(|(_, count)| count).sum()
 }
 
+/// A worker that does this with each command.
+fn played(mut obey: impl FnMut(worker::Command) + Send + 'static) -> Workers {
+    let (sender, mut commands) = mpsc::channel(4);
+    std::thread::spawn(move || {
+        while let Some(command) = commands.blocking_recv() {
+            obey(command);
+        }
+    });
+    Workers::new(vec![sender])
+}
+
 /// A worker that looks at what is published and on disk at the moment of its sweep.
 fn witness(seen: impl Fn() + Send + 'static, cut: usize) -> Workers {
     let (sender, mut commands) = mpsc::channel(4);

@@ -29,6 +29,8 @@ pub struct Forward {
     pub answer_within: Within,
     /// It is a call by gRPC, which needs HTTP/2.
     pub rpc: bool,
+    /// The client waits for 100 before it sends its body.
+    pub asks_first: bool,
     /// For a WebSocket: the client's side and how the tunnel is registered.
     pub tunnel: Option<Tunnel>,
 }

@@ -46,7 +46,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, EXPECT, HeaderMap};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
@@ -304,6 +304,7 @@ where
             secure: reading.secure,
             id,
         };
+        let asks_first = head.headers.contains_key(EXPECT);
         let request = hops::outgoing(head, reading.path.forwarded(), &identity, reading.facts.websocket);
         Forward {
             permit,
@@ -314,6 +315,7 @@ where
             unpaced: matches!(reading.facts.class, Class::Live | Class::Rpc),
             answer_within,
             rpc,
+            asks_first,
             tunnel: tunnel.flatten(),
         }
     }

@@ -111,11 +111,11 @@ impl Upload {
     }
 }
 
-/// Reads a small body of a denied request away, so that the answer finds a client that listens: some take an answer before
-/// the end of their own body for a broken connection. What is large or slow is not waited for.
+/// Reads a small body away that goes nowhere, so that the answer finds a client that listens: some take an answer before the end
+/// of their own body for a broken connection. What is large or slow is not waited for.
 ///
 /// `asks_first`: the client waits for 100 before it sends (`Expect`): reading would ask it to upload what nobody wants.
-pub async fn drain(mut body: Incoming, asks_first: bool) {
+pub async fn drain(mut body: impl http_body::Body<Data = Bytes> + Unpin, asks_first: bool) {
     if asks_first || body.is_end_stream() || body.size_hint().lower() > DRAINED {
         return;
     }

@@ -33,29 +33,38 @@ pub struct Lent {
 #[derive(Debug)]
 pub struct Bound {
     pub(super) socket: tokio::net::TcpListener,
-    /// Others hold it too, and with it its queue.
-    shared: Cell<bool>,
+    /// A supervisor holds it too, and with it its queue.
+    outlives: bool,
+    /// So does another process, which may take over.
+    lent: Cell<bool>,
 }
 
 impl Bound {
     /// Gives it to the runtime of this thread.
-    pub(super) fn new(socket: TcpListener, shared: bool) -> io::Result<Self> {
-        Ok(Self { socket: tokio::net::TcpListener::from_std(socket)?, shared: Cell::new(shared) })
+    pub(super) fn new(socket: TcpListener, outlives: bool) -> io::Result<Self> {
+        let socket = tokio::net::TcpListener::from_std(socket)?;
+        Ok(Self { socket, outlives, lent: Cell::new(false) })
     }
 
-    /// A second descriptor, for another process; and whether somebody else had one before.
+    /// A second descriptor, for another process; and whether a supervisor has one.
     ///
     /// # Errors
     /// When there is none left.
     pub fn lend(&self) -> io::Result<(TcpListener, bool)> {
         let second = self.socket.as_fd().try_clone_to_owned()?;
-        Ok((second.into(), self.shared.replace(true)))
+        self.lent.set(true);
+        Ok((second.into(), self.outlives))
+    }
+
+    /// The other process has failed.
+    pub fn take_back(&self) {
+        self.lent.set(false);
     }
 
     /// Begins the end: nobody begins a handshake any more, those under way come to theirs within [`UNDER_WAY`]. Whoever is left
     /// out asks again a second later by himself, and is refused then. `false`: not possible, or not ours to do.
     pub(super) fn shuts_out(&self) -> bool {
-        !self.shared.get() && SockRef::from(&self.socket).attach_filter(&NO_SYN).is_ok()
+        !self.outlives && !self.lent.get() && SockRef::from(&self.socket).attach_filter(&NO_SYN).is_ok()
     }
 }
 
@@ -100,4 +109,24 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn no_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_comes_back_from_another_process_is_ours_to_shut_again_and_a_supervisors_never() {
+        for outlives in [false, true] {
+            let bound = Bound::new(bind(([127, 0, 0, 1], 0).into()).unwrap(), outlives).unwrap();
+            for _ in 0..2 {
+                let (second, others) = bound.lend().unwrap();
+                assert_eq!(others, outlives, "who had it for a while is no supervisor");
+                assert!(!bound.shuts_out(), "the other process may accept");
+                drop(second);
+                bound.take_back();
+            }
+            assert_eq!(bound.shuts_out(), !outlives);
+        }
+    }
 }

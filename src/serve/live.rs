@@ -202,8 +202,14 @@ impl Live {
         let (before, after) = (wanted(&served.settings), wanted(&settings));
         let workers = self.means.shared.workers();
         let opened = self.open(&before, &settings, workers.len())?;
-        // From here on nothing fails.
         let close: Vec<_> = before.into_iter().filter(|one| !after.contains(one)).collect();
+        let moved = !close.is_empty() || opened.iter().any(|own| !own.is_empty());
+        let reserved = workers.reserve();
+        if reserved.is_none() && moved {
+            let message = "a worker is too busy to take new listeners".to_owned();
+            return Err(Problems(vec![Problem::of_file(&settings.path, message, "reload again")]));
+        }
+        // From here on nothing fails.
         let mut warnings = needs_restart(&served.settings, &settings);
         warnings.extend(self.means.passed.unnamed(&after));
         self.means.resolver.replace(certificates);
@@ -213,10 +219,9 @@ impl Live {
         if let Some(log) = log {
             self.means.log.switch(log);
         }
-        let moved = !close.is_empty() || opened.iter().any(|own| !own.is_empty());
         // Told also when no socket changes: a worker takes over limits of connections with it, at once.
-        if !workers.listen(opened, &close) && moved {
-            warnings.push("a worker is too busy to take new listeners; reload again".into());
+        if let Some(reserved) = reserved {
+            reserved.listen(opened, &close);
         }
         self.means.watch.follow(seen);
         *served = Served { files: settings.files.clone(), settings };

@@ -249,6 +249,7 @@ impl Parted {
         ended: &mpsc::Sender<Result<(), String>>,
     ) -> Result<Workers, Fault> {
         let caps = Arc::<Caps>::default();
+        let say = say(self.clock.clone(), &self.said);
         let in_flight = Arc::<Places>::default();
         let mut id = [0; 4];
         aws_lc_rs::rand::fill(&mut id)?;
@@ -269,6 +270,7 @@ impl Parted {
                 health: Arc::clone(&self.health),
                 checks_health: number == 0,
                 descriptors: Descriptors::of_process(),
+                say: Arc::clone(&say),
                 metrics: Arc::clone(metrics),
                 lane: self.log.lane(),
                 id_base: u32::from_ne_bytes(id).wrapping_add(u32::try_from(number)?),

@@ -44,7 +44,7 @@ use self::stream::StreamBody;
 use crate::clock::Clock;
 use crate::config::cluster::{HealthCheck, Manner};
 use crate::config::upstream::{Speaks, Upstream};
-use crate::gateway::{Forward, ForwardError, Tunnel, Within};
+use crate::gateway::{Forward, ForwardError, Tunnel, Within, upload};
 use crate::request::body::{Body, Source};
 use crate::stores::streams::Kill;
 
@@ -134,6 +134,8 @@ impl Upstreams {
                 Err(Unanswered { error, .. }) => return Err(error),
             }
         }
+        // Apart: few requests come to this, and all would carry its room along.
+        Box::pin(upload::drain(forward.request.into_body(), forward.asks_first || forward.rpc)).await;
         Err(last)
     }
 

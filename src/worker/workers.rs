@@ -24,6 +24,8 @@ pub enum Command {
     Clients(oneshot::Sender<Vec<(Client, usize)>>),
     /// Give a second descriptor of every socket that it listens on.
     Sockets(oneshot::Sender<Vec<Lent>>),
+    /// Who was given the sockets has failed.
+    TakeBack,
     /// A new policy for connections too, and other sockets: open these, close those (their connections live on).
     Listen {
         /// To serve from now on, each with the address that the config names.
@@ -146,12 +148,48 @@ impl Workers {
         tokio::time::timeout(limit, all).await.ok()?
     }
 
-    /// Gives each worker its sockets to open, in their order, and tells all which to close. `false`: one did not take it.
-    pub fn listen(&self, open: Vec<Vec<(SocketAddr, Listener)>>, close: &[(Kind, SocketAddr)]) -> bool {
+    /// Tells every worker that nobody else has its sockets any more. One that is too busy to hear it resets handshakes when it
+    /// stops, as with sockets that others hold.
+    pub fn take_back(&self) {
+        self.senders.iter().for_each(|sender| drop(sender.try_send(Command::TakeBack)));
+    }
+
+    /// A place in every worker's queue. `None`: one has none.
+    pub fn reserve(&self) -> Option<Reserved<'_>> {
+        self.senders.iter().map(|sender| sender.try_reserve().ok()).collect::<Option<_>>().map(Reserved)
+    }
+}
+
+/// A place for a command in the queue of every worker.
+#[derive(Debug)]
+pub struct Reserved<'a>(Vec<mpsc::Permit<'a, Command>>);
+
+impl Reserved<'_> {
+    /// Gives each worker its sockets to open, in their order, and tells all which to close.
+    pub fn listen(self, open: Vec<Vec<(SocketAddr, Listener)>>, close: &[(Kind, SocketAddr)]) {
         let mut open = open.into_iter();
-        self.senders.iter().fold(true, |taken, sender| {
-            let listen = Command::Listen { open: open.next().unwrap_or_default(), close: close.to_vec() };
-            sender.try_send(listen).is_ok() && taken
-        })
+        for place in self.0 {
+            place.send(Command::Listen { open: open.next().unwrap_or_default(), close: close.to_vec() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_worker_is_told_of_sockets_while_one_is_too_busy() {
+        let (free, mut hears) = mpsc::channel(2);
+        let (busy, mut late) = mpsc::channel(1);
+        let workers = Workers::new(vec![free, busy]);
+        workers.take_back();
+        assert!(workers.reserve().is_none());
+        assert!(matches!(hears.try_recv(), Ok(Command::TakeBack)) && hears.try_recv().is_err());
+        assert!(matches!(late.try_recv(), Ok(Command::TakeBack)));
+        workers.reserve().unwrap().listen(Vec::new(), &[]);
+        for queue in [&mut hears, &mut late] {
+            assert!(matches!(queue.try_recv(), Ok(Command::Listen { .. })));
+        }
     }
 }

@@ -153,3 +153,23 @@ fn a_config_that_asks_another_way_tries_at_once_and_gives_up_what_was_under_way(
     assert_eq!((authority.plan.authority.failures, authority.plan.authority.next), (3, 0));
     assert!(before.is_closed() && !authority.desk.unwrap().is_closed());
 }
+
+#[tokio::test]
+async fn what_an_order_has_come_to_before_a_hand_over_is_kept_for_the_next_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let (say, said) = say();
+    // What rcgen signs holds from 1975 on for more than a thousand years.
+    let (mut authority, host) = at_a_closed_port(dir.path(), Arc::clone(&say), say);
+    let desk = authority.desk.clone().unwrap();
+    let issued = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+    let pem = format!("{}{}", issued.signing_key.serialize_pem(), issued.cert.pem());
+    let outcome = Outcome::Ordered(Ok(pem.clone()));
+    let done = Done { host: host.clone(), desk: Arc::clone(&desk), outcome };
+    authority.tasks.spawn(std::future::ready(done));
+    // One that is under way is not waited for.
+    authority.tasks.spawn(std::future::pending());
+    tokio::task::yield_now().await;
+    authority.take_ended(&Nobody, Now { mono: 0, wall: WALL });
+    assert_eq!(desk.store.certificate(&host).unwrap().as_deref(), Some(&pem), "{said:?}");
+    assert_eq!(authority.tasks.len(), 1);
+}

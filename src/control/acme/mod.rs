@@ -94,6 +94,19 @@ impl Authority {
         self.plan.follow(&hosts(settings), |host| known(desk, &say, host, now));
     }
 
+    /// At the start: takes what is kept into service. The process that we took over from may have written it after our
+    /// certificates were read, and the plan would believe it to be served.
+    pub fn serve_kept(&self, settings: &Settings, reloader: &dyn Reloader, now: Now) {
+        let Some(desk) = &self.desk else { return };
+        for host in hosts(settings) {
+            let Ok(Some(pem)) = desk.store.certificate(&host) else { continue };
+            // Why one is of no use was said when the plan was made.
+            if let Ok(leaf) = Leaf::given(&pem, &host, now) {
+                reloader.take_certificate(&host, &leaf);
+            }
+        }
+    }
+
     fn open(&mut self, acme: &Acme, settings: &Settings) {
         let is_mended = self.desk.is_some();
         self.stop();
@@ -145,6 +158,15 @@ impl Authority {
                 // None is cut, and none panics.
                 Some(Err(_)) => {}
                 None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Takes over all that has come to an end: before a hand-over, after which nobody would.
+    pub fn take_ended(&mut self, reloader: &dyn Reloader, now: Now) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Ok(done) = ended {
+                self.take(done, reloader, now);
             }
         }
     }

@@ -91,6 +91,90 @@ fn learned_block() -> Block {
 }
 
 #[tokio::test]
+async fn orders_that_come_with_a_hand_over_are_obeyed_before_it() {
+    let bench = Bench::new();
+    let mut control = bench.control();
+    control.set_workers(witness(|| {}, 1));
+    let (mut new, old) = Other::pair();
+    let (commands, queue) = mpsc::channel(QUEUE);
+    let (_changed, changed) = mpsc::channel(1);
+    let (reply, mut answered) = oneshot::channel();
+    let asked = [Ask::HandOver(old), Ask::Block(order(address()), reply)];
+    for ask in asked {
+        commands.send(Command { by: "uid 0".into(), ask }).await.unwrap();
+    }
+    let asks = async {
+        assert!(new.hear().await.starts_with("{\"given\":"));
+        let blocked = answered.try_recv().expect("answered before anything is given").unwrap();
+        assert!(blocked.confirmed && blocked.durable);
+        // It dies, and the old one answers again.
+        drop(new);
+        let (reply, listed) = oneshot::channel();
+        commands.send(Command { by: "uid 0".into(), ask: Ask::List(false, reply) }).await.unwrap();
+        assert_eq!(listed.await.unwrap().unwrap().blocks.len(), 1);
+    };
+    tokio::select! {
+        why = control.run(queue, changed) => panic!("{why}"),
+        () = asks => {}
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_process_that_drains_is_not_seen_before_all_is_cut() {
+    let bench = Bench::new();
+    let mut control = bench.control();
+    let is_cut = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let cuts = Arc::clone(&is_cut);
+    let worker = move |command| match command {
+        worker::Command::Sweep(answer) => {
+            let _ = answer.send(0);
+        }
+        worker::Command::Sockets(answer) => drop(answer.send(Vec::new())),
+        worker::Command::Cut(answer) => {
+            std::thread::sleep(Duration::from_millis(50));
+            cuts.store(true, Ordering::SeqCst);
+            let _ = answer.send(1);
+        }
+        _ => {}
+    };
+    control.set_workers(played(worker));
+    let (mut new, old) = Other::pair();
+    let drains = control.hand_over(old);
+    let feeds = async {
+        new.hear().await;
+        assert!(new.feed(1, Vec::new()).await);
+        // It is told to end: its own end would count as a confirmation of every block.
+        new.0.get_mut().shutdown().await.unwrap();
+        assert_eq!(new.hear().await, "");
+        assert!(is_cut.load(Ordering::SeqCst));
+    };
+    let ((), ()) = tokio::join!(drains, feeds);
+}
+
+#[tokio::test]
+async fn after_a_hand_over_that_failed_the_workers_hear_that_the_sockets_are_theirs_alone() {
+    let bench = Bench::new();
+    let mut control = bench.control();
+    let (tells, heard) = std::sync::mpsc::sync_channel(4);
+    control.set_workers(played(move |command| match command {
+        worker::Command::Sweep(answer) => {
+            let _ = answer.send(0);
+        }
+        worker::Command::Sockets(answer) => {
+            let _ = (tells.send("given"), answer.send(Vec::new()));
+        }
+        worker::Command::TakeBack => drop(tells.send("taken back")),
+        _ => {}
+    }));
+    let (new, old) = Other::pair();
+    drop(new);
+    control.hand_over(old).await;
+    assert!(!control.astray && bench.has_said("the hand-over to a new process has failed"));
+    drop(control);
+    assert_eq!(heard.iter().collect::<Vec<_>>(), ["given", "taken back"]);
+}
+
+#[tokio::test]
 async fn a_new_process_that_comes_too_late_hears_that_all_was_taken_back_and_does_not_serve() {
     let bench = Bench::new();
     let mut control = bench.control();

@@ -139,3 +139,26 @@ fn orders_left_while_the_gateway_was_down_hold_before_anything_listens() {
     drop(control);
     assert_eq!(bench.control().list(true).blocks.len(), 1, "taken in once");
 }
+
+#[test]
+fn an_order_from_the_spool_that_could_not_be_written_at_once_is_taken_in_once() {
+    let bench = Bench::new();
+    let mut control = bench.control();
+    let (store, away) = (bench.store(), bench.store().with_extension("away"));
+    let left = || std::fs::read_dir(bench.folder.path().join("state/spool")).unwrap().count();
+    runtime().block_on(async {
+        give(&mut control, order(address())).await.unwrap();
+        let spooled = Spooled { schema: 1, order: order(address()), by: "uid 0".into(), created: WALL };
+        spool::leave(control.state.path(), &spooled).unwrap();
+        control.store.break_for_test();
+        std::fs::rename(&store, &away).unwrap();
+        control.tend().await;
+        assert_eq!((standing(&bench.blocks), left()), (2, 1), "it holds, and its file is kept");
+        std::fs::rename(&away, &store).unwrap();
+        control.tend().await;
+        control.tend().await;
+        assert_eq!((standing(&bench.blocks), left()), (2, 0));
+    });
+    drop(control);
+    assert_eq!(bench.control().list(true).blocks.len(), 2);
+}
