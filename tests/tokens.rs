@@ -221,7 +221,7 @@ async fn a_forged_cookie_beside_an_old_refresh_token_makes_its_session_no_younge
     let old = token(-1000, SECRET);
     assert!(gate.cli(["block", "subject", "alice"]).status.success());
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    let (forged, other) = (token(2, "ffffffffffffffffffffffffffffffff"), claims("bob", 600));
+    let (forged, other) = (token(0, "ffffffffffffffffffffffffffffffff"), claims("bob", 600));
     for line in ["POST /api/refresh", "POST /login?grant_type=refresh_token"] {
         for cookie in ["", &old, &forged, &jwt(&other, "ffffffffffffffffffffffffffffffff")] {
             let headers = format!("content-type: application/json\r\ncookie: other=1; sid={cookie}\r\n");
