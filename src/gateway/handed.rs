@@ -188,7 +188,8 @@ impl<'a> Handed<'a> {
 
     /// What is known to have been exchanged. A token that nobody has verified may make nothing younger: whoever has an old
     /// session could put a forged one beside it. So only these count: cookies that are remembered; tokens that the gateway
-    /// verifies, unless a bad one among them was left out; and one that is alone in its request, where the app file knows of no refresh cookie.
+    /// verifies, unless a bad one among them was left out; and one that is alone in its request, where the app file knows of no
+    /// refresh cookie.
     fn brought(&self, stripped: Stripped) -> Vec<&Claims> {
         let all = self.facts.credentials.iter();
         let alone = self.site.tokens.refresh_cookie.is_none()

@@ -13,8 +13,9 @@
 //!    stands no more are tried at once than are left. Forms that pages of other sites post are counted apart; what they post
 //!    otherwise is refused.
 //!
-//! Caveat: who says of himself that he is such a page has both budgets of a link's password. It slows guessing down; what ends it is the length of the links, which is the application's to choose. Browsers
-//! that do not say who asks (`Sec-Fetch-Site`) are counted, whoever's page it was.
+//! Caveat: it slows guessing down; what ends it is the length of the links, which is the application's to choose. Browsers
+//! that do not say who asks (`Sec-Fetch-Site`) are counted, whoever's page it was. Who says of himself that he is such a page
+//! has both budgets of a link's password.
 
 use std::sync::Arc;
 use std::time::Duration;
